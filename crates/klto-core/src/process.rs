@@ -1,0 +1,54 @@
+//! Child processes that end with their parent and whose output is captured whole.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+
+/// How a child ended and what it printed.
+#[derive(Debug)]
+pub struct Captured {
+    /// Exit code or signal.
+    pub status: ExitStatus,
+    /// Standard output, byte for byte.
+    pub stdout: Vec<u8>,
+    /// Standard error, byte for byte.
+    pub stderr: Vec<u8>,
+}
+
+/// Makes the child of `command` receive SIGKILL when the thread that spawns it ends, so that
+/// nothing outlives a killed klto. The spawning thread must therefore wait for the child.
+#[allow(unsafe_code)]
+pub fn die_with_parent(command: &mut Command) -> &mut Command {
+    // SAFETY: the closure runs between fork and exec and makes one system call (prctl); it
+    // allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+                .map_err(std::io::Error::from)
+        })
+    }
+}
+
+/// Runs `program` to its end without standard input.
+pub fn run_captured<I, S>(
+    program: &Path,
+    arguments: I,
+    directory: &Path,
+) -> std::io::Result<Captured>
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(directory)
+        .stdin(Stdio::null());
+    let output = die_with_parent(&mut command).output()?;
+    Ok(Captured {
+        status: output.status,
+        stdout: output.stdout,
+        stderr: output.stderr,
+    })
+}

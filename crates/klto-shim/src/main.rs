@@ -1,0 +1,2 @@
+//! klto.
+fn main() {}

@@ -13,4 +13,4 @@ pub use action::{Action, ActionKind, Argument, FileRef, Input, Outcome, Storable
 pub use digest::{Digest, KeyBuilder, ParseDigestError};
 pub use failure::{ExitStatus, Failure, report};
 pub use paths::{normalize, publish};
-pub use process::{Captured, die_with_parent, run_captured};
+pub use process::{Captured, die_with_parent, run_captured, signal_with_parent};

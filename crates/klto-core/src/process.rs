@@ -5,6 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
+use rustix::process::Signal;
+
 /// How a child ended and what it printed.
 #[derive(Debug)]
 pub struct Captured {
@@ -18,13 +20,18 @@ pub struct Captured {
 
 /// Makes the child of `command` receive SIGKILL when the thread that spawns it ends, so that
 /// nothing outlives a killed klto. The spawning thread must therefore wait for the child.
-#[allow(unsafe_code)]
 pub fn die_with_parent(command: &mut Command) -> &mut Command {
+    signal_with_parent(command, Signal::KILL)
+}
+
+/// [`die_with_parent`] with another signal: make ends its own children at SIGTERM.
+#[allow(unsafe_code)]
+pub fn signal_with_parent(command: &mut Command, signal: Signal) -> &mut Command {
     // SAFETY: the closure runs between fork and exec and makes one system call (prctl); it
     // allocates nothing and takes no lock.
     unsafe {
-        command.pre_exec(|| {
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(signal))
                 .map_err(std::io::Error::from)
         })
     }

@@ -1,1 +1,252 @@
-//! Placeholder.
+//! Messages between a tool shim and the session, over a Unix stream socket.
+//!
+//! In: tool calls and answers as values. Out: length-prefixed bytes and back. It decides nothing,
+//! and depends on the standard library alone, so that a shim stays small.
+//!
+//! A conversation is one [`Request`], then [`Reply`]s; after [`Reply::RunThenReport`] the shim
+//! sends one [`Finished`] and waits for the next reply. A frame is `u32` length (little endian)
+//! and a body; a body is a sequence of length-prefixed byte strings behind one tag byte.
+
+mod frame;
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use frame::{Body, BodyReader};
+
+/// The variable that holds the path of the session's socket.
+pub const SOCKET_VARIABLE: &str = "KLTO_SOCKET";
+
+/// The variable that tells each shim what it stands for: lines of `name`, [`Role`] and the real
+/// tool's path, separated by tabs.
+pub const SHIMS_VARIABLE: &str = "KLTO_SHIMS";
+
+/// Environment variables that change what a tool does or that the session reads; a shim sends
+/// these and no others.
+pub const SENT_VARIABLES: [&str; 24] = [
+    "CCC_OVERRIDE_OPTIONS",
+    "CLANG_CONFIG_FILE_SYSTEM_DIR",
+    "CLANG_CONFIG_FILE_USER_DIR",
+    "COMPILER_PATH",
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "GCC_EXEC_PREFIX",
+    "HOME",
+    "KBUILD_LDS",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LC_MESSAGES",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "LIBRARY_PATH",
+    "PATH",
+    "PWD",
+    "SOURCE_DATE_EPOCH",
+    "SYSROOT",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "ZERO_AR_DATE",
+];
+
+/// What a shimmed tool is to the kernel build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The C compiler; also assembles, preprocesses and links.
+    Compiler,
+    /// The linker.
+    Linker,
+    /// A tool that reads objects as ELF and may write them: objcopy, strip.
+    ObjectRewriter,
+    /// A tool that prints what objects hold: objdump, readelf.
+    ObjectReader,
+}
+
+impl Role {
+    const ALL: [(Role, &'static str); 4] = [
+        (Role::Compiler, "compiler"),
+        (Role::Linker, "linker"),
+        (Role::ObjectRewriter, "rewriter"),
+        (Role::ObjectReader, "reader"),
+    ];
+
+    /// The word for this role in [`SHIMS_VARIABLE`] and in frames.
+    pub fn word(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(role, _)| *role == self)
+            .map_or("", |(_, word)| word)
+    }
+
+    /// The inverse of [`Role::word`].
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .find(|(_, known)| *known == word)
+            .map(|(role, _)| *role)
+    }
+}
+
+/// A tool call that the shim asks about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What the tool is.
+    pub role: Role,
+    /// The real tool.
+    pub program: PathBuf,
+    /// Arguments without the program's name.
+    pub arguments: Vec<OsString>,
+    /// The working directory.
+    pub directory: PathBuf,
+    /// Those of [`SENT_VARIABLES`] that are set.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// What the shim is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Become this program.
+    Exec {
+        /// Path of the program.
+        program: PathBuf,
+        /// Arguments without the program's name.
+        arguments: Vec<OsString>,
+    },
+    /// Run this program, send [`Finished`], and wait for another reply.
+    RunThenReport {
+        /// Path of the program.
+        program: PathBuf,
+        /// Arguments without the program's name.
+        arguments: Vec<OsString>,
+    },
+    /// The session has done the work: print and exit.
+    Done {
+        /// Exit code.
+        code: u8,
+        /// For standard output, byte for byte.
+        stdout: Vec<u8>,
+        /// For standard error, byte for byte.
+        stderr: Vec<u8>,
+    },
+}
+
+/// How a program that [`Reply::RunThenReport`] named ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// Exit code, or 128 plus the signal's number.
+    pub code: u8,
+}
+
+const REQUEST: u8 = 1;
+const EXEC: u8 = 2;
+const RUN: u8 = 3;
+const DONE: u8 = 4;
+const FINISHED: u8 = 5;
+
+impl Request {
+    /// Writes one frame.
+    pub fn write(&self, stream: &mut impl Write) -> io::Result<()> {
+        let mut body = Body::new(REQUEST);
+        body.bytes(self.role.word().as_bytes());
+        body.bytes(self.program.as_os_str().as_bytes());
+        body.bytes(self.directory.as_os_str().as_bytes());
+        body.list(self.arguments.iter().map(|argument| argument.as_bytes()));
+        body.list(
+            self.environment
+                .iter()
+                .flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]),
+        );
+        body.send(stream)
+    }
+
+    /// Reads one frame.
+    pub fn read(stream: &mut impl Read) -> io::Result<Self> {
+        let (_, mut body) = BodyReader::receive(stream, &[REQUEST])?;
+        let word = String::from_utf8(body.bytes()?).map_err(|_| frame::invalid("role"))?;
+        let role = Role::from_word(&word).ok_or_else(|| frame::invalid("role"))?;
+        let program = PathBuf::from(OsString::from_vec(body.bytes()?));
+        let directory = PathBuf::from(OsString::from_vec(body.bytes()?));
+        let arguments = body.list()?;
+        let mut environment = Vec::new();
+        let mut words = body.list()?.into_iter();
+        while let (Some(name), Some(value)) = (words.next(), words.next()) {
+            environment.push((name, value));
+        }
+        Ok(Self {
+            role,
+            program,
+            arguments,
+            directory,
+            environment,
+        })
+    }
+}
+
+impl Reply {
+    /// Writes one frame.
+    pub fn write(&self, stream: &mut impl Write) -> io::Result<()> {
+        let body = match self {
+            Self::Exec { program, arguments } => command_body(EXEC, program, arguments),
+            Self::RunThenReport { program, arguments } => command_body(RUN, program, arguments),
+            Self::Done {
+                code,
+                stdout,
+                stderr,
+            } => {
+                let mut body = Body::new(DONE);
+                body.bytes(&[*code]);
+                body.bytes(stdout);
+                body.bytes(stderr);
+                body
+            }
+        };
+        body.send(stream)
+    }
+
+    /// Reads one frame.
+    pub fn read(stream: &mut impl Read) -> io::Result<Self> {
+        let (tag, mut body) = BodyReader::receive(stream, &[EXEC, RUN, DONE])?;
+        if tag == DONE {
+            let code = body.byte()?;
+            return Ok(Self::Done {
+                code,
+                stdout: body.bytes()?,
+                stderr: body.bytes()?,
+            });
+        }
+        let program = PathBuf::from(OsString::from_vec(body.bytes()?));
+        let arguments = body.list()?;
+        Ok(match tag {
+            EXEC => Self::Exec { program, arguments },
+            _ => Self::RunThenReport { program, arguments },
+        })
+    }
+}
+
+fn command_body(tag: u8, program: &std::path::Path, arguments: &[OsString]) -> Body {
+    let mut body = Body::new(tag);
+    body.bytes(program.as_os_str().as_bytes());
+    body.list(arguments.iter().map(|argument| argument.as_bytes()));
+    body
+}
+
+impl Finished {
+    /// Writes one frame.
+    pub fn write(&self, stream: &mut impl Write) -> io::Result<()> {
+        let mut body = Body::new(FINISHED);
+        body.bytes(&[self.code]);
+        body.send(stream)
+    }
+
+    /// Reads one frame.
+    pub fn read(stream: &mut impl Read) -> io::Result<Self> {
+        let (_, mut body) = BodyReader::receive(stream, &[FINISHED])?;
+        Ok(Self { code: body.byte()? })
+    }
+}
+
+#[cfg(test)]
+mod tests;

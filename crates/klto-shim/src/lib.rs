@@ -1,0 +1,155 @@
+//! The stand-in for each tool that kbuild calls.
+//!
+//! In: a tool call, under the tool's own name. Out: the tool itself, or what the session answers.
+//! A call that no session can have an opinion on becomes the real tool at once, without a message;
+//! so does every call outside a session. It knows the shape of tool calls and nothing of kernels.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use klto_wire::{Finished, Reply, Request, Role, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE};
+
+/// What a shim prints when it cannot do its work; the exit code is the environment's, 3.
+fn fail(what: &str) -> ExitCode {
+    // A closed standard error leaves nobody to tell.
+    let _ = writeln!(io::stderr(), "klto: error: {what}");
+    ExitCode::from(3)
+}
+
+/// Runs the shim; returns only when the call did not become another program.
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let invoked = PathBuf::from(arguments.next().unwrap_or_default());
+    let arguments: Vec<OsString> = arguments.collect();
+    let Some(name) = invoked.file_name() else {
+        return fail("a shim was started without a name");
+    };
+    let Some((role, program)) = stands_for(name) else {
+        return match next_in_path(name) {
+            Some(program) => become_program(&program, &arguments),
+            None => fail(&format!("{}: not found behind klto's shim", name.display())),
+        };
+    };
+    match std::env::var_os(SOCKET_VARIABLE) {
+        Some(socket) if session_may_care(role, &arguments) => {
+            match converse(Path::new(&socket), role, program, arguments) {
+                Ok(code) => code,
+                Err(error) => fail(&format!(
+                    "{}: the klto session is gone: {error}",
+                    name.display()
+                )),
+            }
+        }
+        _ => become_program(&program, &arguments),
+    }
+}
+
+/// Looks the shim's name up in [`SHIMS_VARIABLE`].
+fn stands_for(name: &OsStr) -> Option<(Role, PathBuf)> {
+    let table = std::env::var_os(SHIMS_VARIABLE)?;
+    table
+        .as_bytes()
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| {
+            let mut fields = line.split(|byte| *byte == b'\t');
+            let known = fields.next()? == name.as_bytes();
+            let role = Role::from_word(std::str::from_utf8(fields.next()?).ok()?)?;
+            let program = PathBuf::from(OsStr::from_bytes(fields.next()?));
+            known.then_some((role, program))
+        })
+}
+
+/// The next executable of this name in PATH that is not this shim.
+fn next_in_path(name: &OsStr) -> Option<PathBuf> {
+    let this = std::env::current_exe().ok()?;
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|directory| directory.join(name))
+        .find(|path| path.canonicalize().is_ok_and(|real| real != this))
+}
+
+/// Whether the session can have an opinion on a call of this shape.
+///
+/// A compile of kernel code defines KBUILD_MODNAME (scripts/Makefile.lib); a compiler call that
+/// neither compiles, assembles nor preprocesses links; version and option probes name no file.
+fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
+    let has = |wanted: &[&str]| {
+        arguments
+            .iter()
+            .any(|argument| wanted.iter().any(|word| argument == word))
+    };
+    let ends = |endings: &[&[u8]]| {
+        arguments
+            .iter()
+            .any(|argument| endings.iter().any(|end| argument.as_bytes().ends_with(end)))
+    };
+    match role {
+        Role::Compiler if has(&["-c"]) => arguments
+            .iter()
+            .any(|argument| argument.as_bytes().starts_with(b"-DKBUILD_MODNAME=")),
+        Role::Compiler => !has(&["-S", "-E", "-M", "-MM"]) && ends(&[b".o", b".a"]),
+        Role::Linker => !has(&["-v", "-V", "--version", "--help"]) && has(&["-o"]),
+        Role::ObjectRewriter | Role::ObjectReader => arguments
+            .iter()
+            .any(|argument| !argument.as_bytes().starts_with(b"-")),
+    }
+}
+
+fn converse(
+    socket: &Path,
+    role: Role,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+) -> io::Result<ExitCode> {
+    let mut stream = UnixStream::connect(socket)?;
+    let environment = SENT_VARIABLES
+        .iter()
+        .filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)))
+        .collect();
+    let directory = std::env::current_dir()?;
+    Request {
+        role,
+        program,
+        arguments,
+        directory,
+        environment,
+    }
+    .write(&mut stream)?;
+    loop {
+        match Reply::read(&mut stream)? {
+            Reply::Exec { program, arguments } => return Ok(become_program(&program, &arguments)),
+            Reply::Done {
+                code,
+                stdout,
+                stderr,
+            } => {
+                print(io::stdout(), &stdout)?;
+                print(io::stderr(), &stderr)?;
+                return Ok(ExitCode::from(code));
+            }
+            Reply::RunThenReport { program, arguments } => {
+                let status = Command::new(program).args(arguments).status()?;
+                let signalled = 128 + status.signal().unwrap_or(0);
+                let code = u8::try_from(status.code().unwrap_or(signalled)).unwrap_or(u8::MAX);
+                Finished { code }.write(&mut stream)?;
+            }
+        }
+    }
+}
+
+/// Prints what the session answers; a reader that went away (`objdump -h … | grep -q`) is no error.
+fn print(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
+    match to.write_all(bytes).and_then(|()| to.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+fn become_program(program: &Path, arguments: &[OsString]) -> ExitCode {
+    let error = Command::new(program).args(arguments).exec();
+    fail(&format!("{}: {error}", program.display()))
+}

@@ -1,2 +1,0 @@
-//! klto.
-fn main() {}

@@ -1,0 +1,50 @@
+//! LLVM bitcode: what klto must know of an object without starting a tool.
+//!
+//! A bitcode object is a bitstream: identification, module, symbol table and string table blocks,
+//! raw or behind a wrapper header (<https://llvm.org/docs/BitCodeFormat.html>). The module's values
+//! are not decoded. klto reads the stream itself: the crates for it, `llvm-bitcode` 0.4 and
+//! `llvm-bitstream` 0.0.3, reserve memory by lengths that the file claims, so that wrong bytes end
+//! the process.
+
+mod assembly;
+mod bitstream;
+mod cursor;
+mod symbols;
+#[cfg(test)]
+mod tests;
+
+use crate::FormatError;
+use bitstream::{Bitstream, Event};
+
+pub use assembly::assembly;
+pub use bitstream::is_bitcode;
+pub use symbols::{Symbol, symbols};
+
+/// Block identifiers; `llvm/Bitcode/LLVMBitCodes.h`, `bitc::BlockIDs`.
+mod block {
+    pub(super) const MODULE: u32 = 8;
+    pub(super) const CONSTANTS: u32 = 11;
+    pub(super) const FUNCTION: u32 = 12;
+    pub(super) const GLOBAL_VALUE_SUMMARY: u32 = 20;
+    pub(super) const STRING_TABLE: u32 = 23;
+    pub(super) const SYMBOL_TABLE: u32 = 25;
+}
+
+/// Whether a module of the object has a ThinLTO summary.
+///
+/// The summary of full LTO is another block and does not count.
+///
+/// # Errors
+/// The bytes are not a bitstream.
+pub fn has_thin_summary(bytes: &[u8]) -> Result<bool, FormatError> {
+    let mut stream = Bitstream::open(bytes)?;
+    loop {
+        match stream.next()? {
+            Event::Enter(block::MODULE) => {}
+            Event::Enter(block::GLOBAL_VALUE_SUMMARY) => return Ok(true),
+            Event::Enter(_) => stream.skip_block()?,
+            Event::Leave | Event::Record => {}
+            Event::End => return Ok(false),
+        }
+    }
+}

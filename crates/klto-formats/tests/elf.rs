@@ -1,0 +1,157 @@
+//! The ELF reader and renamer against llvm-readelf and ld.lld, on objects of the real clang.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+
+use common::{SOURCE, compile, run};
+use klto_formats::elf::{self, Binding, Kind, Place};
+
+/// Both classes, both byte orders.
+const TARGETS: [&str; 5] = [
+    "aarch64-linux-gnu",
+    "x86_64-linux-gnu",
+    "armv7-linux-gnueabi",
+    "powerpc-linux-gnu",
+    "powerpc64-linux-gnu",
+];
+
+fn readelf(object: &Path, option: &str) -> String {
+    let arguments = [option, "--wide", object.to_str().unwrap()];
+    String::from_utf8(run("llvm-readelf", Path::new("/"), &arguments)).unwrap()
+}
+
+/// Binding, place and name of each symbol as llvm-readelf shows them, but for the null symbol.
+fn shown_symbols(object: &Path) -> Vec<(Binding, Place, Option<String>)> {
+    let shown = readelf(object, "--symbols");
+    let rows = shown.lines().map(|line| line.split_whitespace().collect());
+    let rows = rows.filter(|row: &Vec<&str>| row.first().is_some_and(|n| n.ends_with(':')));
+    let rows = rows.filter(|row| row.len() >= 7 && row[0] != "Num:" && row[0] != "0:");
+    rows.map(|row| {
+        let binding = match row[4] {
+            "LOCAL" => Binding::Local,
+            "WEAK" => Binding::Weak,
+            _ => Binding::Global,
+        };
+        // Power shows more of st_other between visibility and section.
+        let place = match row.iter().rev().nth(usize::from(row.len() > 7)) {
+            Some(&"UND") => Place::Undefined,
+            Some(&"ABS") => Place::Absolute,
+            Some(&"COM") => Place::Common,
+            _ => Place::Defined,
+        };
+        let name = row.get(7..).and_then(|rest| rest.last());
+        // A section symbol has no name; llvm-readelf shows the section's.
+        let name = (row[3] != "SECTION").then(|| name.copied().unwrap_or_default().to_owned());
+        (binding, place, name)
+    })
+    .collect()
+}
+
+fn read_symbols(bytes: &[u8]) -> Vec<(Binding, Place, Option<String>)> {
+    let symbols = elf::symbols(bytes).unwrap();
+    let view = |symbol: elf::Symbol| {
+        let name = String::from_utf8(symbol.name).unwrap();
+        let name = (symbol.kind != Kind::Section).then_some(name);
+        (symbol.binding, symbol.place, name)
+    };
+    symbols.into_iter().map(view).collect()
+}
+
+#[test]
+fn symbols_agree_with_llvm_readelf() {
+    let directory = tempfile::tempdir().unwrap();
+    for target in TARGETS {
+        let object = compile(directory.path(), "a.o", SOURCE, target, &["-fcommon", "-g"]);
+        let bytes = std::fs::read(&object).unwrap();
+        assert_eq!(read_symbols(&bytes), shown_symbols(&object), "{target}");
+    }
+}
+
+#[test]
+fn section_names_agree_with_llvm_readelf() {
+    let directory = tempfile::tempdir().unwrap();
+    for target in TARGETS {
+        let flags = ["-fcommon", "-ffunction-sections", "-g"];
+        let object = compile(directory.path(), "a.o", SOURCE, target, &flags);
+        let shown = readelf(&object, "--sections");
+        let rows = shown
+            .lines()
+            .filter_map(|line| line.trim_start().strip_prefix('['));
+        let rows = rows.filter_map(|row| row.split_once(']'));
+        let rows = rows.filter(|(number, _)| number.trim().parse::<u32>().is_ok_and(|n| n > 0));
+        let expected: Vec<&str> = rows
+            .filter_map(|(_, row)| row.split_whitespace().next())
+            .collect();
+        let names = elf::section_names(&std::fs::read(&object).unwrap()).unwrap();
+        let names: Vec<&str> = names
+            .iter()
+            .map(|name| std::str::from_utf8(name).unwrap())
+            .collect();
+        assert_eq!(names, expected, "{target}");
+        assert!(names.contains(&"__ksymtab_strings"));
+    }
+}
+
+fn promoted_to_base(name: &[u8]) -> Option<Vec<u8>> {
+    let at = name.windows(6).position(|part| part == b".llvm.")?;
+    Some(name[..at].to_vec())
+}
+
+#[test]
+fn a_renamed_symbol_binds_in_a_link() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let user = "extern int ops(void) asm(\"ops.llvm.8917\"); int _start(void) { return ops(); }";
+    for target in TARGETS {
+        let user = compile(directory, "user.o", user, target, &[]);
+        let definer = compile(
+            directory,
+            "definer.o",
+            "int ops(void) { return 7; }",
+            target,
+            &[],
+        );
+        // Linked relocatably, section names have a table of their own.
+        let linked = directory.join("linked.o");
+        let (user, linked) = (user.to_str().unwrap(), linked.to_str().unwrap());
+        run("ld.lld", directory, &["-r", "-o", linked, user]);
+        for object in [user, linked] {
+            let old = std::fs::read(object).unwrap();
+            let new = elf::rename_symbols(&old, &promoted_to_base).unwrap();
+            assert!(new.len() > old.len());
+            let renamed = directory.join("renamed.o");
+            std::fs::write(&renamed, &new).unwrap();
+            let mut expected = shown_symbols(Path::new(object));
+            for (_, _, name) in &mut expected {
+                if name.as_deref() == Some("ops.llvm.8917") {
+                    *name = Some("ops".to_owned());
+                }
+            }
+            assert_eq!(shown_symbols(&renamed), expected, "{target}");
+            assert_eq!(elf::section_names(&new), elf::section_names(&old));
+            let (renamed, definer) = (renamed.to_str().unwrap(), definer.to_str().unwrap());
+            run("ld.lld", directory, &["-o", "program", renamed, definer]);
+            run(
+                "ld.lld",
+                directory,
+                &["-r", "-o", "again.o", renamed, definer],
+            );
+        }
+    }
+}
+
+#[test]
+fn a_rename_leaves_all_other_bytes_and_a_second_one_nothing_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = "static int f(int a) { return a; } int (*p)(int) = f; int x = 1;";
+    let object = compile(directory.path(), "a.o", source, "aarch64-linux-gnu", &[]);
+    let old = std::fs::read(object).unwrap();
+    let to_y = |name: &[u8]| (name == b"x").then(|| b"renamed".to_vec());
+    let new = elf::rename_symbols(&old, &to_y).unwrap();
+    let changed = old.iter().zip(&new).filter(|(old, new)| old != new).count();
+    // st_name, sh_offset and sh_size.
+    assert!((1..=20).contains(&changed), "{changed} bytes changed");
+    assert_eq!(elf::rename_symbols(&new, &to_y).unwrap(), new);
+}

@@ -1,1 +1,40 @@
-//! Placeholder.
+//! What klto knows of kernel trees, configurations and toolchains.
+//!
+//! In: klto's command line, the environment and the tree on disk. Out: a checked [`Plan`] for
+//! running make. Nothing here writes a file or starts a build.
+//!
+//! [`MakeArguments`] and [`MakeFlags`] model make's words; [`Tree`] and [`Config`] are what is on
+//! disk; [`Toolchain`] is what kbuild would run; [`Behaviour`] is all that differs between trees;
+//! [`compile`] and [`link`] read the arguments of tools.
+
+mod compat;
+pub mod compile;
+mod config;
+mod environment;
+mod goals;
+pub mod link;
+mod make_arguments;
+mod mcount;
+mod mode;
+mod plan;
+mod refusals;
+#[cfg(test)]
+mod testing;
+mod toolchain;
+mod tree;
+mod variables;
+mod versions;
+
+pub use compat::compat_headers;
+pub use config::{Config, UpstreamLto};
+pub use environment::Environment;
+pub use goals::{GoalClass, classify, removes_everything};
+pub use make_arguments::{
+    Assignment, Jobs, MakeArguments, MakeFlags, MakeOption, Operator, UsedOption,
+};
+pub use mode::{LtoRequest, Mode};
+pub use plan::{Invocation, LtoBuild, Parallelism, PlainMake, PlainReason, Plan};
+pub use toolchain::{LlvmVersion, Role, Tool, ToolHook, Toolchain};
+pub use tree::{ExternalModule, Tree};
+pub use variables::Variables;
+pub use versions::{Behaviour, KernelVersion, unhooked_reader};

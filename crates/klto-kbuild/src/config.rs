@@ -1,0 +1,146 @@
+//! A `.config` as values by name.
+//!
+//! In: the file that kconfig writes. Out: what is set, and what it says of LTO. It does not know
+//! which options the tree has.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// The options of a `.config`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {
+    path: PathBuf,
+    values: BTreeMap<String, String>,
+}
+
+/// What the tree's own option for Clang LTO says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamLto {
+    /// The tree has no such option.
+    Absent,
+    /// `CONFIG_LTO_NONE`, or no Clang LTO option at all.
+    None,
+    /// `CONFIG_LTO_CLANG_THIN`
+    Thin,
+    /// `CONFIG_LTO_CLANG_THIN_DIST`
+    ThinDist,
+    /// `CONFIG_LTO_CLANG_FULL`
+    Full,
+}
+
+impl UpstreamLto {
+    /// The option's name without `CONFIG_`; a tree without an option has none.
+    pub fn option(self) -> Option<&'static str> {
+        match self {
+            Self::Absent => None,
+            Self::None => Some("LTO_NONE"),
+            Self::Thin => Some("LTO_CLANG_THIN"),
+            Self::ThinDist => Some("LTO_CLANG_THIN_DIST"),
+            Self::Full => Some("LTO_CLANG_FULL"),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file; nothing if there is none.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        match fs_err::read(path) {
+            Ok(bytes) => Ok(Some(Self::parse(path, &String::from_utf8_lossy(&bytes)))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context("reading the configuration"),
+        }
+    }
+
+    fn parse(path: &Path, text: &str) -> Self {
+        let assignment = |line: &str| {
+            let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
+            let inner = value
+                .strip_prefix('"')
+                .and_then(|value| value.strip_suffix('"'));
+            Some((name.to_owned(), inner.unwrap_or(value).to_owned()))
+        };
+        let values = text
+            .lines()
+            .filter_map(|line| assignment(line.trim_end()))
+            .collect();
+        Self {
+            path: path.to_owned(),
+            values,
+        }
+    }
+
+    /// Where it was read.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The value of an option, without `CONFIG_` and without the quotes of a string.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// Whether an option is `y` or `m`.
+    pub fn is_set(&self, name: &str) -> bool {
+        matches!(self.value(name), Some("y" | "m"))
+    }
+
+    /// What it says of LTO in a tree that has the option.
+    pub fn upstream_lto(&self) -> UpstreamLto {
+        let choices = [UpstreamLto::ThinDist, UpstreamLto::Thin, UpstreamLto::Full];
+        let chosen = |choice: &UpstreamLto| choice.option().is_some_and(|name| self.is_set(name));
+        choices
+            .into_iter()
+            .find(chosen)
+            .unwrap_or(UpstreamLto::None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_have_values() {
+        let text =
+            "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\nCONFIG_D=\"x \\\"y\"\nCONFIG_E=0x10\n";
+        let config = Config::parse(Path::new(".config"), text);
+        let set: Vec<_> = ["A", "B", "C", "D", "E"]
+            .map(|name| config.is_set(name))
+            .into();
+        assert_eq!(set, [true, false, true, false, false]);
+        assert_eq!(config.value("D"), Some("x \\\"y"));
+        assert_eq!(config.value("E"), Some("0x10"));
+        assert_eq!(config.value("B"), None);
+    }
+
+    #[test]
+    fn the_choice_of_lto_is_read() {
+        for (text, lto) in [
+            ("", UpstreamLto::None),
+            ("CONFIG_LTO_NONE=y", UpstreamLto::None),
+            (
+                "CONFIG_LTO_CLANG=y\nCONFIG_LTO_CLANG_THIN=y\n",
+                UpstreamLto::Thin,
+            ),
+            ("CONFIG_LTO_CLANG_FULL=y", UpstreamLto::Full),
+            ("CONFIG_LTO_CLANG_THIN_DIST=y", UpstreamLto::ThinDist),
+            ("# CONFIG_LTO_CLANG_THIN is not set", UpstreamLto::None),
+        ] {
+            assert_eq!(
+                Config::parse(Path::new("x"), text).upstream_lto(),
+                lto,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_file_is_no_configuration() {
+        assert_eq!(
+            Config::read(Path::new("/nonexistent/.config")).unwrap(),
+            None
+        );
+    }
+}

@@ -1,0 +1,338 @@
+//! Linker calls: what is linked, in which order, and the options that reach link-time optimization.
+//!
+//! In: a linker's arguments as kbuild wrote them, response files already expanded. Out: items in
+//! order, from which the same call can be written with other files. It reads no file and does not
+//! know which inputs are bitcode.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A link, as its items in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkCall {
+    /// `-r`: the output is an object again.
+    pub relocatable: bool,
+    /// `-o`.
+    pub output: PathBuf,
+    /// `-T` scripts in order.
+    pub scripts: Vec<PathBuf>,
+    /// Everything, in order.
+    pub items: Vec<LinkItem>,
+}
+
+/// One item of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkItem {
+    /// An option with its operands, as it stands in the call.
+    Option(Vec<OsString>),
+    /// An option that says how the files after it are taken: `--whole-archive`, `--start-lib`, …
+    State(OsString),
+    /// An input file.
+    File {
+        /// As it stands in the call.
+        path: PathBuf,
+        /// Whether every member of an archive is linked.
+        whole_archive: bool,
+        /// Whether the file stands between `--start-lib` and `--end-lib`.
+        in_lib: bool,
+    },
+}
+
+/// Options of ld.lld whose operand is the next argument (`ld.lld --help`).
+const WITH_OPERAND: [&[u8]; 24] = [
+    b"-o",
+    b"-T",
+    b"-m",
+    b"-z",
+    b"-e",
+    b"-u",
+    b"-L",
+    b"-l",
+    b"-Map",
+    b"--Map",
+    b"-mllvm",
+    b"--mllvm",
+    b"--defsym",
+    b"-defsym",
+    b"-y",
+    b"-soname",
+    b"--soname",
+    b"-h",
+    b"-rpath",
+    b"--version-script",
+    b"--script",
+    b"--entry",
+    b"--output",
+    b"-plugin-opt",
+];
+
+impl LinkCall {
+    /// Reads a link; `None` when it names no output or has an argument that klto cannot place.
+    pub fn parse(arguments: &[OsString]) -> Option<Self> {
+        let mut call = Self {
+            relocatable: false,
+            output: PathBuf::new(),
+            scripts: Vec::new(),
+            items: Vec::new(),
+        };
+        let mut whole_archive = false;
+        let mut in_lib = false;
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            let text = argument.as_bytes();
+            if WITH_OPERAND.contains(&text) {
+                let operand = rest.next()?;
+                call.option(text, operand);
+                call.items
+                    .push(LinkItem::Option(vec![argument.clone(), operand.clone()]));
+                continue;
+            }
+            match text {
+                b"--whole-archive" | b"-whole-archive" => whole_archive = true,
+                b"--no-whole-archive" | b"-no-whole-archive" => whole_archive = false,
+                b"--start-lib" | b"-start-lib" => in_lib = true,
+                b"--end-lib" | b"-end-lib" => in_lib = false,
+                b"--start-group" | b"--end-group" | b"-(" | b"-)" => {}
+                _ if text.first() == Some(&b'@') => return None,
+                _ => {
+                    let item = if text.first() == Some(&b'-') {
+                        call.relocatable |= matches!(text, b"-r" | b"--relocatable");
+                        call.joined_option(text);
+                        LinkItem::Option(vec![argument.clone()])
+                    } else {
+                        LinkItem::File {
+                            path: PathBuf::from(argument),
+                            whole_archive,
+                            in_lib,
+                        }
+                    };
+                    call.items.push(item);
+                    continue;
+                }
+            }
+            call.items.push(LinkItem::State(argument.clone()));
+        }
+        (!call.output.as_os_str().is_empty()).then_some(call)
+    }
+
+    fn option(&mut self, name: &[u8], operand: &OsStr) {
+        match name {
+            b"-o" | b"--output" => self.output = PathBuf::from(operand),
+            b"-T" | b"--script" => self.scripts.push(PathBuf::from(operand)),
+            _ => {}
+        }
+    }
+
+    fn joined_option(&mut self, text: &[u8]) {
+        for (prefix, name) in [
+            (&b"--output="[..], &b"-o"[..]),
+            (b"--script=", b"-T"),
+            (b"-T", b"-T"),
+        ] {
+            if let Some(value) = text.strip_prefix(prefix) {
+                return self.option(name, OsStr::from_bytes(value));
+            }
+        }
+    }
+
+    /// Input files in order.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.items.iter().filter_map(|item| match item {
+            LinkItem::File { path, .. } => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
+    /// Options without output, scripts, maps, files and what only the link of natives needs.
+    pub fn options_for_thin_link(&self) -> Vec<OsString> {
+        const NOT_FOR_THIN_LINK: [&[u8]; 7] = [
+            b"-o",
+            b"--output",
+            b"-T",
+            b"--script",
+            b"-Map",
+            b"--Map",
+            b"-r",
+        ];
+        let wanted = |words: &&Vec<OsString>| {
+            let first = words
+                .first()
+                .map(|word| word.as_bytes())
+                .unwrap_or_default();
+            let joined = [
+                &b"-Map="[..],
+                b"--Map=",
+                b"--script=",
+                b"--output=",
+                b"-T",
+                b"--thinlto-",
+            ]
+            .iter()
+            .any(|prefix| first.starts_with(prefix));
+            !NOT_FOR_THIN_LINK.contains(&first) && !joined
+        };
+        let options = self.items.iter().filter_map(|item| match item {
+            LinkItem::Option(words) => Some(words),
+            _ => None,
+        });
+        options.filter(wanted).flatten().cloned().collect()
+    }
+
+    /// The options of the link line that configure in-process LTO backends, as backend flags.
+    ///
+    /// `Err` names an option that klto cannot translate.
+    pub fn backend_options(&self) -> Result<Vec<OsString>, String> {
+        let mut flags = Vec::new();
+        for item in &self.items {
+            let LinkItem::Option(words) = item else {
+                continue;
+            };
+            let mut words = words.iter().map(|word| word.as_bytes());
+            let name = words.next().unwrap_or_default();
+            let option = match (name, words.next()) {
+                (b"-mllvm" | b"--mllvm" | b"-plugin-opt", Some(value)) => value,
+                _ => match joined_lto_option(name) {
+                    Some(value) => value,
+                    None => continue,
+                },
+            };
+            translate(option, &mut flags)?;
+        }
+        Ok(flags)
+    }
+}
+
+fn joined_lto_option(name: &[u8]) -> Option<&[u8]> {
+    for prefix in [
+        &b"-plugin-opt="[..],
+        b"--plugin-opt=",
+        b"-mllvm=",
+        b"--mllvm=",
+    ] {
+        if let Some(value) = name.strip_prefix(prefix) {
+            return Some(value);
+        }
+    }
+    let known = name.starts_with(b"--lto")
+        || name.starts_with(b"-lto")
+        || name.starts_with(b"--save-temps");
+    known.then_some(name)
+}
+
+/// One LLVM option of a link line as flags of `clang -c`.
+///
+/// ld.lld registers LLVM's code generation options, clang does not: those have driver spellings.
+fn translate(option: &[u8], flags: &mut Vec<OsString>) -> Result<(), String> {
+    let mut push = |text: &[u8]| flags.push(OsString::from(OsStr::from_bytes(text)));
+    if option.starts_with(b"-import-") || option.starts_with(b"--lto-whole-program-visibility") {
+        // Import decisions are the thin-link's; a backend follows the index.
+        return Ok(());
+    }
+    for (prefix, driver) in [
+        (&b"-code-model="[..], &b"-mcmodel="[..]),
+        (b"-stack-alignment=", b"-mstack-alignment="),
+        (b"-warn-stack-size=", b"-Wframe-larger-than="),
+        (b"--lto-O", b"-O"),
+        (b"O", b"-O"),
+    ] {
+        if let Some(value) = option.strip_prefix(prefix) {
+            push(&[driver, value].concat());
+            return Ok(());
+        }
+    }
+    if let Some(feature) = option.strip_prefix(b"-mattr=") {
+        for word in [b"-Xclang", &b"-target-feature"[..], b"-Xclang", feature] {
+            push(word);
+        }
+        return Ok(());
+    }
+    if option.starts_with(b"-") && !option.starts_with(b"--") {
+        push(b"-mllvm");
+        push(option);
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(option).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> LinkCall {
+        let arguments: Vec<_> = text.split_whitespace().map(OsString::from).collect();
+        LinkCall::parse(&arguments).unwrap()
+    }
+
+    #[test]
+    fn the_link_of_vmlinux_o_keeps_order_and_archive_state() {
+        let call = parse(
+            "-m elf_x86_64 -mllvm -import-instr-limit=5 -z noexecstack -r -o vmlinux.o -T .tmp_initcalls.lds \
+             --whole-archive vmlinux.a --no-whole-archive --start-group lib/lib.a --end-group",
+        );
+        assert!(call.relocatable);
+        assert_eq!(call.output, Path::new("vmlinux.o"));
+        assert_eq!(call.scripts, [Path::new(".tmp_initcalls.lds")]);
+        let files: Vec<_> = call
+            .items
+            .iter()
+            .filter_map(|item| match item {
+                LinkItem::File {
+                    path,
+                    whole_archive,
+                    ..
+                } => Some((path.to_str()?, *whole_archive)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(files, [("vmlinux.a", true), ("lib/lib.a", false)]);
+        assert_eq!(
+            call.options_for_thin_link(),
+            [
+                "-m",
+                "elf_x86_64",
+                "-mllvm",
+                "-import-instr-limit=5",
+                "-z",
+                "noexecstack"
+            ]
+        );
+    }
+
+    #[test]
+    fn lto_options_of_the_link_line_reach_backends_or_are_refused() {
+        let call = parse(
+            "-mllvm -import-instr-limit=5 -plugin-opt=-code-model=kernel -plugin-opt=-stack-alignment=8 \
+             -mllvm -mattr=+c -mllvm -foo -r -o a.o b.o",
+        );
+        assert_eq!(
+            call.backend_options().unwrap(),
+            [
+                "-mcmodel=kernel",
+                "-mstack-alignment=8",
+                "-Xclang",
+                "-target-feature",
+                "-Xclang",
+                "+c",
+                "-mllvm",
+                "-foo"
+            ]
+        );
+        let call = parse("--lto-basic-block-sections=all -r -o a.o b.o");
+        assert_eq!(
+            call.backend_options().unwrap_err(),
+            "--lto-basic-block-sections=all"
+        );
+        let call = parse("-plugin-opt=sample-profile=x -r -o a.o b.o");
+        assert_eq!(call.backend_options().unwrap_err(), "sample-profile=x");
+    }
+
+    #[test]
+    fn a_call_without_output_or_with_a_response_file_is_not_read() {
+        assert_eq!(LinkCall::parse(&["-r".into(), "a.o".into()]), None);
+        assert_eq!(
+            LinkCall::parse(&["@x".into(), "-o".into(), "a".into()]),
+            None
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! What to run for one `klto make`: plain make, several makes in turn, or a build with LTO.
+//!
+//! In: an [`Invocation`], the files of the tree, the tools in PATH. Out: a [`Plan`] that has passed
+//! every check. Nothing is written, and nothing but `--version` of the tools is run.
+
+mod lto;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+pub use lto::{LtoBuild, Parallelism};
+
+use crate::config::{Config, UpstreamLto};
+use crate::environment::Environment;
+use crate::goals::{self, GoalClass};
+use crate::make_arguments::{MakeArguments, MakeFlags, MakeOption};
+use crate::mode::{self, LtoRequest, Mode};
+use crate::toolchain::Additions;
+use crate::tree::Tree;
+use crate::variables::Variables;
+
+/// What the user asked for, and where.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    /// `--lto=`
+    pub request: Option<LtoRequest>,
+    /// The words after `make`.
+    pub arguments: MakeArguments,
+    /// What make would inherit.
+    pub environment: Environment,
+    /// Where klto was started.
+    pub directory: PathBuf,
+    /// What `uname -m` prints.
+    pub machine: String,
+}
+
+impl Invocation {
+    /// An invocation in this process.
+    pub fn of_process(request: Option<LtoRequest>, words: &[OsString]) -> Result<Self> {
+        Ok(Self {
+            request,
+            arguments: MakeArguments::parse(words),
+            environment: Environment::of_process(),
+            directory: std::env::current_dir().context("asking for the working directory")?,
+            machine: rustix::system::uname()
+                .machine()
+                .to_string_lossy()
+                .into_owned(),
+        })
+    }
+}
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub enum Plan {
+    /// Each of these after the one before succeeded, each resolved anew: the goals before a build
+    /// change what the build reads.
+    Stages(Vec<MakeArguments>),
+    /// make without klto.
+    PlainMake(PlainMake),
+    /// make within a session that does LTO.
+    Lto(Box<LtoBuild>),
+}
+
+/// make without klto.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainMake {
+    /// The words after `make`; the user's own, except for tools that the tree would not find.
+    pub arguments: MakeArguments,
+    /// Why klto does nothing.
+    pub why: PlainReason,
+    /// The directory whose klto files go with everything else that was built in it.
+    pub remove_scratch: Option<PathBuf>,
+    /// What the user is told.
+    pub notes: Vec<String>,
+}
+
+/// Why make runs without klto.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlainReason {
+    /// No goal compiles or links.
+    NothingIsBuilt,
+    /// `-n`, `-q`, `-t`, `-h` or `-v`.
+    NothingIsRun,
+    /// An option that klto does not know.
+    UnknownArgument(OsString),
+    /// LTO is off.
+    NoLto,
+    /// kbuild does an LTO that klto does not do yet; the option without `CONFIG_`.
+    UnsupportedLto(&'static str),
+}
+
+impl PlainReason {
+    /// Whether the user expected something else and must be told.
+    pub fn is_surprising(&self) -> bool {
+        matches!(self, Self::UnknownArgument(_) | Self::UnsupportedLto(_))
+    }
+}
+
+impl fmt::Display for PlainReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NothingIsBuilt => f.write_str("no goal compiles or links"),
+            Self::NothingIsRun => f.write_str("make is asked to run no recipe"),
+            Self::UnknownArgument(word) => {
+                write!(f, "klto does not know make's option {}", word.display())
+            }
+            Self::NoLto => f.write_str("LTO is off"),
+            Self::UnsupportedLto(option) => {
+                write!(
+                    f,
+                    "CONFIG_{option} is left to kbuild: klto does not do it yet"
+                )
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Decides what to run.
+    pub fn resolve(invocation: &Invocation) -> Result<Self> {
+        let arguments = &invocation.arguments;
+        let make_flags = MakeFlags::of_environment(&invocation.environment);
+        if let Some(why) = nothing_to_do(arguments, &make_flags) {
+            return Ok(Self::PlainMake(PlainMake::verbatim(arguments, why)));
+        }
+        let stages = goals::stages(arguments);
+        if stages.len() > 1 {
+            return Ok(Self::Stages(stages));
+        }
+        let variables = Variables {
+            arguments,
+            make_flags: &make_flags,
+            environment: &invocation.environment,
+        };
+        if arguments.goals().next().is_some()
+            && arguments
+                .goals()
+                .all(|goal| goals::classify(goal) != GoalClass::Build)
+        {
+            return Ok(Self::PlainMake(without_build(invocation, &variables)));
+        }
+        let tree = Tree::probe(&invocation.directory, &variables, &invocation.machine)?;
+        let config = Config::read(&tree.config)?;
+        let request = invocation.request;
+        let why = match (
+            mode::decide(request, &tree, config.as_ref(), arguments)?,
+            config,
+        ) {
+            (Mode::Thin, Some(config)) => {
+                return Ok(Self::Lto(Box::new(lto::resolve(tree, config, &variables)?)));
+            }
+            (Mode::Unsupported(option), _) => PlainReason::UnsupportedLto(option),
+            (Mode::None | Mode::Thin, _) => PlainReason::NoLto,
+        };
+        let additions = Additions::of(&tree, &variables, false)?;
+        Ok(Self::PlainMake(PlainMake::with(arguments, why, additions)))
+    }
+}
+
+impl PlainMake {
+    fn verbatim(arguments: &MakeArguments, why: PlainReason) -> Self {
+        Self::with(arguments, why, Additions::default())
+    }
+
+    fn with(arguments: &MakeArguments, why: PlainReason, additions: Additions) -> Self {
+        Self {
+            arguments: additions.apply(arguments),
+            why,
+            remove_scratch: None,
+            notes: additions.notes,
+        }
+    }
+}
+
+fn nothing_to_do(arguments: &MakeArguments, make_flags: &MakeFlags) -> Option<PlainReason> {
+    use MakeOption::{Help, JustPrint, Question, Touch, Version};
+    let both = [arguments, make_flags.arguments()];
+    let has = |option| both.iter().any(|arguments| arguments.has(option));
+    if [JustPrint, Question, Touch, Help, Version]
+        .into_iter()
+        .any(has)
+    {
+        return Some(PlainReason::NothingIsRun);
+    }
+    let unknown = both.into_iter().flat_map(MakeArguments::unknown).next();
+    unknown.map(|word: &OsStr| PlainReason::UnknownArgument(word.to_owned()))
+}
+
+/// Configuring must see the tools that the build will have. What is wrong with the tree is left for
+/// make to say.
+fn without_build(invocation: &Invocation, variables: &Variables) -> PlainMake {
+    let arguments = variables.arguments;
+    let why = PlainReason::NothingIsBuilt;
+    let Ok(tree) = Tree::probe(&invocation.directory, variables, &invocation.machine) else {
+        return PlainMake::verbatim(arguments, why);
+    };
+    let configures = arguments
+        .goals()
+        .any(|goal| goals::classify(goal) == GoalClass::Configure);
+    let adds_lto = invocation.request == Some(LtoRequest::Thin)
+        && mode::upstream_lto(&tree, None) == UpstreamLto::Absent;
+    let additions = match configures {
+        true => Additions::of(&tree, variables, adds_lto).unwrap_or_default(),
+        false => Additions::default(),
+    };
+    let mut plain = PlainMake::with(arguments, why, additions);
+    let removes = arguments.goals().any(goals::removes_everything);
+    plain.remove_scratch = removes.then(|| tree.written().to_owned());
+    plain
+}

@@ -1,0 +1,287 @@
+//! Whole invocations: what would be run, and what the user is told.
+
+use super::*;
+use crate::make_arguments::Jobs;
+use crate::testing::{FakeVersion, V5_10, V6_12, fake_kernel, script};
+use crate::toolchain::Role;
+use std::num::NonZeroU32;
+
+struct Setting {
+    directory: tempfile::TempDir,
+    request: Option<LtoRequest>,
+    environment: Vec<(&'static str, &'static str)>,
+}
+
+impl Setting {
+    fn new(version: FakeVersion, config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let source = directory.path().join("src");
+        fake_kernel(&source, version);
+        fs_err::write(source.join(".config"), config).unwrap();
+        let bin = directory.path().join("bin");
+        fs_err::create_dir(&bin).unwrap();
+        for name in [
+            "clang-22",
+            "ld.lld-22",
+            "llvm-ar-22",
+            "llvm-nm-22",
+            "llvm-objcopy-22",
+            "llvm-objdump-22",
+        ] {
+            script(
+                &bin.join(name),
+                "clang version 22.1.8\\nLLD 22.1.8\\nLLVM version 22.1.8",
+            );
+        }
+        Self {
+            directory,
+            request: None,
+            environment: Vec::new(),
+        }
+    }
+
+    fn resolve(&self, words: &str) -> Result<Plan> {
+        let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
+        let path = self.directory.path().join("bin").display().to_string();
+        let pairs = self
+            .environment
+            .iter()
+            .copied()
+            .chain([("PATH", path.as_str())]);
+        Plan::resolve(&Invocation {
+            request: self.request,
+            arguments: MakeArguments::parse(&words),
+            environment: pairs.collect(),
+            directory: self.directory.path().join("src"),
+            machine: "x86_64".into(),
+        })
+    }
+
+    fn plain(&self, words: &str) -> PlainMake {
+        match self.resolve(words).unwrap() {
+            Plan::PlainMake(plain) => plain,
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+
+    fn lto(&self, words: &str) -> LtoBuild {
+        match self.resolve(words).unwrap() {
+            Plan::Lto(build) => *build,
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+
+    fn failure(&self, words: &str) -> String {
+        let (text, status) = klto_core::report(&self.resolve(words).unwrap_err());
+        assert_eq!(status, klto_core::ExitStatus::BadInput, "{text}");
+        text
+    }
+}
+
+fn text(arguments: &MakeArguments) -> String {
+    arguments
+        .words()
+        .join(OsStr::new(" "))
+        .into_string()
+        .unwrap()
+}
+
+const THIN: &str = "CONFIG_LTO_CLANG=y\nCONFIG_LTO_CLANG_THIN=y\n";
+
+#[test]
+fn goals_that_build_nothing_get_no_session() {
+    let setting = Setting::new(V6_12, THIN);
+    for words in [
+        "clean",
+        "modules_install",
+        "-j4 help",
+        "menuconfig",
+        "foo.config x_defconfig",
+    ] {
+        let plain = setting.plain(words);
+        assert_eq!(plain.why, PlainReason::NothingIsBuilt, "{words}");
+        assert_eq!(
+            (text(&plain.arguments).as_str(), plain.remove_scratch),
+            (words, None)
+        );
+    }
+}
+
+#[test]
+fn removing_everything_removes_what_klto_keeps() {
+    let setting = Setting::new(V6_12, THIN);
+    let source = fs_err::canonicalize(setting.directory.path().join("src")).unwrap();
+    assert_eq!(
+        setting.plain("distclean").remove_scratch,
+        Some(source.clone())
+    );
+    assert_eq!(
+        setting.plain("mrproper O=o").remove_scratch,
+        Some(source.join("o"))
+    );
+}
+
+#[test]
+fn runs_that_run_nothing_or_are_not_understood_are_makes_own() {
+    let mut setting = Setting::new(V6_12, THIN);
+    for words in ["-n", "-kq all", "--touch", "--version", "-h"] {
+        assert_eq!(
+            setting.plain(words).why,
+            PlainReason::NothingIsRun,
+            "{words}"
+        );
+    }
+    let unknown = PlainReason::UnknownArgument("--frob".into());
+    let plain = setting.plain("--frob -j4 all");
+    assert!(plain.why.is_surprising());
+    assert_eq!(
+        (plain.why, text(&plain.arguments).as_str()),
+        (unknown, "--frob -j4 all")
+    );
+    setting.environment = vec![("MAKEFLAGS", "n")];
+    assert_eq!(setting.plain("all").why, PlainReason::NothingIsRun);
+}
+
+#[test]
+fn goals_that_change_the_configuration_come_first() {
+    let setting = Setting::new(V6_12, THIN);
+    let Plan::Stages(stages) = setting.resolve("-j2 mrproper defconfig vmlinux").unwrap() else {
+        panic!("one stage")
+    };
+    let texts: Vec<_> = stages.iter().map(text).collect();
+    assert_eq!(texts, ["-j2 mrproper defconfig", "-j2 vmlinux"]);
+}
+
+#[test]
+fn without_lto_make_is_left_alone() {
+    let setting = Setting::new(V6_12, "CONFIG_LTO_NONE=y\n");
+    let plain = setting.plain("CC=gcc -j3 all");
+    assert_eq!(
+        (plain.why, text(&plain.arguments).as_str()),
+        (PlainReason::NoLto, "CC=gcc -j3 all")
+    );
+    let setting = Setting::new(V6_12, "CONFIG_LTO_CLANG_FULL=y\n");
+    let why = setting.plain("LLVM=1").why;
+    assert_eq!(
+        why.to_string(),
+        "CONFIG_LTO_CLANG_FULL is left to kbuild: klto does not do it yet"
+    );
+}
+
+#[test]
+fn a_tree_with_the_option_is_built_as_configured() {
+    let setting = Setting::new(V6_12, THIN);
+    let build = setting.lto("-kj4 LLVM=-22 vmlinux");
+    assert_eq!(text(&build.arguments), "-k LLVM=-22 vmlinux");
+    assert_eq!(build.upstream, UpstreamLto::Thin);
+    let four = Jobs::Number(NonZeroU32::new(4).unwrap());
+    assert_eq!(build.parallelism, Parallelism::Jobs(four));
+    assert_eq!(build.llvm.major, 22);
+    assert_eq!(build.notes, [] as [String; 0]);
+}
+
+#[test]
+fn a_tree_without_the_option_gets_what_it_needs() {
+    let mut setting = Setting::new(V5_10, "CONFIG_MODULES=y\n");
+    setting.request = Some(LtoRequest::Thin);
+    let build = setting.lto("LLVM=-22 ARCH=arm64");
+    let words = text(&build.arguments);
+    assert!(
+        words.starts_with("LLVM=-22 ARCH=arm64 CC=clang-22 LD=ld.lld-22 "),
+        "{words}"
+    );
+    assert!(
+        words.ends_with(" CROSS_COMPILE=aarch64-linux-gnu- LLVM_IAS=1"),
+        "{words}"
+    );
+    assert_eq!(build.notes.len(), 2);
+    let configured = text(&setting.plain("LLVM=-22 ARCH=arm64 defconfig").arguments);
+    assert_eq!(
+        configured.replace(" defconfig", ""),
+        words,
+        "configuring sees the same tools"
+    );
+    setting.request = None;
+    assert_eq!(setting.plain("LLVM=-22").why, PlainReason::NoLto);
+}
+
+#[test]
+fn variables_and_hooks_are_added_to_what_the_user_gave() {
+    let mut setting = Setting::new(V6_12, THIN);
+    setting.environment = vec![("KCFLAGS", "-g")];
+    let compiler = setting.directory.path().join("bin/clang-22");
+    let words = format!("LLVM=-22 CC={}", compiler.display());
+    let mut build = setting.lto(&words);
+    build.append_variable("KCFLAGS", "-D__KLTO=thin").unwrap();
+    build.append_variable("KCFLAGS", "-DX").unwrap();
+    build.hook_by_path(std::path::Path::new("/s"));
+    let words = build.arguments.words();
+    assert_eq!(
+        words,
+        ["LLVM=-22", "CC=/s/clang-22", "KCFLAGS=-g -D__KLTO=thin -DX"]
+    );
+    assert!(build.hooks.iter().any(|(role, _)| *role == Role::Linker));
+}
+
+#[test]
+fn jobs_come_from_the_command_line_or_the_parent() {
+    let mut setting = Setting::new(V6_12, THIN);
+    setting.environment = vec![("MAKEFLAGS", "k -j8 --jobserver-auth=3,4 -- LLVM=-22")];
+    let inherited = Parallelism::Inherited("3,4".into());
+    assert_eq!(setting.lto("").parallelism, inherited);
+    assert_eq!(
+        setting.lto("-j").parallelism,
+        Parallelism::Jobs(Jobs::Unlimited)
+    );
+    assert_eq!(
+        setting.lto("").make_flags.without_jobserver(),
+        "k -- LLVM=-22"
+    );
+    setting.environment = vec![];
+    let one = Parallelism::Jobs(Jobs::Number(NonZeroU32::MIN));
+    assert_eq!(setting.lto("LLVM=-22").parallelism, one);
+}
+
+#[test]
+fn what_cannot_be_built_as_asked_is_refused() {
+    let setting = Setting::new(V6_12, THIN);
+    assert!(
+        setting
+            .failure("LLVM=-22 PATH=/usr/bin")
+            .contains("hint: set PATH in the environment")
+    );
+    assert!(
+        setting
+            .failure("LLVM=-22 LLVM_IAS=0")
+            .contains("LTO needs clang's own assembler")
+    );
+    assert!(
+        setting
+            .failure("-C .. all")
+            .contains("is no Linux kernel tree")
+    );
+    fs_err::write(setting.directory.path().join("src/.kernelvariables"), "").unwrap();
+    assert!(
+        setting
+            .failure("LLVM=-22")
+            .contains(".kernelvariables may name tools")
+    );
+    let mut setting = Setting::new(V5_10, "CONFIG_GCOV_KERNEL=y\n");
+    setting.request = Some(LtoRequest::Thin);
+    assert!(
+        setting
+            .failure("LLVM=-22")
+            .contains("CONFIG_GCOV_KERNEL=y: gcov counts by object")
+    );
+    let old = FakeVersion {
+        lines: "VERSION = 5\nPATCHLEVEL = 4\nSUBLEVEL = 1\n",
+        ..V5_10
+    };
+    let mut setting = Setting::new(old, "CONFIG_MODULES=y\n");
+    setting.request = Some(LtoRequest::Thin);
+    assert!(
+        setting
+            .failure("LLVM=-22")
+            .contains("klto adds LTO to 5.10 and newer")
+    );
+}

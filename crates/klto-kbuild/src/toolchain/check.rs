@@ -1,0 +1,204 @@
+//! Whether the tools can do LTO together.
+//!
+//! In: resolved tools, which are run with `--version`. Out: the version of LLVM that all of them
+//! are, or a failure that says which tool is wrong and what to do. It does not know the kernel's
+//! configuration.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use klto_core::{Failure, run_captured};
+
+use super::{Role, Tool, Toolchain};
+use crate::versions::OLDEST_LLVM;
+
+/// A version of LLVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LlvmVersion {
+    /// The 22 of 22.1.8.
+    pub major: u32,
+    /// The 1 of 22.1.8.
+    pub minor: u32,
+    /// The 8 of 22.1.8.
+    pub patch: u32,
+}
+
+impl fmt::Display for LlvmVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// The tools that read or write bitcode, with the words before the version in what they print.
+const LLVM_TOOLS: [(Role, &str); 4] = [
+    (Role::Compiler, "clang version "),
+    (Role::Linker, "LLD "),
+    (Role::Archiver, "LLVM version "),
+    (Role::SymbolLister, "LLVM version "),
+];
+
+impl Toolchain {
+    /// Runs the tools that LTO needs and compares their versions.
+    pub fn check(&self) -> Result<LlvmVersion> {
+        let mut versions = Vec::new();
+        for (role, words_before) in LLVM_TOOLS {
+            let tool = self.tool(role);
+            versions.push((tool, self.version(tool, words_before)?));
+        }
+        for role in Role::ALL.into_iter().filter(|role| role.facts().needed) {
+            self.existing(self.tool(role))?;
+        }
+        self.agreement(&versions)
+    }
+
+    fn version(&self, tool: &Tool, words_before: &str) -> Result<LlvmVersion> {
+        let path = self.existing(tool)?;
+        let captured = run_captured(path, ["--version"], Path::new("/"))
+            .with_context(|| format!("running {} --version", path.display()))
+            .with_context(|| Failure::environment(format!("{} cannot be run", tool.program)))?;
+        let text = String::from_utf8_lossy(&captured.stdout);
+        parse_version(&text, words_before).ok_or_else(|| wrong_tool(tool, path, &text).into())
+    }
+
+    fn existing<'a>(&self, tool: &'a Tool) -> Result<&'a Path, Failure> {
+        tool.resolved.as_deref().ok_or_else(|| self.missing(tool))
+    }
+
+    fn missing(&self, tool: &Tool) -> Failure {
+        let variable = tool.role.variable();
+        let message = match tool.program.as_str() {
+            "" => return Failure::bad_input(format!("{variable} names no program")),
+            program => format!("{program} ({variable}) is not found"),
+        };
+        let mut hint = format!("apt install {}", package(tool));
+        if tool.program == tool.role.facts().llvm_name
+            && let Some(major) = self.search.newest_suffix()
+        {
+            hint = format!("LLVM=-{major} uses the tools of LLVM {major} that are in PATH");
+        }
+        Failure::environment(message).hint(hint)
+    }
+
+    fn agreement(&self, versions: &[(&Tool, LlvmVersion)]) -> Result<LlvmVersion> {
+        let Some((compiler, version)) = versions.first() else {
+            return Err(Failure::bug("no tool was asked for its version").into());
+        };
+        if version.major < OLDEST_LLVM {
+            let message = format!(
+                "{} is LLVM {version}; klto's LTO needs {OLDEST_LLVM} or newer, the oldest that \
+                 current kernels accept",
+                compiler.program
+            );
+            return Err(Failure::environment(message)
+                .hint("choose another with LLVM=-22")
+                .into());
+        }
+        match versions
+            .iter()
+            .find(|(_, other)| other.major != version.major)
+        {
+            None => Ok(*version),
+            Some((other, found)) => {
+                let message = format!(
+                    "{} is LLVM {found} but {} is LLVM {version}; they do not read each other's \
+                     bitcode",
+                    other.program, compiler.program
+                );
+                let hint = "choose tools of one version, for all at once with LLVM=-22 or \
+                            LLVM=/usr/lib/llvm-22/bin/";
+                Err(Failure::environment(message).hint(hint).into())
+            }
+        }
+    }
+}
+
+fn wrong_tool(tool: &Tool, path: &Path, text: &str) -> Failure {
+    let facts = tool.role.facts();
+    let first_line = text.lines().next().unwrap_or_default();
+    let message = format!(
+        "LTO needs {}, but {}={} runs {} ({first_line})",
+        facts.llvm_name,
+        facts.variable,
+        tool.words.join(" "),
+        path.display()
+    );
+    Failure::bad_input(message).hint("LLVM=1 selects all of LLVM's tools at once")
+}
+
+/// The version after `words_before`, in any line: distributions put their name in front.
+fn parse_version(text: &str, words_before: &str) -> Option<LlvmVersion> {
+    let (_, version) = text.split_once(words_before)?;
+    let end = version
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(version.len());
+    let mut numbers = version.get(..end)?.split('.').map(str::parse);
+    let mut next = || numbers.next().and_then(Result::ok);
+    let major = next()?;
+    let (minor, patch) = (next().unwrap_or(0), next().unwrap_or(0));
+    Some(LlvmVersion {
+        major,
+        minor,
+        patch,
+    })
+}
+
+/// Debian's package, as `lld-22` for `ld.lld-22`, `binutils-aarch64-linux-gnu` for
+/// `aarch64-linux-gnu-objcopy`.
+fn package(tool: &Tool) -> String {
+    let facts = tool.role.facts();
+    let name = tool.program.rsplit('/').next().unwrap_or_default();
+    if let Some(suffix) = name.strip_prefix(facts.llvm_name) {
+        return format!("{}{suffix}", facts.package);
+    }
+    let package = if facts.gnu_name == "gcc" {
+        "gcc"
+    } else {
+        "binutils"
+    };
+    match name
+        .strip_suffix(facts.gnu_name)
+        .and_then(|prefix| prefix.strip_suffix('-'))
+    {
+        Some(triple) => format!("{package}-{triple}"),
+        None => package.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_tools_print() {
+        for (text, words, expected) in [
+            (
+                "Debian clang version 22.1.8 (1~deb12u1)\nTarget: x\n",
+                "clang version ",
+                "22.1.8",
+            ),
+            ("clang version 19.1.0git\n", "clang version ", "19.1.0"),
+            (
+                "Debian LLD 22.1.8 (compatible with GNU linkers)\n",
+                "LLD ",
+                "22.1.8",
+            ),
+            (
+                "llvm-nm, compatible with GNU nm\nDebian LLVM version 22.1.8\n",
+                "LLVM version ",
+                "22.1.8",
+            ),
+            (
+                "LLVM (http://llvm.org/):\n  LLVM version 13\n  Optimized",
+                "LLVM version ",
+                "13.0.0",
+            ),
+        ] {
+            let found = parse_version(text, words).map(|version| version.to_string());
+            assert_eq!(found.as_deref(), Some(expected), "{text}");
+        }
+        let gnu = "GNU ld (GNU Binutils for Debian) 2.40\n";
+        assert_eq!(parse_version(gnu, "LLD "), None);
+        assert_eq!(parse_version("clang version ", "clang version "), None);
+    }
+}

@@ -1,0 +1,366 @@
+//! Carries out actions: from the store where a result is known, by the tool otherwise.
+//!
+//! # States of an action
+//!
+//! | from | to | when |
+//! |---|---|---|
+//! | waiting | looked up | a worker with a slot takes it |
+//! | looked up | hit | the store has the key and its blobs are whole |
+//! | looked up | running | it has not, or the action may not be stored |
+//! | hit | checked | the share of hits that are run again says so |
+//! | running | stored | exit code 0, and the output passes the caller's check |
+//! | running | failed | anything else; no further action starts |
+//!
+//! A tool writes beside its output's place, and only a checked output is moved there, so that a
+//! killed engine leaves the old file or none. A store that fails is reported once and not used
+//! again: the build goes on without it.
+
+use std::collections::VecDeque;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{bounded, select};
+use klto_core::{Action, Digest, KeyBuilder, Outcome, Storable, die_with_parent};
+use klto_store::{Lookup, Store, StoredResult};
+
+use crate::slots::{Slot, Slots};
+
+/// How an action came to its outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// The store had the result.
+    Hit,
+    /// The tool ran.
+    Ran,
+    /// The tool ran although the store had the result, and both were equal.
+    Checked,
+}
+
+/// An action that is over.
+#[derive(Debug, Clone)]
+pub struct Completed {
+    /// Place of the action in the list that was given.
+    pub index: usize,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Where the result came from.
+    pub how: How,
+    /// Wall time.
+    pub duration: Duration,
+}
+
+/// Says why an output file's content is wrong, if it is.
+pub type OutputCheck<'a> = dyn Fn(&Action, &[u8]) -> Result<(), String> + Sync + 'a;
+
+/// Runs actions; one for a session.
+pub struct Engine {
+    store: Option<Store>,
+    store_failed: AtomicBool,
+    verify_percent: u8,
+    cancelled: AtomicBool,
+    notice: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Engine {
+    /// An engine over `store`, if there is one. `verify_percent` of the hits are run again and
+    /// compared; `notice` receives lines for the user, as that the store is damaged.
+    pub fn new(
+        store: Option<Store>,
+        verify_percent: u8,
+        notice: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            store,
+            store_failed: AtomicBool::new(false),
+            verify_percent,
+            cancelled: AtomicBool::new(false),
+            notice: Box::new(notice),
+        }
+    }
+
+    /// Starts no further action.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// The store, while it works.
+    pub fn store(&self) -> Option<&Store> {
+        self.store
+            .as_ref()
+            .filter(|_| !self.store_failed.load(Ordering::Relaxed))
+    }
+
+    /// Runs `actions`, the first of them in the slot that the caller holds, more of them as slots
+    /// come. After a failure no action starts; the result lists those that are over, by index.
+    pub fn run(
+        &self,
+        actions: &[Action],
+        slots: &Slots,
+        check: &OutputCheck<'_>,
+    ) -> Vec<Completed> {
+        let batch = Batch {
+            engine: self,
+            actions,
+            check,
+            queue: Mutex::new((0..actions.len()).collect()),
+            completed: Mutex::default(),
+            failed: AtomicBool::new(false),
+        };
+        let crew = slots.crew(actions.len().saturating_sub(1));
+        let (over, is_over) = bounded::<()>(0);
+        std::thread::scope(|scope| {
+            let batch = &batch;
+            // The scope's thread waits for slots; it must not end while the lent worker runs.
+            scope.spawn(move || {
+                batch.work();
+                drop(over);
+            });
+            loop {
+                select! {
+                    recv(crew.arrivals) -> slot => match slot {
+                        Ok(slot) => { scope.spawn(move || batch.work_in(slot)); }
+                        Err(_) => break,
+                    },
+                    recv(is_over) -> _ => break,
+                }
+            }
+            drop(crew);
+        });
+        let mut completed = batch
+            .completed
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        completed.sort_by_key(|completed| completed.index);
+        completed
+    }
+
+    fn notice(&self, text: &str) {
+        (self.notice)(text);
+    }
+
+    fn give_up_store(&self, what: &dyn std::fmt::Display) {
+        if !self.store_failed.swap(true, Ordering::Relaxed) {
+            self.notice(&format!(
+                "klto: warning: the build goes on without the store: {what}"
+            ));
+        }
+    }
+
+    fn perform(&self, action: &Action, check: &OutputCheck<'_>) -> (Outcome, How) {
+        let key = action.key();
+        let storable = action.storable == Storable::Yes;
+        if let Some(result) = storable.then(|| self.find(key)).flatten() {
+            if self.is_chosen_for_verification(key) {
+                return (self.verify(action, key, &result, check), How::Checked);
+            }
+            if self.fetch(action, &result) {
+                return (
+                    Outcome::Done {
+                        stderr: result.stderr,
+                    },
+                    How::Hit,
+                );
+            }
+        }
+        let outcome = run_tool(action, check);
+        if let (Outcome::Done { stderr }, true, Some(store)) = (&outcome, storable, self.store()) {
+            let outputs: Vec<&Path> = action.outputs.iter().map(PathBuf::as_path).collect();
+            if let Err(error) = store.insert(key, &outputs, stderr) {
+                self.give_up_store(&error);
+            }
+        }
+        (outcome, How::Ran)
+    }
+
+    fn find(&self, key: Digest) -> Option<StoredResult> {
+        match self.store()?.lookup(key) {
+            Ok(Lookup::Hit(result)) => Some(result),
+            Ok(Lookup::Miss) => None,
+            Ok(Lookup::Damaged(what)) => {
+                self.notice(&format!(
+                    "klto: warning: damaged store entry removed: {what}"
+                ));
+                None
+            }
+            Err(error) => {
+                self.give_up_store(&error);
+                None
+            }
+        }
+    }
+
+    /// Whether every output could be put in place; if not, the tool runs.
+    fn fetch(&self, action: &Action, result: &StoredResult) -> bool {
+        let Some(store) = self.store() else {
+            return false;
+        };
+        if result.outputs.len() != action.outputs.len() {
+            return false;
+        }
+        result
+            .outputs
+            .iter()
+            .zip(&action.outputs)
+            .all(|(blob, path)| {
+                let fetched = store.fetch(*blob, path);
+                if let Err(error) = &fetched {
+                    self.notice(&format!("klto: warning: {}: remade: {error}", action.label));
+                }
+                fetched.is_ok()
+            })
+    }
+
+    /// A share of the keys that differs from process to process, so that every entry has its turn.
+    fn is_chosen_for_verification(&self, key: Digest) -> bool {
+        let mut mixed = KeyBuilder::new("verify", 1);
+        mixed
+            .digest("key", key)
+            .field("process", &std::process::id().to_le_bytes());
+        let draw = u16::from(mixed.finish().as_bytes()[0]) * 100 / 256;
+        draw < u16::from(self.verify_percent)
+    }
+
+    fn verify(
+        &self,
+        action: &Action,
+        key: Digest,
+        stored: &StoredResult,
+        check: &OutputCheck<'_>,
+    ) -> Outcome {
+        let outcome = run_tool(action, check);
+        if !matches!(outcome, Outcome::Done { .. }) {
+            return outcome;
+        }
+        let fresh: Result<Vec<_>, _> = action
+            .outputs
+            .iter()
+            .map(|path| Digest::of_file(path))
+            .collect();
+        match fresh {
+            Ok(fresh) if fresh == stored.outputs => outcome,
+            Ok(_) => Outcome::Failed {
+                stderr: Vec::new(),
+                reason: format!(
+                    "the store's result differs from a fresh run (key {key}); remove that entry and report this"
+                ),
+            },
+            Err(error) => Outcome::Failed {
+                stderr: Vec::new(),
+                reason: error.to_string(),
+            },
+        }
+    }
+}
+
+/// The actions of one call of [`Engine::run`].
+struct Batch<'a> {
+    engine: &'a Engine,
+    actions: &'a [Action],
+    check: &'a OutputCheck<'a>,
+    queue: Mutex<VecDeque<usize>>,
+    completed: Mutex<Vec<Completed>>,
+    failed: AtomicBool,
+}
+
+impl Batch<'_> {
+    fn work_in(&self, slot: Slot) {
+        self.work();
+        drop(slot);
+    }
+
+    fn work(&self) {
+        while let Some(index) = self.next() {
+            let Some(action) = self.actions.get(index) else {
+                continue;
+            };
+            let start = Instant::now();
+            let (outcome, how) = self.engine.perform(action, self.check);
+            if matches!(outcome, Outcome::Failed { .. }) {
+                self.failed.store(true, Ordering::Relaxed);
+            }
+            let completed = Completed {
+                index,
+                outcome,
+                how,
+                duration: start.elapsed(),
+            };
+            self.completed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(completed);
+        }
+    }
+
+    fn next(&self) -> Option<usize> {
+        if self.failed.load(Ordering::Relaxed) || self.engine.cancelled.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+}
+
+/// Runs the tool and moves checked outputs to their places.
+fn run_tool(action: &Action, check: &OutputCheck<'_>) -> Outcome {
+    let mut beside = action.clone();
+    for output in &mut beside.outputs {
+        let mut name = output.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.tmp", std::process::id()));
+        *output = output.with_file_name(name);
+    }
+    let outcome = run_beside(&beside, check).and_then(|stderr| {
+        for (from, to) in beside.outputs.iter().zip(&action.outputs) {
+            fs_err::rename(from, to).map_err(|error| (Vec::new(), error.to_string()))?;
+        }
+        Ok(stderr)
+    });
+    match outcome {
+        Ok(stderr) => Outcome::Done { stderr },
+        Err((stderr, reason)) => {
+            for output in &beside.outputs {
+                let _ = fs_err::remove_file(output);
+            }
+            Outcome::Failed { stderr, reason }
+        }
+    }
+}
+
+fn run_beside(action: &Action, check: &OutputCheck<'_>) -> Result<Vec<u8>, (Vec<u8>, String)> {
+    let plain = |error: std::io::Error| (Vec::new(), error.to_string());
+    for parent in action.outputs.iter().filter_map(|output| output.parent()) {
+        fs_err::create_dir_all(parent).map_err(plain)?;
+    }
+    let mut command = Command::new(&action.program);
+    command
+        .args(action.command_arguments())
+        .current_dir(&action.directory)
+        .stdin(Stdio::null());
+    command
+        .env_clear()
+        .envs(action.environment.iter().map(|(name, value)| (name, value)));
+    let output = die_with_parent(&mut command)
+        .output()
+        .map_err(|error| (Vec::new(), format!("{}: {error}", action.program.display())))?;
+    let mut printed = output.stdout;
+    printed.extend_from_slice(&output.stderr);
+    match (output.status.code(), output.status.signal()) {
+        (Some(0), _) => {}
+        (Some(code), _) => return Err((printed, format!("exit code {code}"))),
+        (None, Some(signal)) => return Err((printed, format!("killed by signal {signal}"))),
+        (None, None) => return Err((printed, "ended without a status".into())),
+    }
+    for path in &action.outputs {
+        let bytes = fs_err::read(path).map_err(|error| (printed.clone(), error.to_string()))?;
+        check(action, &bytes).map_err(|reason| (printed.clone(), reason))?;
+    }
+    Ok(printed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,19 @@
-//! Placeholder.
+//! From a link unit to actions: how bitcode becomes native code.
+//!
+//! In: the ordered objects of a link, what each compile was, what the thin-link decided. Out: the
+//! arguments of the thin-link, actions for the backends and for symbol versions, the names to put
+//! back, and the link of the natives. Everything here is pure: it reads no file and starts no tool.
+
+mod backend;
+mod native_link;
+mod promoted;
+mod symbol_versions;
+mod thin_link;
+mod unit;
+
+pub use backend::{BackendParts, backend_action, check_native};
+pub use native_link::{Substitution, native_link_arguments};
+pub use promoted::{PromotedNames, base_name};
+pub use symbol_versions::{SymbolVersions, is_symbol_versions_script, symbol_versions_action};
+pub use thin_link::{ThinLinkPlace, imports_of, linked_members, thin_link_arguments};
+pub use unit::{LinkUnit, MemberKind, UnitMember};

@@ -1,0 +1,213 @@
+//! Backends: one object's bitcode, its index and what it imports, to one native object.
+//!
+//! The flags are the object's own, as its compile had them, so that two objects of one unit may
+//! differ in stack alignment, sections or code model. Options of the link line stand before them:
+//! the object's own win.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use klto_core::{Action, ActionKind, Argument, Digest, FileRef, Input, Storable};
+use klto_formats::elf;
+use klto_kbuild::compile::BackendFlags;
+
+/// What a backend is made of.
+#[derive(Debug)]
+pub struct BackendParts<'a> {
+    /// The object, as logs name it.
+    pub label: String,
+    /// The compiler.
+    pub program: PathBuf,
+    /// Digest of what makes the compiler.
+    pub tool_identity: Digest,
+    /// Flags of the object's compile.
+    pub flags: &'a BackendFlags,
+    /// Flags that stand for options of the link line.
+    pub link_options: &'a [OsString],
+    /// Role `bitcode`: the object.
+    pub bitcode: Input,
+    /// Role `index`; `None` for a lazy object that the thin-link left out, which then imports nothing.
+    pub index: Option<Input>,
+    /// Role `import`: every object of the import list.
+    pub imports: Vec<Input>,
+    /// Role `asm-file`: what `.incbin` and `.include` read.
+    pub assembler_files: Vec<Input>,
+    /// Where the native goes.
+    pub native: PathBuf,
+    /// The directory of the link.
+    pub directory: PathBuf,
+    /// The tool's whole environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Whether the caller knows every input.
+    pub storable: Storable,
+}
+
+/// The backend as an action.
+pub fn backend_action(parts: BackendParts<'_>) -> Action {
+    let text = |text: &str| Argument::Text(text.into());
+    let mut arguments: Vec<Argument> = parts
+        .link_options
+        .iter()
+        .chain(&parts.flags.arguments)
+        .cloned()
+        .map(Argument::Text)
+        .collect();
+    if !parts.assembler_files.is_empty() {
+        for directory in &parts.flags.include_directories {
+            let mut flag = OsString::from("-I");
+            flag.push(directory);
+            arguments.push(Argument::Text(flag));
+        }
+    }
+    // Flags that only the front end reads are unused here, and some trees make that an error.
+    arguments.push(text("-Wno-unused-command-line-argument"));
+    arguments.extend([
+        text("-c"),
+        text("-x"),
+        text("ir"),
+        Argument::File("", FileRef::Input(0)),
+    ]);
+    let mut inputs = vec![parts.bitcode];
+    match parts.index {
+        Some(index) => {
+            inputs.push(index);
+            arguments.push(Argument::File("-fthinlto-index=", FileRef::Input(1)));
+        }
+        // Clang's spelling for a ThinLTO object that takes no part in a thin-link.
+        None => arguments.push(text("-fthinlto-index=/dev/null")),
+    }
+    inputs.extend(parts.imports);
+    inputs.extend(parts.assembler_files);
+    arguments.extend([text("-o"), Argument::File("", FileRef::Output(0))]);
+    let storable = match (&parts.storable, &parts.flags.not_storable) {
+        (Storable::Yes, Some(reason)) => Storable::No(reason.clone()),
+        _ => parts.storable,
+    };
+    Action {
+        kind: ActionKind::Backend,
+        label: parts.label,
+        program: parts.program,
+        tool_identity: parts.tool_identity,
+        arguments,
+        inputs,
+        outputs: vec![parts.native],
+        directory: parts.directory,
+        environment: parts.environment,
+        storable,
+    }
+}
+
+/// Refuses what a backend must not write: clang gives exit code 0 and an empty object when an import
+/// is missing (llvm-project issue 75441).
+pub fn check_native(action: &Action, bytes: &[u8]) -> Result<(), String> {
+    if bytes.is_empty() {
+        return Err(format!("the {} wrote an empty file", action.kind.name()));
+    }
+    if !elf::is_elf(bytes) {
+        return Err(format!("the {} wrote no ELF object", action.kind.name()));
+    }
+    let sections = elf::section_names(bytes).map_err(|error| error.to_string())?;
+    if sections.is_empty() {
+        return Err(format!(
+            "the {} wrote an object without sections",
+            action.kind.name()
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use klto_kbuild::compile::backend_flags;
+
+    fn input(role: &'static str, path: &str) -> Input {
+        Input {
+            role,
+            path: path.into(),
+            digest: Digest::of_bytes(path.as_bytes()),
+        }
+    }
+
+    fn parts<'a>(flags: &'a BackendFlags, link_options: &'a [OsString]) -> BackendParts<'a> {
+        BackendParts {
+            label: "init/main.o".into(),
+            program: "/usr/bin/clang".into(),
+            tool_identity: Digest::of_bytes(b"clang"),
+            flags,
+            link_options,
+            bitcode: input("bitcode", "init/main.o"),
+            index: Some(input("index", "index/init/main.o.thinlto.bc")),
+            imports: vec![input("import", "init/calibrate.o")],
+            assembler_files: vec![],
+            native: "raw/init/main.o".into(),
+            directory: "/build".into(),
+            environment: vec![],
+            storable: Storable::Yes,
+        }
+    }
+
+    #[test]
+    fn a_backend_names_its_object_index_and_native() {
+        let flags = backend_flags(&["-O2".into(), "-I.".into(), "-c".into()]);
+        let link_options = ["-mcmodel=kernel".into()];
+        let action = backend_action(parts(&flags, &link_options));
+        assert_eq!(
+            action.command_arguments(),
+            [
+                "-mcmodel=kernel",
+                "-O2",
+                "-Wno-unused-command-line-argument",
+                "-c",
+                "-x",
+                "ir",
+                "init/main.o",
+                "-fthinlto-index=index/init/main.o.thinlto.bc",
+                "-o",
+                "raw/init/main.o"
+            ]
+        );
+        assert_eq!(action.inputs.len(), 3);
+    }
+
+    #[test]
+    fn imports_index_flags_and_assembler_files_are_in_the_key() {
+        let flags = backend_flags(&["-O2".into(), "-Iinclude".into()]);
+        let key = |change: &dyn Fn(&mut BackendParts<'_>)| {
+            let mut changed = parts(&flags, &[]);
+            change(&mut changed);
+            backend_action(changed).key()
+        };
+        let plain = key(&|_| {});
+        assert_ne!(
+            plain,
+            key(&|parts| parts.imports.push(input("import", "x.o")))
+        );
+        assert_ne!(plain, key(&|parts| parts.imports.clear()));
+        assert_ne!(plain, key(&|parts| parts.index = None));
+        assert_ne!(
+            plain,
+            key(&|parts| parts.bitcode = input("bitcode", "other"))
+        );
+        assert_ne!(
+            plain,
+            key(&|parts| parts
+                .assembler_files
+                .push(input("asm-file", "config_data.gz")))
+        );
+        let other = backend_flags(&["-O3".into()]);
+        assert_ne!(plain, backend_action(parts(&other, &[])).key());
+    }
+
+    #[test]
+    fn empty_and_foreign_outputs_are_refused() {
+        let flags = backend_flags(&[]);
+        let action = backend_action(parts(&flags, &[]));
+        assert!(check_native(&action, b"").unwrap_err().contains("empty"));
+        assert!(
+            check_native(&action, b"BC\xc0\xde")
+                .unwrap_err()
+                .contains("no ELF")
+        );
+    }
+}

@@ -1,1 +1,24 @@
-//! Placeholder.
+//! A running make seen through its tools.
+//!
+//! In: a resolved plan. Out: make's exit code, and a kernel whose bitcode became native by link unit.
+//! The session serves the shims while make runs; it decides for each tool call whether the tool runs
+//! as it is, with other arguments, or not at all. What a unit's actions are is klto-lower's, how they
+//! are carried out is klto-exec's.
+
+mod build;
+mod compiler;
+mod inputs;
+mod jobs;
+mod journal;
+mod linker;
+mod log;
+mod make;
+mod reader;
+mod scratch;
+mod server;
+mod session;
+mod unit;
+
+pub use build::{Settings, StoreChoice, run};
+pub use journal::Journal;
+pub use scratch::{SCRATCH_NAME, remove_scratch};

@@ -1,2 +1,33 @@
-//! klto.
-fn main() {}
+//! `klto`: the command line, and nothing that is not the command line.
+
+mod cli;
+mod explain;
+mod make;
+mod store;
+
+use std::process::ExitCode;
+
+use klto_core::report;
+
+fn main() -> ExitCode {
+    // A store on a full disk gives an error, not SIGXFSZ; the flag itself is never read.
+    let ignored = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, ignored);
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let result = cli::parse(&arguments).and_then(|command| match command {
+        cli::Command::Make { request, arguments } => make::run(request, &arguments),
+        cli::Command::ExplainNative { output } => explain::natives(&output),
+        cli::Command::Print(text) => {
+            print!("{text}");
+            Ok(0)
+        }
+    });
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let (text, status) = report(&error);
+            eprint!("{text}");
+            ExitCode::from(status.code())
+        }
+    }
+}

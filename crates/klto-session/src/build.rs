@@ -1,0 +1,177 @@
+//! One build, from a resolved plan to make's exit code.
+//!
+//! This is the table of contents of a session: scratch directory and lock, journal, engine and store,
+//! jobserver, socket, make, and what is written down at the end.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use klto_core::Failure;
+use klto_exec::Engine;
+use klto_kbuild::{Environment, LtoBuild, MakeOption, Role, UpstreamLto, compat_headers};
+use klto_store::{StatMemo, Store, StoreError};
+use klto_wire::{Role as ShimRole, SHIMS_VARIABLE, SOCKET_VARIABLE};
+
+use crate::jobs::Jobs;
+use crate::journal::Journal;
+use crate::log::Log;
+use crate::make::run_make;
+use crate::scratch::Scratch;
+use crate::server::Server;
+use crate::session::{LtoAdditions, Session};
+
+/// Where results are kept between builds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreChoice {
+    /// The store's directory; `None` when there is no place for one.
+    pub root: Option<PathBuf>,
+    /// Bytes that it may hold.
+    pub limit: u64,
+    /// The share of hits that are run again and compared, in percent.
+    pub verify_percent: u8,
+}
+
+/// What a build needs besides its plan.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The store.
+    pub store: StoreChoice,
+    /// The shim's executable.
+    pub shim_program: PathBuf,
+    /// What make inherits.
+    pub environment: Environment,
+    /// Where klto was started, and make runs.
+    pub directory: PathBuf,
+}
+
+/// Runs the build; the exit code is make's.
+pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<u8> {
+    let store = open_store(&settings.store)?;
+    let scratch = Scratch::open(&build.tree.output)?;
+    let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
+    let jobs = Jobs::open(&build.parallelism)?;
+    let quiet = build.arguments.has(MakeOption::Silent);
+    let log = Arc::new(Log::create(&scratch.path("log"), quiet)?);
+    let notices = Arc::clone(&log);
+    let engine = Engine::new(store, settings.store.verify_percent, move |line: &str| {
+        notices.line(line);
+        eprintln!("{line}");
+    });
+    let additions = additions(&build, &scratch)?;
+    let memo = StatMemo::open(&scratch.path("stat-memo"));
+    let names = build.hooks.iter().map(|(_, hook)| hook.name());
+    let shims = scratch.link_shims(&settings.shim_program, names)?;
+    build.hook_by_path(&shims);
+    // Another command line for each mode: kbuild makes an object again when its command changes.
+    build.append_variable(
+        "KCFLAGS",
+        &format!("-D__KLTO=thin_{}", journal.identifier()),
+    )?;
+    let mut make = make_command(&build, settings, &shims);
+    jobs.configure(&mut make, &build.make_flags);
+    let session = Session::new(
+        scratch,
+        journal,
+        additions,
+        (engine, jobs.slots),
+        (memo, log),
+    );
+    let session = Arc::new(session);
+    let server = Server::start(Arc::clone(&session))?;
+    make.env(SOCKET_VARIABLE, server.socket());
+    let cancelled = Arc::clone(&session);
+    let code = run_make(make, move || cancelled.engine.cancel())?;
+    finish(&session);
+    Ok(code)
+}
+
+fn additions(build: &LtoBuild, scratch: &Scratch) -> anyhow::Result<LtoAdditions> {
+    let adds_flags = build.upstream == UpstreamLto::Absent;
+    let headers = compat_headers(&build.tree);
+    let mut first_arguments = Vec::new();
+    if adds_flags && !headers.is_empty() {
+        let mut argument = std::ffi::OsString::from("-I");
+        argument.push(scratch.unpack_compat(&headers)?);
+        first_arguments.push(argument);
+    }
+    let linker = build.toolchain.tool(Role::Linker).resolved.clone();
+    Ok(LtoAdditions {
+        adds_flags,
+        first_arguments,
+        linker,
+    })
+}
+
+/// The store; without one that can be written the build goes on and says so. One that others may
+/// write is refused: its results could be anybody's.
+fn open_store(choice: &StoreChoice) -> anyhow::Result<Option<Store>> {
+    let Some(root) = &choice.root else {
+        return Ok(None);
+    };
+    match Store::open(root, choice.limit) {
+        Ok(store) => Ok(Some(store)),
+        Err(error @ StoreError::Unsafe { .. }) => {
+            let hint = format!(
+                "chmod 700 {}, or name another directory in KLTO_CACHE",
+                root.display()
+            );
+            Err(Failure::environment(error.to_string()).hint(hint).into())
+        }
+        Err(error) => {
+            eprintln!("klto: warning: the build goes on without the store: {error}");
+            Ok(None)
+        }
+    }
+}
+
+fn make_command(build: &LtoBuild, settings: &Settings, shims: &Path) -> Command {
+    let mut make = Command::new("make");
+    make.current_dir(&settings.directory)
+        .args(build.arguments.words());
+    make.env_clear().envs(settings.environment.iter());
+    make.env(SHIMS_VARIABLE, shim_table(build));
+    let mut path = shims.as_os_str().to_owned();
+    if let Some(old) = settings.environment.get("PATH") {
+        path.push(":");
+        path.push(old);
+    }
+    make.env("PATH", path);
+    make
+}
+
+fn shim_table(build: &LtoBuild) -> std::ffi::OsString {
+    let mut table = std::ffi::OsString::new();
+    for (role, hook) in &build.hooks {
+        let shim_role = match role {
+            Role::Compiler => ShimRole::Compiler,
+            Role::Linker => ShimRole::Linker,
+            Role::ObjectCopier | Role::Stripper => ShimRole::ObjectRewriter,
+            _ => ShimRole::ObjectReader,
+        };
+        let Some(program) = &build.toolchain.tool(*role).resolved else {
+            continue;
+        };
+        table.push(format!("{}\t{}\t", hook.name(), shim_role.word()));
+        table.push(program);
+        table.push("\n");
+    }
+    table
+}
+
+/// What is kept for the next build; a failure here costs time, not rightness.
+fn finish(session: &Session) {
+    if let Err(error) = session.memo.save() {
+        session
+            .log
+            .line(&format!("warning the stat memo was not saved: {error}"));
+    }
+    if let Some(store) = session.engine.store() {
+        if let Err(error) = store.collect_garbage() {
+            session
+                .log
+                .line(&format!("warning the store was not cleaned: {error}"));
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The journal: what the hooks saw of this output tree, kept across builds.
+//!
+//! In: compiles, objects made native, symbol versions. Out: the latest of each by object name. On disk
+//! it is a magic, then frames of length, payload and a checksum; a frame that a killed session left
+//! unfinished ends the file. It knows nothing of what the records are used for.
+//!
+//! Its identifier goes into the mode marker on kbuild's command lines: when the journal is lost, every
+//! command line changes, kbuild makes every object again, and the journal is whole again.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use klto_core::{Digest, publish};
+use serde::{Deserialize, Serialize};
+
+const MAGIC: &[u8; 8] = b"kltojrn1";
+
+/// One compile that made bitcode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompileRecord {
+    /// The compiler.
+    pub program: PathBuf,
+    /// Arguments as kbuild wrote them.
+    pub arguments: Vec<OsString>,
+    /// The working directory.
+    pub directory: PathBuf,
+}
+
+/// Symbol versions of one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionsRecord {
+    /// genksyms' linker script.
+    pub script: Vec<u8>,
+    /// Options of the link that applies it.
+    pub options: Vec<OsString>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Entry {
+    Identifier(String),
+    Compile(PathBuf, CompileRecord),
+    Versions(PathBuf, VersionsRecord),
+    NoVersions(PathBuf),
+    Native(PathBuf, String),
+}
+
+/// The journal of one output tree.
+#[derive(Debug)]
+pub struct Journal {
+    file: fs_err::File,
+    identifier: String,
+    compiles: BTreeMap<PathBuf, CompileRecord>,
+    versions: BTreeMap<PathBuf, VersionsRecord>,
+    natives: BTreeMap<PathBuf, String>,
+}
+
+impl Journal {
+    /// Reads the journal at `path`, or begins one with a fresh identifier; rewrites it compactly.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let bytes = match fs_err::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            result => result?,
+        };
+        let mut journal = Self {
+            file: fs_err::File::open("/dev/null")?,
+            identifier: String::new(),
+            compiles: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            natives: BTreeMap::new(),
+        };
+        entries(&bytes).for_each(|entry| journal.apply(entry));
+        if journal.identifier.is_empty() {
+            journal.compiles.clear();
+            journal.versions.clear();
+            journal.natives.clear();
+            journal.identifier = fresh_identifier()?;
+        }
+        publish(path, &journal.compact()?)?;
+        journal.file = fs_err::OpenOptions::new().append(true).open(path)?;
+        Ok(journal)
+    }
+
+    /// Reads the objects that are compiled native and who reads each, without changing the journal.
+    pub fn read_natives(path: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+        let mut natives = BTreeMap::new();
+        for entry in entries(&fs_err::read(path)?) {
+            if let Entry::Native(object, reader) = entry {
+                natives.insert(object, reader);
+            }
+        }
+        Ok(natives.into_iter().collect())
+    }
+
+    /// Eight hexadecimal digits that change when the journal is lost.
+    pub fn identifier(&self) -> &str {
+        &self.identifier
+    }
+
+    /// The compile that made an object.
+    pub fn compile(&self, object: &Path) -> Option<&CompileRecord> {
+        self.compiles.get(object)
+    }
+
+    /// The symbol versions of an object.
+    pub fn versions(&self, object: &Path) -> Option<&VersionsRecord> {
+        self.versions.get(object)
+    }
+
+    /// Who reads an object as ELF, if something does.
+    pub fn native_reader(&self, object: &Path) -> Option<&str> {
+        self.natives.get(object).map(String::as_str)
+    }
+
+    /// A compile begins: its record is kept, and versions of the object's former content are dropped
+    /// (an EXPORT_SYMBOL that moved would otherwise have two CRCs).
+    pub fn begin_compile(&mut self, object: &Path, record: CompileRecord) -> io::Result<()> {
+        if self.versions.contains_key(object) {
+            self.record(Entry::NoVersions(object.to_owned()))?;
+        }
+        if self.compiles.get(object) != Some(&record) {
+            self.record(Entry::Compile(object.to_owned(), record))?;
+        }
+        Ok(())
+    }
+
+    /// The versions that kbuild would link into an object.
+    pub fn set_versions(&mut self, object: &Path, record: VersionsRecord) -> io::Result<()> {
+        self.record(Entry::Versions(object.to_owned(), record))
+    }
+
+    /// Something reads an object as ELF: from now on it is compiled native.
+    pub fn set_native(&mut self, object: &Path, reader: &str) -> io::Result<()> {
+        self.record(Entry::Native(object.to_owned(), reader.to_owned()))
+    }
+
+    /// [`Journal::set_native`] unless it is known.
+    pub fn set_native_once(&mut self, object: &Path, reader: &str) -> io::Result<()> {
+        match self.natives.contains_key(object) {
+            true => Ok(()),
+            false => self.set_native(object, reader),
+        }
+    }
+
+    fn record(&mut self, entry: Entry) -> io::Result<()> {
+        self.file.write_all(&frame(&entry)?)?;
+        self.apply(entry);
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        match entry {
+            Entry::Identifier(identifier) => self.identifier = identifier,
+            Entry::Compile(object, record) => drop(self.compiles.insert(object, record)),
+            Entry::Versions(object, record) => drop(self.versions.insert(object, record)),
+            Entry::NoVersions(object) => drop(self.versions.remove(&object)),
+            Entry::Native(object, reader) => drop(self.natives.insert(object, reader)),
+        }
+    }
+
+    fn compact(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(frame(&Entry::Identifier(self.identifier.clone()))?);
+        for (object, record) in &self.compiles {
+            bytes.extend(frame(&Entry::Compile(object.clone(), record.clone()))?);
+        }
+        for (object, record) in &self.versions {
+            bytes.extend(frame(&Entry::Versions(object.clone(), record.clone()))?);
+        }
+        for (object, reader) in &self.natives {
+            bytes.extend(frame(&Entry::Native(object.clone(), reader.clone()))?);
+        }
+        Ok(bytes)
+    }
+}
+
+fn frame(entry: &Entry) -> io::Result<Vec<u8>> {
+    let payload = postcard::to_stdvec(entry).map_err(io::Error::other)?;
+    let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+    let mut frame = length.to_le_bytes().to_vec();
+    frame.extend_from_slice(&payload);
+    frame.extend_from_slice(&Digest::of_bytes(&payload).as_bytes()[..8]);
+    Ok(frame)
+}
+
+/// The whole frames at the beginning of `bytes`.
+fn entries(bytes: &[u8]) -> impl Iterator<Item = Entry> {
+    let mut rest = bytes.strip_prefix(MAGIC).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (payload, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let (checksum, after) = after.split_first_chunk::<8>()?;
+        rest = after;
+        (Digest::of_bytes(payload).as_bytes()[..8] == *checksum)
+            .then(|| postcard::from_bytes(payload).ok())
+            .flatten()
+    })
+}
+
+fn fresh_identifier() -> io::Result<String> {
+    let mut bytes = [0; 4];
+    io::Read::read_exact(&mut fs_err::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(format!("{:08x}", u32::from_le_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(flag: &str) -> CompileRecord {
+        CompileRecord {
+            program: "/usr/bin/clang".into(),
+            arguments: vec![flag.into()],
+            directory: "/build".into(),
+        }
+    }
+
+    #[test]
+    fn records_survive_and_a_torn_end_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let (a, b) = (Path::new("a.o"), Path::new("b.o"));
+        let identifier = {
+            let mut journal = Journal::open(&path).unwrap();
+            journal.begin_compile(a, record("-O2")).unwrap();
+            journal.set_native(a, "objcopy").unwrap();
+            journal.begin_compile(b, record("-O3")).unwrap();
+            journal.identifier().to_owned()
+        };
+        let whole = fs_err::read(&path).unwrap();
+        fs_err::write(&path, &whole[..whole.len() - 3]).unwrap();
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.identifier(), identifier);
+        assert_eq!(journal.compile(a), Some(&record("-O2")));
+        assert_eq!(journal.native_reader(a), Some("objcopy"));
+        assert_eq!(journal.compile(b), None);
+        assert_eq!(
+            Journal::read_natives(&path).unwrap(),
+            [(a.to_owned(), "objcopy".to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_new_compile_drops_the_versions_of_the_old_content() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
+        let versions = VersionsRecord {
+            script: b"__crc_x = 1;".to_vec(),
+            options: vec![],
+        };
+        journal
+            .begin_compile(Path::new("a.o"), record("-O2"))
+            .unwrap();
+        journal.set_versions(Path::new("a.o"), versions).unwrap();
+        journal
+            .begin_compile(Path::new("a.o"), record("-O2"))
+            .unwrap();
+        drop(journal);
+        assert_eq!(
+            Journal::open(&path).unwrap().versions(Path::new("a.o")),
+            None
+        );
+    }
+
+    #[test]
+    fn a_lost_journal_has_another_identifier() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let first = Journal::open(&path).unwrap().identifier().to_owned();
+        fs_err::write(&path, b"damaged").unwrap();
+        assert_ne!(Journal::open(&path).unwrap().identifier(), first);
+    }
+}

@@ -1,0 +1,222 @@
+//! Linker calls: link units are lowered to natives, later links take those natives, and every other
+//! link of bitcode is a reader of ELF.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use klto_core::{normalize, publish};
+use klto_formats::response;
+use klto_kbuild::compile::CompileCall;
+use klto_kbuild::link::LinkCall;
+use klto_lower::{Substitution, SymbolVersions, is_symbol_versions_script, native_link_arguments};
+use klto_wire::{Reply, Request};
+
+use crate::inputs::{LinkInput, LinkInputs, is_bitcode_file};
+use crate::journal::VersionsRecord;
+use crate::reader::expand_responses;
+use crate::session::{Answer, Session, as_called, lock, tool_environment};
+use crate::unit::UnitLink;
+
+impl Session {
+    /// Answers a call of the linker.
+    pub(crate) fn linker(&self, request: Request) -> anyhow::Result<Answer> {
+        let arguments = expand_responses(&request.arguments, &request.directory);
+        let Some(call) = LinkCall::parse(&arguments) else {
+            return Ok(as_called(request));
+        };
+        let inputs = LinkInputs::read(&call, &request.directory)?;
+        if inputs.bitcode().next().is_none() {
+            return Ok(as_called(request));
+        }
+        if let Some(reply) = self.keep_versions(&request, &call)? {
+            return Ok(Answer::Reply(reply));
+        }
+        if let Some(name) = self.unit_name(&request, &call, &inputs) {
+            return self.link_unit(request, &call, &inputs, name);
+        }
+        if !call.relocatable {
+            if let Some(natives) = self.known_natives(&request.directory, &inputs)? {
+                return self.exec_with_natives(request, &call, &inputs, &natives);
+            }
+        }
+        self.make_inputs_native(&request, &inputs)?;
+        Ok(as_called(request))
+    }
+
+    /// `ld -r -o .tmp_foo.o foo.o -T .tmp_foo.ver`: the CRCs are kept for the native object, and the
+    /// bitcode goes on as it is.
+    fn keep_versions(&self, request: &Request, call: &LinkCall) -> anyhow::Result<Option<Reply>> {
+        let (Some(object), [script]) = (single(call.files()), call.scripts.as_slice()) else {
+            return Ok(None);
+        };
+        let input = request.directory.join(object);
+        let script = fs_err::read(request.directory.join(script))?;
+        if !call.relocatable || !is_bitcode_file(&input) || !is_symbol_versions_script(&script) {
+            return Ok(None);
+        }
+        let name = self.scratch.object_name(&request.directory, object);
+        let record = VersionsRecord {
+            script,
+            options: call.options_for_thin_link(),
+        };
+        lock(&self.journal).set_versions(&name, record)?;
+        fs_err::copy(&input, request.directory.join(&call.output))?;
+        Ok(Some(Reply::Done {
+            code: 0,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        }))
+    }
+
+    /// The name of the unit that this link makes; `None` for any other link.
+    ///
+    /// A unit is the `-r` link of `vmlinux.o`, or the first `-r` link of a module: every bitcode input
+    /// was compiled as a part of a module. On trees with LTO of their own a module of one object goes
+    /// through `.tmp_foo.o` (scripts/Makefile.build, cmd_ld_single).
+    fn unit_name(&self, request: &Request, call: &LinkCall, inputs: &LinkInputs) -> Option<String> {
+        let output = self.scratch.object_name(&request.directory, &call.output);
+        if !call.relocatable || output.extension()? != "o" {
+            return None;
+        }
+        if output.file_name()? == "vmlinux.o" {
+            return Some(output.display().to_string());
+        }
+        let journal = lock(&self.journal);
+        let is_module_part = |object: &Path| {
+            let name = self.scratch.object_name(&request.directory, object);
+            let record = journal.compile(&name);
+            record
+                .and_then(|record| CompileCall::parse(&record.arguments))
+                .is_some_and(|call| call.module_part)
+        };
+        let all = inputs.bitcode().all(is_module_part);
+        let name = match single(call.files()) {
+            Some(object) => self.scratch.object_name(&request.directory, object),
+            None => output,
+        };
+        all.then(|| name.display().to_string())
+    }
+
+    fn link_unit(
+        &self,
+        request: Request,
+        call: &LinkCall,
+        inputs: &LinkInputs,
+        name: String,
+    ) -> anyhow::Result<Answer> {
+        let unit = inputs.unit(name, call);
+        let environment = tool_environment(&request.environment);
+        let scripts = self.script_names(&request, call)?;
+        let link = UnitLink {
+            unit: &unit,
+            call,
+            linker: request.program.clone(),
+            directory: &request.directory,
+            environment: &environment,
+            reserved: &|symbol| scripts.contains(symbol),
+        };
+        let natives = self.lower_unit(&link)?;
+        let bitcode = unit.bitcode().map(|(_, member)| member.path.clone());
+        let natives: HashMap<PathBuf, PathBuf> = bitcode.zip(natives).collect();
+        self.exec_with_natives(request, call, inputs, &natives)
+    }
+
+    /// Symbol names that linker scripts of this link, and for vmlinux of the final one, mention.
+    fn script_names(
+        &self,
+        request: &Request,
+        call: &LinkCall,
+    ) -> anyhow::Result<std::collections::BTreeSet<Vec<u8>>> {
+        let mut scripts = call.scripts.clone();
+        if call.output.ends_with("vmlinux.o") {
+            let lds = request
+                .environment
+                .iter()
+                .find(|(name, _)| name == "KBUILD_LDS");
+            scripts.extend(lds.map(|(_, value)| PathBuf::from(value)));
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for script in scripts {
+            let text = fs_err::read(request.directory.join(script))?;
+            names.extend(klto_formats::linker_script::identifiers(&text));
+        }
+        Ok(names)
+    }
+
+    /// The natives of every bitcode input, if all of them belong to units made from what they are now.
+    fn known_natives(
+        &self,
+        directory: &Path,
+        inputs: &LinkInputs,
+    ) -> anyhow::Result<Option<HashMap<PathBuf, PathBuf>>> {
+        let known = lock(&self.natives).clone();
+        let mut natives = HashMap::new();
+        for object in inputs.bitcode() {
+            let place = normalize(&directory.join(object));
+            let Some((digest, native)) = known.get(&place) else {
+                return Ok(None);
+            };
+            if self.memo.digest(&place)? != *digest {
+                return Ok(None);
+            }
+            natives.insert(object.to_owned(), native.clone());
+        }
+        Ok(Some(natives))
+    }
+
+    fn exec_with_natives(
+        &self,
+        request: Request,
+        call: &LinkCall,
+        inputs: &LinkInputs,
+        natives: &HashMap<PathBuf, PathBuf>,
+    ) -> anyhow::Result<Answer> {
+        let native = |object: &Path| {
+            natives
+                .get(object)
+                .cloned()
+                .unwrap_or_else(|| object.to_owned())
+        };
+        let substitute = |path: &Path| match inputs.get(path) {
+            LinkInput::Plain => Substitution::Same,
+            LinkInput::Bitcode => Substitution::Object(native(path)),
+            LinkInput::Archive(members) => {
+                Substitution::Members(members.iter().map(|member| native(&member.path)).collect())
+            }
+        };
+        let arguments = native_link_arguments(call, &substitute);
+        // A response file: the natives of a large kernel exceed what a command line may hold.
+        let output = self.scratch.object_name(&request.directory, &call.output);
+        let name = format!(
+            "links/{}.rsp",
+            output.display().to_string().replace('/', "_")
+        );
+        let file = self.scratch.path(&name);
+        use std::os::unix::ffi::OsStringExt as _;
+        let words: Vec<Vec<u8>> = arguments
+            .into_iter()
+            .map(|argument| argument.into_vec())
+            .collect();
+        publish(&file, &response::quote(&words))?;
+        let mut argument = std::ffi::OsString::from("@");
+        argument.push(file);
+        Ok(Answer::Reply(Reply::Exec {
+            program: request.program,
+            arguments: vec![argument],
+        }))
+    }
+}
+
+impl From<VersionsRecord> for SymbolVersions {
+    fn from(record: VersionsRecord) -> Self {
+        Self {
+            script: record.script,
+            options: record.options,
+        }
+    }
+}
+
+fn single<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    let first = items.next();
+    items.next().is_none().then_some(first).flatten()
+}

@@ -1,0 +1,40 @@
+//! The build log: one line for each action, in `.klto/log`, and short lines for the user.
+//!
+//! A line is `<how> <what> <object>[: <note>]`, as `hit backend init/main.o`,
+//! `ran thin-link vmlinux.o: 350 objects`. Tests and users read it; nothing in klto does.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// Where actions are named.
+#[derive(Debug)]
+pub struct Log {
+    file: Mutex<fs_err::File>,
+    quiet: bool,
+}
+
+impl Log {
+    /// Begins the log of a build; `quiet` prints nothing for the user (`make -s`).
+    pub fn create(path: &Path, quiet: bool) -> std::io::Result<Self> {
+        Ok(Self {
+            file: Mutex::new(fs_err::File::create(path)?),
+            quiet,
+        })
+    }
+
+    /// Adds one line to the file.
+    pub fn line(&self, text: &str) {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // A log that cannot be written must not fail the build.
+        let _ = writeln!(file, "{text}");
+    }
+
+    /// Adds one line to the file and shows it in kbuild's own layout: `  KLTO    vmlinux.o: …`.
+    pub fn show(&self, text: &str) {
+        self.line(&format!("summary {text}"));
+        if !self.quiet {
+            let _ = writeln!(std::io::stdout(), "  KLTO    {text}");
+        }
+    }
+}

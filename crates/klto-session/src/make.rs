@@ -1,0 +1,93 @@
+//! make as klto's child: it lives no longer than klto, and nothing under it lives longer than it.
+//!
+//! klto is the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER): when make is killed, its recipes
+//! fall to klto, which ends them. When klto is killed, make receives SIGTERM and ends its own.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use klto_core::signal_with_parent;
+use rustix::process::{Pid, Signal, kill_process, waitpid};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Runs make to its end; `cancel` is called when the user stops the build. The exit code is make's
+/// own, or 128 plus the number of the signal that ended it.
+pub(crate) fn run_make(
+    mut make: Command,
+    cancel: impl Fn() + Send + 'static,
+) -> anyhow::Result<u8> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .context("becoming the reaper of make's children")?;
+    let mut child = signal_with_parent(&mut make, Signal::TERM)
+        .spawn()
+        .with_context(|| format!("starting {}", make.get_program().display()))?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("watching signals")?;
+    let handle = signals.handle();
+    let make_pid = pid_of(&child);
+    let watcher = std::thread::spawn(move || {
+        for signal in signals.forever() {
+            cancel();
+            let forwarded = if signal == SIGINT {
+                Signal::INT
+            } else {
+                Signal::TERM
+            };
+            // The terminal may have told make already; a second signal changes nothing.
+            if let Some(pid) = make_pid {
+                let _ = kill_process(pid, forwarded);
+            }
+        }
+    });
+    let status = child.wait().context("waiting for make")?;
+    end_orphans();
+    handle.close();
+    let _ = watcher.join();
+    let signal = status.signal().unwrap_or(0);
+    Ok(u8::try_from(status.code().unwrap_or(128 + signal)).unwrap_or(u8::MAX))
+}
+
+fn pid_of(child: &Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+}
+
+/// Ends every process that fell to klto: first by SIGTERM, then by SIGKILL.
+fn end_orphans() {
+    for attempt in 0..100 {
+        let orphans = children();
+        if orphans.is_empty() {
+            return;
+        }
+        let signal = if attempt < 20 {
+            Signal::TERM
+        } else {
+            Signal::KILL
+        };
+        for orphan in orphans {
+            if attempt % 20 == 0 {
+                let _ = kill_process(orphan, signal);
+            }
+            let _ = waitpid(Some(orphan), rustix::process::WaitOptions::NOHANG);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Children of any thread of this process (proc_pid_task_children(5)).
+fn children() -> Vec<Pid> {
+    let tasks = std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<i32>>()
+        })
+        .filter_map(Pid::from_raw)
+        .collect()
+}

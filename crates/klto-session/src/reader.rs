@@ -1,0 +1,187 @@
+//! Tools that read objects as ELF: each bitcode object that one of them names is made native first.
+//!
+//! There is no list of such objects. The first time, the object is compiled again without LTO, in
+//! place and with its old times, so that make sees nothing new; from then on the journal knows it, and
+//! it is compiled native at once.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+use klto_core::{Failure, die_with_parent};
+use klto_formats::{bitcode, response};
+use klto_kbuild::compile::without_lto_or_depfile;
+use klto_wire::{Reply, Request, Role};
+
+use crate::inputs::{LinkInputs, is_bitcode_file};
+use crate::journal::CompileRecord;
+use crate::session::{Answer, Session, as_called, lock};
+
+impl Session {
+    /// Answers a tool that reads objects.
+    pub(crate) fn reader(&self, request: Request) -> anyhow::Result<Answer> {
+        if let Some(reply) = section_list_of_bitcode(&request)? {
+            return Ok(Answer::Reply(reply));
+        }
+        let reader = reader_name(&request);
+        let files = request
+            .arguments
+            .iter()
+            .filter(|argument| !argument.as_bytes().starts_with(b"-"));
+        for file in files {
+            let path = request.directory.join(file);
+            if is_bitcode_file(&path) {
+                self.make_native(&request.directory, Path::new(file), &reader)?;
+            }
+        }
+        Ok(as_called(request))
+    }
+
+    /// Makes every bitcode input of a link native, which is no link of a unit.
+    pub(crate) fn make_inputs_native(
+        &self,
+        request: &Request,
+        inputs: &LinkInputs,
+    ) -> anyhow::Result<()> {
+        let mut objects: Vec<&Path> = inputs.bitcode().collect();
+        objects.sort();
+        let reader = reader_name(request);
+        objects
+            .into_iter()
+            .try_for_each(|object| self.make_native(&request.directory, object, &reader))
+    }
+
+    fn make_native(&self, directory: &Path, path: &Path, reader: &str) -> anyhow::Result<()> {
+        let _one_at_a_time = lock(&self.making_native);
+        let place = directory.join(path);
+        if !is_bitcode_file(&place) {
+            return Ok(());
+        }
+        let object = self.scratch.object_name(directory, path);
+        let (record, versions) = {
+            let journal = lock(&self.journal);
+            (
+                journal.compile(&object).cloned(),
+                journal.versions(&object).cloned(),
+            )
+        };
+        let record = record.ok_or_else(|| unknown_bitcode(&object))?;
+        let times = fs_err::metadata(&place)?;
+        let temporary = place.with_extension("o.klto-native");
+        compile_native(&record, &temporary)
+            .and_then(|()| match &versions {
+                Some(versions) => self.link_versions(versions, directory, &temporary),
+                None => Ok(()),
+            })
+            .with_context(|| format!("making {} native for {reader}", object.display()))?;
+        let modified = times.modified()?;
+        fs_err::OpenOptions::new()
+            .write(true)
+            .open(&temporary)?
+            .into_parts()
+            .0
+            .set_modified(modified)?;
+        fs_err::rename(&temporary, &place)?;
+        lock(&self.journal).set_native(&object, reader)?;
+        self.log
+            .line(&format!("native {}: read by {reader}", object.display()));
+        Ok(())
+    }
+}
+
+/// The failure for bitcode that no recorded compile made.
+pub(crate) fn unknown_bitcode(object: &Path) -> anyhow::Error {
+    Failure::bad_input(format!(
+        "{} is bitcode, and klto did not see its compile",
+        object.display()
+    ))
+    .hint(format!("remove {} and build again", object.display()))
+    .into()
+}
+
+/// The compile of `record` once more, without LTO, to another output.
+fn compile_native(record: &CompileRecord, output: &Path) -> anyhow::Result<()> {
+    let mut arguments = without_lto_or_depfile(&record.arguments);
+    let place = arguments
+        .iter()
+        .position(|argument| argument == "-o")
+        .map(|place| place + 1);
+    let slot = place
+        .and_then(|place| arguments.get_mut(place))
+        .context("a compile without -o")?;
+    *slot = output.into();
+    let mut command = Command::new(&record.program);
+    command.args(&arguments).current_dir(&record.directory);
+    let result = die_with_parent(&mut command).output()?;
+    if !result.status.success() {
+        let text = String::from_utf8_lossy(&result.stderr);
+        return Err(Failure::build(format!("the compiler failed: {}", text.trim_end())).into());
+    }
+    Ok(())
+}
+
+/// `objdump -h` on bitcode, as kbuild asks before 5.19 whether an object exports symbols
+/// (scripts/Makefile.build, cmd_modversions_c): the sections that exports will be in.
+fn section_list_of_bitcode(request: &Request) -> anyhow::Result<Option<Reply>> {
+    let [option, file] = request.arguments.as_slice() else {
+        return Ok(None);
+    };
+    let path = request.directory.join(file);
+    if request.role != Role::ObjectReader || option != "-h" || !is_bitcode_file(&path) {
+        return Ok(None);
+    }
+    let symbols = bitcode::symbols(&fs_err::read(&path)?)
+        .with_context(|| format!("reading {}", path.display()))?;
+    let exports = symbols
+        .iter()
+        .any(|symbol| !symbol.undefined && symbol.name.starts_with(b"__ksymtab_"));
+    let mut stdout = format!(
+        "\n{}:\tfile format llvm-bitcode\n\nSections:\n",
+        file.display()
+    );
+    if exports {
+        stdout.push_str("  0 __ksymtab\n");
+    }
+    Ok(Some(Reply::Done {
+        code: 0,
+        stdout: stdout.into_bytes(),
+        stderr: Vec::new(),
+    }))
+}
+
+/// What the user is told: the tool and, where it has one, its output.
+fn reader_name(request: &Request) -> String {
+    let tool = request
+        .program
+        .file_name()
+        .unwrap_or_default()
+        .display()
+        .to_string();
+    let mut words = request.arguments.iter();
+    let output = words.find(|word| *word == "-o").and_then(|_| words.next());
+    match output.or(request.arguments.last()) {
+        Some(output) => format!("{tool} for {}", output.display()),
+        None => tool,
+    }
+}
+
+/// Arguments with response files (`@file`) expanded, as every LLVM tool does.
+pub(crate) fn expand_responses(arguments: &[OsString], directory: &Path) -> Vec<OsString> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let mut expanded = Vec::with_capacity(arguments.len());
+    for argument in arguments {
+        let file = argument
+            .as_bytes()
+            .strip_prefix(b"@")
+            .map(std::ffi::OsStr::from_bytes);
+        match file.and_then(|file| fs_err::read(directory.join(PathBuf::from(file))).ok()) {
+            Some(text) => {
+                expanded.extend(response::parse(&text).into_iter().map(OsString::from_vec))
+            }
+            None => expanded.push(argument.clone()),
+        }
+    }
+    expanded
+}

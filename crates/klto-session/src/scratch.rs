@@ -1,0 +1,147 @@
+//! klto's directory in the output tree, `.klto`: the one place where klto writes beside the store.
+//!
+//! | path | what |
+//! |---|---|
+//! | `lock` | held by the session and every process under it |
+//! | `journal` | what the hooks saw: compiles, objects made native, symbol versions |
+//! | `log` | each action of the last build |
+//! | `shims/` | the tools' names, each a link to `klto-shim` |
+//! | `compat/<digest>/` | headers for trees that lack what LTO needs |
+//! | `units/<unit>/` | `index/`, `raw/` (backends' natives), `final/` (after post-processing), `manifest` |
+//!
+//! `make clean` may damage it without harm; `mrproper` and `distclean` remove it whole.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use klto_core::{Digest, publish};
+use rustix::fs::FlockOperation;
+use rustix::io::FdFlags;
+
+/// The name of the directory in an output tree.
+pub const SCRATCH_NAME: &str = ".klto";
+
+/// An output tree's scratch directory, locked.
+#[derive(Debug)]
+pub struct Scratch {
+    output: PathBuf,
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Scratch {
+    /// Makes and locks the directory; waits for another session, and says for which.
+    pub fn open(output: &Path) -> anyhow::Result<Self> {
+        let root = output.join(SCRATCH_NAME);
+        fs_err::create_dir_all(&root).context("making klto's directory in the output tree")?;
+        let path = root.join("lock");
+        let mut options = fs_err::OpenOptions::new();
+        let lock = options
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)?;
+        let lock = lock.into_parts().0;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let holder = fs_err::read_to_string(&path).unwrap_or_default();
+            eprintln!(
+                "klto: waiting for process {} on {}",
+                holder.trim(),
+                output.display()
+            );
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+                .context("locking the output tree")?;
+        }
+        // Children inherit the lock, so that it lives as long as any of them.
+        rustix::io::fcntl_setfd(lock.as_fd(), FdFlags::empty())
+            .context("locking the output tree")?;
+        rustix::fs::ftruncate(&lock, 0)?;
+        rustix::io::pwrite(&lock, format!("{}\n", std::process::id()).as_bytes(), 0)?;
+        Ok(Self {
+            output: output.to_owned(),
+            root,
+            _lock: lock,
+        })
+    }
+
+    /// The output tree.
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// A path in the directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// A path in the directory as tools in the output tree name it.
+    pub fn relative(&self, name: &str) -> PathBuf {
+        Path::new(SCRATCH_NAME).join(name)
+    }
+
+    /// An object's name: relative to the output tree where it is in it.
+    pub fn object_name(&self, directory: &Path, path: &Path) -> PathBuf {
+        let absolute = klto_core::normalize(&directory.join(path));
+        absolute
+            .strip_prefix(&self.output)
+            .map(Path::to_owned)
+            .unwrap_or(absolute)
+    }
+
+    /// Links each name in `shims/` to the shim's executable, and removes other names.
+    pub fn link_shims<'a>(
+        &self,
+        shim: &Path,
+        names: impl Iterator<Item = &'a str>,
+    ) -> anyhow::Result<PathBuf> {
+        let directory = self.path("shims");
+        fs_err::create_dir_all(&directory)?;
+        let names: std::collections::BTreeSet<&str> = names.collect();
+        for entry in fs_err::read_dir(&directory)? {
+            let entry = entry?;
+            if !entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| names.contains(name))
+            {
+                fs_err::remove_file(entry.path())?;
+            }
+        }
+        for name in names {
+            let link = directory.join(name);
+            if std::fs::read_link(&link).ok().as_deref() != Some(shim) {
+                let _ = std::fs::remove_file(&link);
+                fs_err::os::unix::fs::symlink(shim, &link)?;
+            }
+        }
+        Ok(directory)
+    }
+
+    /// Writes headers into a directory named by their content; `.cmd` files refer to it.
+    pub fn unpack_compat(&self, headers: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
+        let all: String = headers
+            .iter()
+            .flat_map(|(name, text)| [*name, *text])
+            .collect();
+        let digest = Digest::of_bytes(all.as_bytes()).to_hex();
+        let name = format!("compat/{}", digest.get(..16).unwrap_or(&digest));
+        for (header, text) in headers {
+            let path = self.path(&name).join(header);
+            if fs_err::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+                publish(&path, text.as_bytes())?;
+            }
+        }
+        Ok(self.relative(&name))
+    }
+}
+
+/// Removes the scratch directory of `output`, as `mrproper` and `distclean` do.
+pub fn remove_scratch(output: &Path) -> std::io::Result<()> {
+    match fs_err::remove_dir_all(output.join(SCRATCH_NAME)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

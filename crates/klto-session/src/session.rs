@@ -1,0 +1,172 @@
+//! The session: what all conversations with shims share.
+//!
+//! In: a [`Request`] from a shim. Out: a [`Reply`]. Which handler answers is decided here by the
+//! tool's role; the handlers are `compiler.rs`, `linker.rs` and `reader.rs`.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use klto_core::{Digest, report};
+use klto_exec::{Engine, Slots, ToolIdentity, tool_identity};
+use klto_store::StatMemo;
+use klto_wire::{Finished, Reply, Request, Role};
+
+use crate::journal::Journal;
+use crate::log::Log;
+use crate::scratch::Scratch;
+
+/// What the session adds to a tree, and how.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LtoAdditions {
+    /// Whether the session adds the LTO flags; kbuild does where the tree has the option.
+    pub adds_flags: bool,
+    /// `-I` for headers that go before the tree's own.
+    pub first_arguments: Vec<OsString>,
+    /// The linker, for units that no linker call asks for.
+    pub linker: Option<PathBuf>,
+}
+
+/// One build.
+pub(crate) struct Session {
+    pub scratch: Scratch,
+    pub journal: Mutex<Journal>,
+    pub additions: LtoAdditions,
+    pub engine: Engine,
+    pub slots: Slots,
+    pub memo: StatMemo,
+    pub log: Arc<Log>,
+    /// Natives of finished units: bitcode object to its digest and its native.
+    pub natives: Mutex<HashMap<PathBuf, (Digest, PathBuf)>>,
+    /// Held while an object is made native, so that two readers do not do it twice.
+    pub making_native: Mutex<()>,
+    identities: Mutex<HashMap<(PathBuf, Vec<(OsString, OsString)>), Arc<ToolIdentity>>>,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a handler decides.
+pub(crate) enum Answer {
+    /// The last reply.
+    Reply(Reply),
+    /// Run this, then let the session go on with the continuation.
+    Then {
+        program: PathBuf,
+        arguments: Vec<OsString>,
+        next: Continuation,
+    },
+}
+
+/// What the session does after the shim has run a tool with success.
+pub(crate) type Continuation = Box<dyn FnOnce(&Session) -> anyhow::Result<Reply> + Send>;
+
+impl Session {
+    pub fn new(
+        scratch: Scratch,
+        journal: Journal,
+        additions: LtoAdditions,
+        (engine, slots): (Engine, Slots),
+        (memo, log): (StatMemo, Arc<Log>),
+    ) -> Self {
+        Self {
+            scratch,
+            journal: Mutex::new(journal),
+            additions,
+            engine,
+            slots,
+            memo,
+            log,
+            natives: Mutex::default(),
+            making_native: Mutex::default(),
+            identities: Mutex::default(),
+        }
+    }
+
+    /// Holds one conversation; `exchange` sends a reply and, for [`Reply::RunThenReport`], waits for
+    /// what the shim reports.
+    pub fn converse(
+        &self,
+        request: Request,
+        exchange: &mut dyn FnMut(&Reply) -> std::io::Result<Option<Finished>>,
+    ) -> std::io::Result<()> {
+        let answer = match request.role {
+            Role::Compiler => self.compiler(request),
+            Role::Linker => self.linker(request),
+            Role::ObjectRewriter | Role::ObjectReader => self.reader(request),
+        };
+        let reply = match answer {
+            Ok(Answer::Reply(reply)) => reply,
+            Ok(Answer::Then {
+                program,
+                arguments,
+                next,
+            }) => match exchange(&Reply::RunThenReport { program, arguments })? {
+                Some(Finished { code: 0 }) => next(self).unwrap_or_else(|error| failed(&error)),
+                Some(Finished { code }) => Reply::Done {
+                    code,
+                    stdout: Vec::new(),
+                    stderr: Vec::new(),
+                },
+                None => return Ok(()),
+            },
+            Err(error) => failed(&error),
+        };
+        exchange(&reply).map(|_| ())
+    }
+
+    /// The identity of a tool as it runs in `environment`.
+    pub fn identity(
+        &self,
+        program: &Path,
+        environment: &[(OsString, OsString)],
+    ) -> anyhow::Result<Arc<ToolIdentity>> {
+        let key = (program.to_owned(), environment.to_vec());
+        if let Some(identity) = lock(&self.identities).get(&key) {
+            return Ok(Arc::clone(identity));
+        }
+        let identity = tool_identity(program, environment, &|path| self.memo.digest(path))?;
+        let identity = Arc::new(identity);
+        lock(&self.identities).insert(key, Arc::clone(&identity));
+        Ok(identity)
+    }
+}
+
+/// Variables that a tool which klto starts itself is given; each can change what it does.
+pub(crate) fn tool_environment(request: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
+    const PASSED: [&str; 4] = [
+        "CCC_OVERRIDE_OPTIONS",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "PATH",
+    ];
+    let passed = |name: &OsString| PASSED.iter().any(|known| name == known);
+    let mut environment: Vec<_> = request
+        .iter()
+        .filter(|(name, _)| passed(name))
+        .cloned()
+        .collect();
+    environment.push(("LC_ALL".into(), "C".into()));
+    environment.sort();
+    environment
+}
+
+/// The answer to a shim for a failure that klto explains.
+pub(crate) fn failed(error: &anyhow::Error) -> Reply {
+    let (text, status) = report(error);
+    Reply::Done {
+        code: status.code(),
+        stdout: Vec::new(),
+        stderr: text.into_bytes(),
+    }
+}
+
+/// Become the tool as it was called.
+pub(crate) fn as_called(request: Request) -> Answer {
+    Answer::Reply(Reply::Exec {
+        program: request.program,
+        arguments: request.arguments,
+    })
+}

@@ -1,0 +1,224 @@
+//! The backends of a unit: one action for each bitcode member.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use klto_core::{Action, Digest, Failure, Input, Outcome, Storable};
+use klto_exec::{Completed, How};
+use klto_lower::{BackendParts, backend_action, check_native, imports_of};
+
+use super::{BitcodeMember, Lowering};
+
+/// A backend's native.
+pub(super) struct Raw {
+    /// Key of the action that made it.
+    pub key: Digest,
+    /// Where it is, as tools name it.
+    pub path: PathBuf,
+    /// Its content.
+    pub digest: Digest,
+}
+
+impl Lowering<'_> {
+    /// Runs, finds or keeps every backend; the natives in member order.
+    pub(super) fn run_backends(&self) -> anyhow::Result<Vec<Raw>> {
+        let digests = self.digests();
+        let by_path: HashMap<&Path, &BitcodeMember> = self
+            .members
+            .iter()
+            .map(|member| (member.path.as_path(), member))
+            .collect();
+        let mut actions = Vec::new();
+        for member in &self.members {
+            actions.push(self.action(member, &digests, &by_path)?);
+        }
+        let keys: Vec<Digest> = actions.iter().map(Action::key).collect();
+        let mut pending = Vec::new();
+        let mut kept = 0;
+        for ((member, action), key) in self.members.iter().zip(actions).zip(&keys) {
+            let native = self.link.directory.join(&action.outputs[0]);
+            let storable = action.storable == Storable::Yes;
+            if storable
+                && self
+                    .old
+                    .has_raw(&member.path, *key, &native, &self.session.memo)
+            {
+                self.session
+                    .log
+                    .line(&format!("kept backend {}", action.label));
+                kept += 1;
+            } else {
+                pending.push(action);
+            }
+        }
+        let completed = self
+            .session
+            .engine
+            .run(&pending, &self.session.slots, &check_native);
+        self.report(&pending, &completed, kept)?;
+        self.members
+            .iter()
+            .zip(keys)
+            .map(|(member, key)| self.raw(member, key))
+            .collect()
+    }
+
+    fn raw(&self, member: &BitcodeMember, key: Digest) -> anyhow::Result<Raw> {
+        let path = self.raw_path(&member.path);
+        let digest = self.session.memo.digest(&self.link.directory.join(&path))?;
+        Ok(Raw { key, path, digest })
+    }
+
+    /// Where the backend of `member` writes; an absolute path goes below the directory too.
+    fn raw_path(&self, member: &Path) -> PathBuf {
+        self.root
+            .join("raw")
+            .join(member.strip_prefix("/").unwrap_or(member))
+    }
+
+    fn action(
+        &self,
+        member: &BitcodeMember,
+        digests: &HashMap<&Path, Digest>,
+        by_path: &HashMap<&Path, &BitcodeMember>,
+    ) -> anyhow::Result<Action> {
+        let object = self
+            .session
+            .scratch
+            .object_name(self.link.directory, &member.path);
+        let identity = self
+            .session
+            .identity(&member.record.program, self.link.environment)?;
+        let mut assembler = self.assembler_files(member)?;
+        let mut index = None;
+        let mut imports = Vec::new();
+        if member.linked {
+            let path = self.place.index(&member.path);
+            let digest = Digest::of_file(&self.link.directory.join(&path))?;
+            index = Some(Input {
+                role: "index",
+                path,
+                digest,
+            });
+            let list = fs_err::read(self.link.directory.join(self.place.imports(&member.path)))?;
+            for path in imports_of(&list) {
+                let missing = || {
+                    format!(
+                        "{} imports {}, which is not in its unit",
+                        object.display(),
+                        path.display()
+                    )
+                };
+                let digest = *digests.get(path.as_path()).with_context(missing)?;
+                let imported = by_path.get(path.as_path()).with_context(missing)?;
+                // Inline assembly comes along with an imported function.
+                let theirs = self.assembler_files(imported)?;
+                assembler.files.extend(theirs.files);
+                if theirs.storable != Storable::Yes {
+                    assembler.storable = theirs.storable;
+                }
+                imports.push(Input {
+                    role: "import",
+                    path,
+                    digest,
+                });
+            }
+        }
+        let storable = match &identity.storable {
+            Storable::No(reason) => Storable::No(reason.clone()),
+            Storable::Yes => overridden(self.link.environment).unwrap_or(assembler.storable),
+        };
+        Ok(backend_action(BackendParts {
+            label: object.display().to_string(),
+            program: member.record.program.clone(),
+            tool_identity: identity.digest,
+            flags: &member.flags,
+            link_options: &self.link_options,
+            bitcode: Input {
+                role: "bitcode",
+                path: member.path.clone(),
+                digest: member.digest,
+            },
+            index,
+            imports,
+            assembler_files: assembler.files,
+            native: self.raw_path(&member.path),
+            directory: self.link.directory.to_owned(),
+            environment: self.backend_environment(),
+            storable,
+        }))
+    }
+
+    /// What a backend is given: where its shared objects are is part of its identity, and no other
+    /// variable of the build reaches it.
+    fn backend_environment(&self) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
+        let wanted = |name: &std::ffi::OsStr| name != "PATH";
+        self.link
+            .environment
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .cloned()
+            .collect()
+    }
+
+    fn report(
+        &self,
+        actions: &[Action],
+        completed: &[Completed],
+        kept: usize,
+    ) -> anyhow::Result<()> {
+        let (mut ran, mut hit) = (0, 0);
+        for over in completed {
+            let Some(action) = actions.get(over.index) else {
+                continue;
+            };
+            let how = match over.how {
+                How::Hit => "hit",
+                How::Ran => "ran",
+                How::Checked => "checked",
+            };
+            let note = match &action.storable {
+                Storable::Yes => String::new(),
+                Storable::No(reason) => format!(": not stored: {reason}"),
+            };
+            self.session
+                .log
+                .line(&format!("{how} backend {}{note}", action.label));
+            match &over.outcome {
+                Outcome::Done { stderr } => {
+                    ran += usize::from(over.how != How::Hit);
+                    hit += usize::from(over.how == How::Hit);
+                    // A closed standard error is no error of the build.
+                    let _ = std::io::stderr().write_all(stderr);
+                }
+                Outcome::Failed { stderr, reason } => {
+                    let _ = std::io::stderr().write_all(stderr);
+                    return Err(
+                        Failure::build(format!("backend of {}: {reason}", action.label)).into(),
+                    );
+                }
+            }
+        }
+        if completed.len() < actions.len() {
+            return Err(
+                Failure::build(format!("{}: the build was stopped", self.link.unit.name)).into(),
+            );
+        }
+        let total = self.members.len();
+        self.session.log.show(&format!(
+            "{} ({total} bitcode objects: {ran} backends run, {hit} from the store, {kept} unchanged)",
+            self.link.unit.name
+        ));
+        Ok(())
+    }
+}
+
+/// `CCC_OVERRIDE_OPTIONS` changes the driver's arguments after klto has written them.
+fn overridden(environment: &[(std::ffi::OsString, std::ffi::OsString)]) -> Option<Storable> {
+    let set = environment
+        .iter()
+        .any(|(name, _)| name == "CCC_OVERRIDE_OPTIONS");
+    set.then(|| Storable::No("CCC_OVERRIDE_OPTIONS is set".into()))
+}

@@ -1,0 +1,266 @@
+//! A link unit from bitcode to natives.
+//!
+//! # The steps
+//!
+//! 1. Digest every member. If nothing differs from the unit's manifest and the natives are whole, all
+//!    of them are kept.
+//! 2. Thin-link: one index and one import list for each bitcode object.
+//! 3. One backend action for each object. An action whose key the manifest has, and whose native is
+//!    as it was, is kept; the engine finds or makes the others.
+//! 4. Post-processing: symbol versions are linked into the natives of exporting objects, and promoted
+//!    names that are unique get their base name back.
+//! 5. The manifest is written last: a unit that was interrupted has the old one, and every native in
+//!    it is checked by digest before it is kept.
+//!
+//! Natives lie under `.klto/units/<unit>/raw` as the backend wrote them, and under `final` where
+//! post-processing changes them. The objects that kbuild made stay bitcode.
+
+mod assembler;
+mod backends;
+mod finish;
+mod manifest;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+use klto_core::{Digest, Failure, KeyBuilder, die_with_parent, normalize};
+use klto_kbuild::compile::{BackendFlags, backend_flags};
+use klto_kbuild::link::LinkCall;
+use klto_lower::{LinkUnit, ThinLinkPlace, linked_members, thin_link_arguments};
+
+use crate::journal::{CompileRecord, VersionsRecord};
+use crate::reader::unknown_bitcode;
+use crate::session::{Session, lock};
+use manifest::Manifest;
+
+/// What a unit is lowered from.
+pub(crate) struct UnitLink<'a> {
+    pub unit: &'a LinkUnit,
+    pub call: &'a LinkCall,
+    pub linker: PathBuf,
+    pub directory: &'a Path,
+    pub environment: &'a [(OsString, OsString)],
+    /// Names that no promoted symbol may take.
+    pub reserved: &'a (dyn Fn(&[u8]) -> bool + Sync),
+}
+
+/// A bitcode member with all that its backend needs to know of its compile.
+struct BitcodeMember {
+    path: PathBuf,
+    digest: Digest,
+    record: CompileRecord,
+    flags: BackendFlags,
+    versions: Option<VersionsRecord>,
+    /// Whether the thin-link took it; a lazy member may be left out.
+    linked: bool,
+}
+
+/// Everything about one lowering that its steps share.
+struct Lowering<'a> {
+    session: &'a Session,
+    link: &'a UnitLink<'a>,
+    members: Vec<BitcodeMember>,
+    place: ThinLinkPlace,
+    /// The unit's directory as tools name it.
+    root: PathBuf,
+    link_options: Vec<OsString>,
+    old: Manifest,
+}
+
+impl Session {
+    /// The natives of the unit's bitcode members, in member order, as tools in the link's directory
+    /// name them.
+    pub(crate) fn lower_unit(&self, link: &UnitLink<'_>) -> anyhow::Result<Vec<PathBuf>> {
+        let mut lowering = Lowering::prepare(self, link)?;
+        let unit_key = lowering.unit_key()?;
+        let natives = match lowering
+            .old
+            .whole_unit(unit_key, link.directory, &self.memo)
+        {
+            Some(natives) => {
+                self.log.line(&format!("kept unit {}", link.unit.name));
+                natives
+            }
+            None => {
+                lowering.thin_link()?;
+                let raws = lowering.run_backends()?;
+                let natives = lowering.finish(&raws)?;
+                lowering
+                    .new_manifest(unit_key, &raws, &natives)?
+                    .write(&lowering.manifest_path())?;
+                natives
+            }
+        };
+        let mut known = lock(&self.natives);
+        for (member, native) in lowering.members.iter().zip(&natives) {
+            let place = normalize(&link.directory.join(&member.path));
+            known.insert(place, (member.digest, native.clone()));
+        }
+        Ok(natives)
+    }
+
+    /// The linker, for a unit that no linker call asked for.
+    pub(crate) fn linker_program(&self) -> anyhow::Result<PathBuf> {
+        self.additions.linker.clone().context("no linker is known")
+    }
+
+    /// [`Path`] of a unit's file in the scratch directory.
+    fn unit_root(&self, unit: &LinkUnit, directory: &Path) -> PathBuf {
+        let name = format!("units/{}", unit.name.trim_start_matches('/'));
+        match directory == self.scratch.output() {
+            true => self.scratch.relative(&name),
+            false => self.scratch.path(&name),
+        }
+    }
+}
+
+impl<'a> Lowering<'a> {
+    fn prepare(session: &'a Session, link: &'a UnitLink<'a>) -> anyhow::Result<Self> {
+        let link_options = link.call.backend_options().map_err(|option| {
+            Failure::bad_input(format!(
+                "klto cannot pass the linker option {option} on to LTO backends"
+            ))
+            .hint("build with --lto=none, or without that option")
+        })?;
+        let mut members = Vec::new();
+        for (_, member) in link.unit.bitcode() {
+            let object = session.scratch.object_name(link.directory, &member.path);
+            let journal = lock(&session.journal);
+            let record = journal
+                .compile(&object)
+                .cloned()
+                .ok_or_else(|| unknown_bitcode(&object))?;
+            let versions = journal.versions(&object).cloned();
+            drop(journal);
+            members.push(BitcodeMember {
+                path: member.path.clone(),
+                digest: session.memo.digest(&link.directory.join(&member.path))?,
+                flags: backend_flags(&record.arguments),
+                record,
+                versions,
+                linked: true,
+            });
+        }
+        let root = session.unit_root(link.unit, link.directory);
+        let place = ThinLinkPlace {
+            prefix: format!("{}/index/", root.display()),
+            list: root.join("linked"),
+        };
+        let old = Manifest::read(&link.directory.join(root.join("manifest")));
+        Ok(Self {
+            session,
+            link,
+            members,
+            place,
+            root,
+            link_options,
+            old,
+        })
+    }
+
+    fn manifest_path(&self) -> PathBuf {
+        self.link.directory.join(self.root.join("manifest"))
+    }
+
+    /// Digest over everything that decides what the unit's natives are.
+    fn unit_key(&self) -> anyhow::Result<Digest> {
+        let mut key = KeyBuilder::new("unit", 1);
+        let linker = self
+            .session
+            .identity(&self.link.linker, self.link.environment)?;
+        key.digest("linker", linker.digest);
+        for argument in thin_link_arguments(self.link.unit, self.link.call, &self.place) {
+            key.field("thin-link", argument.as_encoded_bytes());
+        }
+        for member in &self.link.unit.members {
+            let path = self.link.directory.join(&member.path);
+            key.field("member", member.path.as_os_str().as_encoded_bytes());
+            key.digest("content", self.session.memo.digest(&path)?);
+        }
+        for member in &self.members {
+            let compiler = self
+                .session
+                .identity(&member.record.program, self.link.environment)?;
+            key.digest("compiler", compiler.digest);
+            for flag in &member.flags.arguments {
+                key.field("flag", flag.as_encoded_bytes());
+            }
+            if let Some(versions) = &member.versions {
+                key.field("versions", &versions.script);
+            }
+            for file in self.assembler_files(member)?.files {
+                key.digest("asm-file", file.digest);
+            }
+        }
+        Ok(key.finish())
+    }
+
+    /// Runs the thin-link and learns which members it took.
+    fn thin_link(&mut self) -> anyhow::Result<()> {
+        let index = self.link.directory.join(&self.place.prefix);
+        if index.exists() {
+            fs_err::remove_dir_all(&index)?;
+        }
+        fs_err::create_dir_all(&index)?;
+        let arguments = thin_link_arguments(self.link.unit, self.link.call, &self.place);
+        use std::os::unix::ffi::OsStringExt as _;
+        let words: Vec<Vec<u8>> = arguments.into_iter().map(OsString::into_vec).collect();
+        let file = self.link.directory.join(self.root.join("thin-link.rsp"));
+        klto_core::publish(&file, &klto_formats::response::quote(&words))?;
+        let mut argument = OsString::from("@");
+        argument.push(&file);
+        let mut command = Command::new(&self.link.linker);
+        command
+            .arg(argument)
+            .current_dir(self.link.directory)
+            .env_clear();
+        command.envs(
+            self.link
+                .environment
+                .iter()
+                .map(|(name, value)| (name, value)),
+        );
+        let output = die_with_parent(&mut command).output()?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            return Err(Failure::build(format!(
+                "the thin-link of {} failed: {}",
+                self.link.unit.name,
+                text.trim_end()
+            ))
+            .into());
+        }
+        let list = fs_err::read(self.link.directory.join(&self.place.list))?;
+        let linked = linked_members(&list, self.link.unit, &self.place);
+        let mut count = 0;
+        for (member, (place, _)) in self.members.iter_mut().zip(self.link.unit.bitcode()) {
+            member.linked = linked.get(place).copied().unwrap_or(false);
+            count += usize::from(member.linked);
+            let object = self
+                .session
+                .scratch
+                .object_name(self.link.directory, &member.path);
+            let verb = if member.linked { "input" } else { "left-out" };
+            self.session.log.line(&format!(
+                "{verb} {} {}",
+                self.link.unit.name,
+                object.display()
+            ));
+        }
+        self.session.log.line(&format!(
+            "ran thin-link {}: {count} objects",
+            self.link.unit.name
+        ));
+        Ok(())
+    }
+
+    fn digests(&self) -> HashMap<&Path, Digest> {
+        self.members
+            .iter()
+            .map(|member| (member.path.as_path(), member.digest))
+            .collect()
+    }
+}

@@ -1,0 +1,147 @@
+//! klto's own words: which command, and its options.
+//!
+//! `klto make` takes one option of its own, `--lto=…`; everything else is make's and goes to it as it
+//! is. clap cannot hand arbitrary options through in their order, so the words are read here.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use klto_core::Failure;
+use klto_kbuild::LtoRequest;
+
+const HELP: &str = "\
+klto builds any Linux kernel tree with Clang link-time optimization, unpatched.
+
+Usage:
+  klto make [--lto=none|thin] [arguments of make]
+  klto explain --native [-O OUTPUT]
+  klto --version | --help
+
+Commands:
+  make      Runs make with klto behind its tools. Without --lto the .config decides; on a
+            tree that has no LTO option, --lto=thin adds ThinLTO.
+  explain   --native lists the objects that are compiled without LTO because something
+            reads them as ELF, and what reads each.
+
+Environment:
+  KLTO_CACHE        the store's directory (default: $XDG_CACHE_HOME/klto)
+  KLTO_CACHE_LIMIT  bytes that it may hold, as 20G (default: 10G)
+  KLTO_VERIFY       percent of reused results that are made again and compared (default: 0)
+
+Exit codes: make's own for a build; 1 the build failed, 2 bad input, 3 environment, 4 a klto bug.
+";
+
+/// What the user asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `klto make …`
+    Make {
+        /// `--lto=`.
+        request: Option<LtoRequest>,
+        /// make's own words.
+        arguments: Vec<OsString>,
+    },
+    /// `klto explain --native`
+    ExplainNative {
+        /// The output tree.
+        output: PathBuf,
+    },
+    /// Text that is printed as it is.
+    Print(String),
+}
+
+/// Reads the words after `klto`.
+pub fn parse(words: &[OsString]) -> anyhow::Result<Command> {
+    let Some((first, rest)) = words.split_first() else {
+        return Err(Failure::bad_input("klto needs a command")
+            .hint("klto --help lists them")
+            .into());
+    };
+    match first.to_str() {
+        Some("make") => parse_make(rest),
+        Some("explain") => parse_explain(rest),
+        Some("--help" | "-h" | "help") => Ok(Command::Print(HELP.to_owned())),
+        Some("--version" | "-V") => Ok(Command::Print(format!(
+            "klto {}\n",
+            env!("CARGO_PKG_VERSION")
+        ))),
+        _ => Err(
+            Failure::bad_input(format!("klto has no command {}", first.display()))
+                .hint("klto --help lists them")
+                .into(),
+        ),
+    }
+}
+
+fn parse_make(words: &[OsString]) -> anyhow::Result<Command> {
+    let mut request = None;
+    let mut arguments = Vec::new();
+    for word in words {
+        match word.to_str().and_then(|word| word.strip_prefix("--lto=")) {
+            Some(value) => request = Some(value.parse::<LtoRequest>()?),
+            None if word == "--lto" => {
+                let hint = "write --lto=thin or --lto=none";
+                return Err(Failure::bad_input("--lto needs a value").hint(hint).into());
+            }
+            None => arguments.push(word.clone()),
+        }
+    }
+    Ok(Command::Make { request, arguments })
+}
+
+fn parse_explain(words: &[OsString]) -> anyhow::Result<Command> {
+    let mut output = PathBuf::from(".");
+    let mut native = false;
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match word.to_str() {
+            Some("--native") => native = true,
+            Some("-O") => match rest.next() {
+                Some(directory) => output = PathBuf::from(directory),
+                None => return Err(Failure::bad_input("-O needs a directory").into()),
+            },
+            _ => {
+                return Err(
+                    Failure::bad_input(format!("explain has no option {}", word.display())).into(),
+                );
+            }
+        }
+    }
+    match native {
+        true => Ok(Command::ExplainNative { output }),
+        false => Err(Failure::bad_input("explain needs --native").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn only_the_lto_option_is_klto_s_own() {
+        let command = parse(&words("make -j8 --lto=thin LLVM=1 --trace all")).unwrap();
+        let expected = Command::Make {
+            request: Some("thin".parse().unwrap()),
+            arguments: words("-j8 LLVM=1 --trace all"),
+        };
+        assert_eq!(command, expected);
+    }
+
+    #[test]
+    fn unknown_words_are_refused() {
+        for text in [
+            "",
+            "build",
+            "make --lto",
+            "make --lto=fast",
+            "explain",
+            "explain --native -O",
+        ] {
+            assert!(parse(&words(text)).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `klto make`: from the words of the command line to make's exit code.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::Context as _;
+use klto_core::Failure;
+use klto_kbuild::{Invocation, LtoRequest, MakeArguments, PlainMake, Plan};
+use klto_session::{Settings, remove_scratch, run as run_session};
+
+use crate::store;
+
+/// Runs make, plain or within a session.
+pub fn run(request: Option<LtoRequest>, words: &[OsString]) -> anyhow::Result<u8> {
+    let invocation = Invocation::of_process(request, words)?;
+    match Plan::resolve(&invocation)? {
+        Plan::PlainMake(plain) => run_plain(&invocation, plain),
+        Plan::Stages(stages) => run_stages(&invocation, stages),
+        Plan::Lto(build) => {
+            build
+                .notes
+                .iter()
+                .for_each(|note| eprintln!("klto: {note}"));
+            let settings = Settings {
+                store: store::choice(&invocation.environment)?,
+                shim_program: shim_program()?,
+                environment: invocation.environment,
+                directory: invocation.directory,
+            };
+            run_session(*build, &settings)
+        }
+    }
+}
+
+/// The shim's executable stands beside klto's.
+fn shim_program() -> anyhow::Result<std::path::PathBuf> {
+    let shim = std::env::current_exe()
+        .context("finding klto's own executable")?
+        .with_file_name("klto-shim");
+    if shim.is_file() {
+        return Ok(shim);
+    }
+    Err(
+        Failure::environment(format!("{} is missing", shim.display()))
+            .hint("install klto and klto-shim in the same directory")
+            .into(),
+    )
+}
+
+fn plain_command(invocation: &Invocation, arguments: &MakeArguments) -> Command {
+    let mut make = Command::new("make");
+    make.args(arguments.words())
+        .current_dir(&invocation.directory);
+    make
+}
+
+/// Becomes make, unless there is something to do after it.
+fn run_plain(invocation: &Invocation, plain: PlainMake) -> anyhow::Result<u8> {
+    plain
+        .notes
+        .iter()
+        .for_each(|note| eprintln!("klto: {note}"));
+    if plain.why.is_surprising() {
+        eprintln!("klto: running plain make: {}", plain.why);
+    }
+    let mut make = plain_command(invocation, &plain.arguments);
+    let Some(output) = plain.remove_scratch else {
+        let error = make.exec();
+        return Err(Failure::environment(format!("make: {error}")).into());
+    };
+    let status = make.status().context("starting make")?;
+    if status.success() {
+        remove_scratch(&output)?;
+    }
+    Ok(u8::try_from(status.code().unwrap_or(1)).unwrap_or(u8::MAX))
+}
+
+/// Goals that change what a later goal reads (`defconfig all`) run one after the other.
+fn run_stages(invocation: &Invocation, stages: Vec<MakeArguments>) -> anyhow::Result<u8> {
+    let this = std::env::current_exe().context("finding klto's own executable")?;
+    for stage in stages {
+        let mut command = Command::new(&this);
+        command.arg("make").current_dir(&invocation.directory);
+        if let Some(request) = invocation.request {
+            command.arg(format!("--lto={request}"));
+        }
+        let status = command
+            .args(stage.words())
+            .status()
+            .context("starting klto")?;
+        if !status.success() {
+            return Ok(u8::try_from(status.code().unwrap_or(1)).unwrap_or(u8::MAX));
+        }
+    }
+    Ok(0)
+}

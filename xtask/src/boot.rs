@@ -1,0 +1,217 @@
+//! The boot proof: a built kernel boots, init reports each step, and the kernel complains of nothing.
+//!
+//! In: a tree and its output directory. Out: the console, and the list of what is missing or wrong
+//! in it. The lines are those of `tests/kernel/init.c`. It does not know how the kernel was built.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use fs_err as fs;
+use klto_core::Failure;
+
+use crate::kernel::{self, Architecture, Tree};
+use crate::qemu::{self, Ending};
+use crate::{command, initramfs, modules};
+
+/// Emulated on a busy machine a boot takes 10 to 30 s.
+const TIME_LIMIT: Duration = Duration::from_secs(240);
+
+/// What the console must show beyond the steps that every boot has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Names of the modules that load.
+    pub modules: Vec<String>,
+    /// Length and FNV-1a of `kernel/config_data.gz`, which `/proc/config.gz` must equal.
+    pub config: (usize, u64),
+    /// What the kernel itself says of its features.
+    pub proofs: &'static [&'static str],
+    /// The kernel runs at EL2, booted by EFI, and KVM answers.
+    pub efi_and_kvm: bool,
+}
+
+/// A boot that ended one way or the other.
+#[derive(Debug)]
+pub struct Booted {
+    /// The serial console.
+    pub console: String,
+    /// How QEMU ended.
+    pub ending: Ending,
+    /// What the console must show.
+    pub expected: Expected,
+    /// From QEMU's start to its end.
+    pub elapsed: Duration,
+}
+
+/// Boots what was built for `tree` in `output`.
+pub fn boot(tree: &Tree, output: &Path) -> Result<Booted> {
+    let order = modules::load_order(output)?;
+    let scratch = tempfile::tempdir()?;
+    let init = build_init(tree.architecture, scratch.path())?;
+    let archive = scratch.path().join("initramfs.cpio");
+    fs::write(&archive, initramfs::build(&init, &load_modules(&order)?))?;
+    let config = fs::read(output.join("kernel/config_data.gz"))?;
+    let begin = Instant::now();
+    let run = qemu::run(tree.machine, &output.join(tree.image), &archive, TIME_LIMIT)?;
+    Ok(Booted {
+        console: run.console,
+        ending: run.ending,
+        expected: Expected {
+            modules: order
+                .iter()
+                .map(|file| modules::module_name(file))
+                .collect(),
+            config: (config.len(), fnv1a(&config)),
+            proofs: tree.boot_proofs,
+            efi_and_kvm: tree.architecture == Architecture::Arm64,
+        },
+        elapsed: begin.elapsed(),
+    })
+}
+
+fn load_modules(order: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>> {
+    let load = |file: &PathBuf| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        Ok((name.into_owned(), fs::read(file)?))
+    };
+    order.iter().map(load).collect()
+}
+
+/// Compiles `tests/kernel/init.c` without any library for `architecture`.
+fn build_init(architecture: Architecture, directory: &Path) -> Result<Vec<u8>> {
+    let program = directory.join("init");
+    let mut clang = Command::new("clang-22");
+    clang
+        .arg(format!("--target={}", architecture.target()))
+        .args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"])
+        .args(["-ffreestanding", "-fno-stack-protector", "-fno-pic"])
+        .args(["-nostdlib", "-static", "-fuse-ld=lld", "-o"])
+        .arg(&program)
+        .arg(kernel::fragments().join("init.c"));
+    command::run(&mut clang)?;
+    Ok(fs::read(&program)?)
+}
+
+/// The 64-bit FNV-1a that init prints, see RFC 9923.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// Fails with every problem of the boot in the message.
+pub fn verdict(booted: &Booted) -> Result<()> {
+    let mut problems = match booted.ending {
+        Ending::Exited(status) if status.success() => Vec::new(),
+        Ending::Exited(status) => vec![format!("QEMU: {status}")],
+        Ending::TimedOut => vec!["the machine did not power off in time".to_owned()],
+    };
+    problems.extend(check(&booted.console, &booted.expected));
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let list = problems.join("\n  ");
+    Err(Failure::build(format!("the kernel does not boot as it must:\n  {list}")).into())
+}
+
+/// What the kernel prints when something is wrong with it.
+const COMPLAINTS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "Unable to handle",
+    "unable to handle",
+    "Internal error",
+    "Kernel panic",
+    "Call trace",
+    "Call Trace",
+    "CFI failure",
+    "cut here",
+    "disagrees about version",
+    "Unknown symbol",
+    "general protection fault",
+];
+
+/// Complaints that no announcement covers.
+const NEVER: &[&str] = &[
+    "WARNING:",
+    "Kernel panic",
+    "CFI failure",
+    "disagrees about version",
+];
+
+const CRASH_BEGIN: &str = "klto-init: lkdtm begin";
+const CRASH_END: &str = "klto-init: lkdtm end child-signal ";
+
+/// All that is missing or wrong in `console`; empty when the boot is good.
+pub fn check(console: &str, expected: &Expected) -> Vec<String> {
+    let mut problems = missing_lines(console, expected);
+    let mut announced = false;
+    let mut crashed = false;
+    for line in console.lines() {
+        if line.contains(CRASH_END) {
+            announced = false;
+        }
+        let list = if announced { NEVER } else { COMPLAINTS };
+        if list.iter().any(|complaint| line.contains(complaint)) {
+            problems.push(format!("not announced: {line}"));
+        }
+        if line.contains("klto-init: FAIL") {
+            problems.push(line.to_owned());
+        }
+        crashed |= announced && (line.contains("Oops") || line.contains("Internal error"));
+        announced |= line.contains(CRASH_BEGIN);
+    }
+    if !crashed {
+        problems.push("lkdtm's EXEC_RODATA did not make the kernel stop its caller".to_owned());
+    }
+    problems
+}
+
+/// Init's lines must come in this order, other lines between them.
+fn missing_lines(console: &str, expected: &Expected) -> Vec<String> {
+    let mut wanted = vec!["start".to_owned(), "mounts done".to_owned()];
+    let loaded = |name: &String| format!("module {name} loaded");
+    wanted.extend(expected.modules.iter().map(loaded));
+    wanted.push(format!("modules ok {}", expected.modules.len()));
+    let (length, hash) = expected.config;
+    wanted.extend(["disk ok".to_owned(), "tracer ok ".to_owned()]);
+    wanted.push(format!("config.gz {length} bytes fnv {hash:x}"));
+    wanted.push("vdso ok".to_owned());
+    if expected.efi_and_kvm {
+        wanted.extend(["efi ok".to_owned(), "kvm ok".to_owned()]);
+    }
+    wanted.extend([
+        "lkdtm begin".to_owned(),
+        "lkdtm end child-signal ".to_owned(),
+    ]);
+    wanted.push("done".to_owned());
+    let mut lines = console.lines();
+    let mut missing = Vec::new();
+    for line in wanted {
+        let line = format!("klto-init: {line}");
+        let is_it = |found: &str| {
+            // A line that ends in a space goes on with what the run decides.
+            found == line || line.ends_with(' ') && found.starts_with(&line)
+        };
+        let mut rest = lines.clone();
+        if rest.any(is_it) {
+            lines = rest;
+        } else {
+            missing.push(format!("missing: {line}"));
+        }
+    }
+    for proof in expected.proofs {
+        if !console.contains(proof) {
+            missing.push(format!("missing: {proof}"));
+        }
+    }
+    if console.contains("klto-init: lkdtm end child-signal 0") {
+        missing.push("lkdtm's caller was not killed".to_owned());
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! What counts as a good console, line by line.
+
+use super::*;
+
+const GOOD: &str = "\
+KASLR enabled
+klto-init: start
+klto-init: mounts done
+klto-init: module ext4 loaded
+klto-init: modules ok 1
+klto-init: disk ok
+klto-init: tracer ok init-1 [000] 0.7: mutex_unlock <-x
+klto-init: config.gz 3 bytes fnv e71fa2190541574b
+klto-init: vdso ok
+klto-init: efi ok
+klto-init: kvm ok
+klto-init: lkdtm begin
+Unable to handle kernel execute from non-executable memory
+Internal error: Oops: 000000008600000f [#1] SMP
+Call trace:
+klto-init: lkdtm end child-signal 11
+klto-init: done
+reboot: Power down
+";
+
+fn expected() -> Expected {
+    Expected {
+        modules: vec!["ext4".to_owned()],
+        config: (3, fnv1a(b"abc")),
+        proofs: &["KASLR enabled"],
+        efi_and_kvm: true,
+    }
+}
+
+fn problems_after(from: &str, to: &str) -> Vec<String> {
+    let console = GOOD.replace(from, to);
+    assert_ne!(console, GOOD);
+    check(&console, &expected())
+}
+
+#[test]
+fn the_good_console_has_no_problem() {
+    assert_eq!(check(GOOD, &expected()), Vec::<String>::new());
+}
+
+#[test]
+fn every_line_of_init_is_needed() {
+    for line in GOOD.lines().filter(|line| line.starts_with("klto-init")) {
+        assert!(
+            !problems_after(&format!("{line}\n"), "").is_empty(),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn what_the_kernel_says_of_itself_is_needed() {
+    let problems = problems_after("KASLR enabled", "KASLR disabled due to lack of seed");
+    assert_eq!(problems, ["missing: KASLR enabled"]);
+}
+
+#[test]
+fn lines_out_of_order_are_missing() {
+    let swapped = problems_after(
+        "klto-init: efi ok\nklto-init: kvm ok",
+        "klto-init: kvm ok\nklto-init: efi ok",
+    );
+    assert_eq!(swapped, ["missing: klto-init: kvm ok"]);
+}
+
+#[test]
+fn another_config_is_a_problem() {
+    assert_eq!(problems_after("e71fa2190541574b", "1").len(), 1);
+}
+
+#[test]
+fn a_complaint_outside_the_announcement_is_a_problem() {
+    for complaint in COMPLAINTS {
+        let problems = problems_after(
+            "klto-init: vdso ok",
+            &format!("{complaint} x\nklto-init: vdso ok"),
+        );
+        assert_eq!(problems, [format!("not announced: {complaint} x")]);
+    }
+}
+
+#[test]
+fn a_warning_inside_the_announcement_is_a_problem() {
+    let problems = problems_after("Call trace:", "WARNING: CPU: 0");
+    assert_eq!(problems, ["not announced: WARNING: CPU: 0"]);
+}
+
+#[test]
+fn a_caller_that_survives_is_a_problem() {
+    assert_eq!(problems_after("child-signal 11", "child-signal 0").len(), 1);
+    assert_eq!(
+        problems_after("Internal error: Oops: 000000008600000f [#1] SMP\n", "").len(),
+        1
+    );
+    assert_eq!(
+        problems_after("Call trace:", "klto-init: FAIL lkdtm-survived 0").len(),
+        1
+    );
+}

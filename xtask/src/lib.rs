@@ -1,0 +1,14 @@
+//! The development tasks of klto: what the machine needs, kernel sources, builds and boots.
+//!
+//! Everything that is fetched or built lies in the development cache, never in the repository.
+//! `main.rs` names the commands; nothing here knows their arguments.
+
+pub mod boot;
+pub mod cache;
+pub mod command;
+pub mod initramfs;
+pub mod kernel;
+pub mod modules;
+pub mod packages;
+pub mod qemu;
+pub mod sources;

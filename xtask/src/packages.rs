@@ -1,0 +1,108 @@
+//! The Debian packages that building and booting the test kernels needs.
+//!
+//! In: the dpkg database. Out: nothing is missing, or a failure whose hint is the one command that
+//! installs the rest.
+
+use std::process::Command;
+
+use anyhow::Result;
+use klto_core::Failure;
+
+use crate::command;
+
+/// All of them, by the part of the work that needs them.
+pub const PACKAGES: &[&str] = &[
+    // The toolchain under test.
+    "clang-22",
+    "lld-22",
+    "llvm-22",
+    // What kbuild runs.
+    "bc",
+    "bison",
+    "cpio",
+    "flex",
+    "gcc",
+    "kmod",
+    "libc6-dev",
+    "libelf-dev",
+    "libssl-dev",
+    "make",
+    "python3",
+    "rsync",
+    "xz-utils",
+    // The machines that boot the kernels.
+    "ovmf",
+    "qemu-efi-aarch64",
+    "qemu-system-arm",
+    "qemu-system-x86",
+    // Surroundings that the tests put klto into.
+    "ccache",
+    "fakeroot",
+    "strace",
+];
+
+/// The packages of [`PACKAGES`] that are not installed, in that order.
+pub fn missing() -> Result<Vec<&'static str>> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"]);
+    // Its exit code is 1 as soon as one package is unknown; the known ones are printed still.
+    let output = query.args(PACKAGES).output()?;
+    Ok(not_installed(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Installs what is missing as root; otherwise fails with the command in the hint.
+pub fn install_missing() -> Result<()> {
+    let missing = missing()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        let list = missing.join(" ");
+        let message = format!("{} Debian packages are missing", missing.len());
+        let hint = format!(
+            "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends {list}'"
+        );
+        return Err(Failure::environment(message).hint(hint).into());
+    }
+    update_lists();
+    let mut install = Command::new("apt-get");
+    install
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    command::run(&mut install)
+}
+
+/// Refreshes the machine's package lists. A source of somebody else that fails stops nothing: the
+/// next apt call says what it cannot find.
+pub fn update_lists() {
+    if let Err(error) = command::run(Command::new("apt-get").arg("update")) {
+        eprintln!("xtask: warning: {error:#}");
+    }
+}
+
+fn not_installed(known: &str) -> Vec<&'static str> {
+    let installed: Vec<&str> = known
+        .lines()
+        .filter_map(|line| line.strip_suffix(" installed"))
+        .collect();
+    let is_missing = |package: &&str| !installed.contains(package);
+    PACKAGES.iter().copied().filter(is_missing).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_that_left_only_its_configuration_is_missing() {
+        let all: String = PACKAGES
+            .iter()
+            .map(|package| match *package {
+                "flex" => "flex config-files\n".to_owned(),
+                other => format!("{other} installed\n"),
+            })
+            .collect();
+        assert_eq!(not_installed(&all), ["flex"]);
+    }
+}

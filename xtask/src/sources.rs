@@ -1,0 +1,228 @@
+//! Kernel sources: from Debian's source packages to an unpacked tree in the cache.
+//!
+//! In: a tree's package name and the suite that has it. Out: the directory of the source, complete:
+//! its `.complete` stamp is written last. No host name stands here: mirrors are those of the
+//! machine's own apt configuration.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result};
+use fs_err as fs;
+use klto_core::Failure;
+use klto_core::die_with_parent;
+
+use crate::cache::Cache;
+use crate::kernel::Tree;
+use crate::{command, packages};
+
+/// Where a source package is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// In the suites that the machine uses.
+    Machine,
+    /// In another suite of the machine's security mirror, by a private apt configuration.
+    Security(&'static str),
+}
+
+/// Keys of the Debian archive, from the package debian-archive-keyring.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Returns the unpacked source of `tree`; downloads and unpacks what is not there.
+pub fn fetch(cache: &Cache, tree: &Tree) -> Result<PathBuf> {
+    let sources = cache.sources()?;
+    let source = sources.join(tree.source);
+    let stamp = sources.join(format!("{}.complete", tree.source));
+    if stamp.exists() && source.is_dir() {
+        return Ok(source);
+    }
+    let package = match downloaded(cache, tree)? {
+        Some(package) => package,
+        None => download(cache, tree)?,
+    };
+    println!("unpacking {}", package.display());
+    let partial = sources.join(format!("{}.partial", tree.source));
+    remove_directory(&partial)?;
+    remove_directory(&source)?;
+    fs::create_dir_all(&partial)?;
+    unpack(&package, tree, &partial)?;
+    fs::rename(&partial, &source)?;
+    fs::write(&stamp, "")?;
+    Ok(source)
+}
+
+fn remove_directory(path: &Path) -> Result<()> {
+    if path.exists() {
+        fs::remove_dir_all(path)?;
+    }
+    Ok(())
+}
+
+fn downloaded(cache: &Cache, tree: &Tree) -> Result<Option<PathBuf>> {
+    let prefix = format!("{}_", tree.package);
+    let mut found: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(cache.downloads()?)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(&prefix) && name.ends_with(".deb") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found.pop())
+}
+
+/// apt writes into a directory of its own; only a whole package reaches the downloads.
+fn download(cache: &Cache, tree: &Tree) -> Result<PathBuf> {
+    let downloads = cache.downloads()?;
+    let incoming = tempfile::tempdir_in(&downloads)?;
+    match tree.suite {
+        Suite::Machine => download_by_machine(tree, incoming.path())?,
+        Suite::Security(suite) => download_by_private_state(cache, tree, suite, incoming.path())?,
+    }
+    for entry in fs::read_dir(incoming.path())? {
+        let path = entry?.path();
+        if let Some(name) = path
+            .file_name()
+            .filter(|_| path.extension() == Some("deb".as_ref()))
+        {
+            fs::rename(&path, downloads.join(name))?;
+        }
+    }
+    let lost = || Failure::environment(format!("apt-get brought no {}", tree.package));
+    Ok(downloaded(cache, tree)?.ok_or_else(lost)?)
+}
+
+fn download_by_machine(tree: &Tree, directory: &Path) -> Result<()> {
+    let attempt = || command::run(&mut apt_download(&[], tree, directory));
+    match attempt() {
+        // The lists may be absent or older than the mirror's files.
+        Err(_) if rustix::process::geteuid().is_root() => {
+            packages::update_lists();
+            attempt()
+        }
+        other => other,
+    }
+}
+
+fn download_by_private_state(
+    cache: &Cache,
+    tree: &Tree,
+    suite: &str,
+    directory: &Path,
+) -> Result<()> {
+    let state = cache.apt(suite)?;
+    for name in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(state.join(name))?;
+    }
+    fs::write(state.join("status"), "")?;
+    let mirror = security_mirror()?;
+    let line = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
+    fs::write(state.join("sources.list"), line)?;
+    let options = private_options(&state);
+    command::run(Command::new("apt-get").args(&options).arg("update"))?;
+    command::run(&mut apt_download(&options, tree, directory))
+}
+
+fn private_options(state: &Path) -> Vec<String> {
+    let option = |key: &str, name: &str| format!("-o{key}={}", state.join(name).display());
+    vec![
+        option("Dir::Etc::SourceList", "sources.list"),
+        "-oDir::Etc::SourceParts=/dev/null".to_owned(),
+        option("Dir::State::Lists", "lists"),
+        option("Dir::State::status", "status"),
+        option("Dir::Cache", "cache"),
+    ]
+}
+
+/// `APT::Sandbox::User=root`: apt's own user may not write into the cache of ours.
+fn apt_download(options: &[String], tree: &Tree, directory: &Path) -> Command {
+    let mut apt = Command::new("apt-get");
+    apt.args(options)
+        .args(["-oAPT::Sandbox::User=root", "download", tree.package])
+        .current_dir(directory);
+    apt
+}
+
+fn security_mirror() -> Result<String> {
+    let mut targets = Command::new("apt-get");
+    targets.args(["indextargets", "--format", "$(RELEASE) $(REPO_URI)"]);
+    let listed = command::output(targets.arg("Created-By: Packages"))?;
+    let missing = || {
+        Failure::environment("the machine's apt has no Debian security suite")
+            .hint("add a line for bookworm-security to /etc/apt/sources.list")
+    };
+    Ok(mirror_of_security_suite(&listed).ok_or_else(missing)?)
+}
+
+fn mirror_of_security_suite(targets: &str) -> Option<String> {
+    let mirror = |line: &str| {
+        let (release, address) = line.split_once(' ')?;
+        release
+            .ends_with("-security")
+            .then(|| address.trim().to_owned())
+    };
+    targets.lines().find_map(mirror)
+}
+
+/// The package holds one archive, `usr/src/linux-source-V.tar.xz`; it goes through pipes.
+fn unpack(package: &Path, tree: &Tree, directory: &Path) -> Result<()> {
+    let member = format!("./usr/src/{}.tar.xz", tree.package);
+    let mut dpkg = Command::new("dpkg-deb");
+    dpkg.arg("--fsys-tarfile").arg(package);
+    let (dpkg, files) = piped(&mut dpkg, Stdio::null())?;
+    let mut outer = Command::new("tar");
+    outer.args(["--extract", "--to-stdout", &member]);
+    let (outer, archive) = piped(&mut outer, Stdio::from(files))?;
+    let mut inner = Command::new("tar");
+    inner
+        .args([
+            "--extract",
+            "--xz",
+            "--no-same-owner",
+            "--strip-components=1",
+            "--directory",
+        ])
+        .arg(directory)
+        .stdin(Stdio::from(archive));
+    let status = die_with_parent(&mut inner)
+        .status()
+        .context("starting tar")?;
+    let mut good = status.success();
+    for mut child in [dpkg, outer] {
+        good &= child.wait()?.success();
+    }
+    if good {
+        return Ok(());
+    }
+    Err(
+        Failure::environment(format!("unpacking {}", package.display()))
+            .hint("remove the file, it may be damaged")
+            .into(),
+    )
+}
+
+fn piped(command: &mut Command, input: Stdio) -> Result<(Child, ChildStdout)> {
+    command.stdin(input).stdout(Stdio::piped());
+    let mut child = die_with_parent(command)
+        .spawn()
+        .with_context(|| format!("starting {}", command::words(command)))?;
+    let output = child.stdout.take().context("a pipe was asked for")?;
+    Ok((child, output))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_is_the_security_suites() {
+        let targets = "bookworm mirror:/main/\nbookworm-updates mirror:/main/\n\
+                       bookworm-security mirror:/security/\n";
+        assert_eq!(
+            mirror_of_security_suite(targets).unwrap(),
+            "mirror:/security/"
+        );
+        assert_eq!(mirror_of_security_suite("bookworm mirror:/main/\n"), None);
+    }
+}

@@ -140,6 +140,15 @@ impl Action {
         key.finish()
     }
 
+    /// Where the outputs are for a process that runs elsewhere: below the action's directory, unless
+    /// absolute.
+    pub fn output_places(&self) -> Vec<PathBuf> {
+        self.outputs
+            .iter()
+            .map(|output| self.directory.join(output))
+            .collect()
+    }
+
     /// The arguments as the tool receives them.
     pub fn command_arguments(&self) -> Vec<OsString> {
         let path = |file: &FileRef| match file {

@@ -168,7 +168,8 @@ impl Engine {
         }
         let outcome = run_tool(action, check);
         if let (Outcome::Done { stderr }, true, Some(store)) = (&outcome, storable, self.store()) {
-            let outputs: Vec<&Path> = action.outputs.iter().map(PathBuf::as_path).collect();
+            let places = action.output_places();
+            let outputs: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
             if let Err(error) = store.insert(key, &outputs, stderr) {
                 self.give_up_store(&error);
             }
@@ -204,9 +205,9 @@ impl Engine {
         result
             .outputs
             .iter()
-            .zip(&action.outputs)
+            .zip(action.output_places())
             .all(|(blob, path)| {
-                let fetched = store.fetch(*blob, path);
+                let fetched = store.fetch(*blob, &path);
                 if let Err(error) = &fetched {
                     self.notice(&format!("klto: warning: {}: remade: {error}", action.label));
                 }
@@ -236,7 +237,7 @@ impl Engine {
             return outcome;
         }
         let fresh: Result<Vec<_>, _> = action
-            .outputs
+            .output_places()
             .iter()
             .map(|path| Digest::of_file(path))
             .collect();
@@ -315,7 +316,7 @@ fn run_tool(action: &Action, check: &OutputCheck<'_>) -> Outcome {
         *output = output.with_file_name(name);
     }
     let outcome = run_beside(&beside, check).and_then(|stderr| {
-        for (from, to) in beside.outputs.iter().zip(&action.outputs) {
+        for (from, to) in beside.output_places().iter().zip(action.output_places()) {
             fs_err::rename(from, to).map_err(|error| (Vec::new(), error.to_string()))?;
         }
         Ok(stderr)
@@ -323,7 +324,7 @@ fn run_tool(action: &Action, check: &OutputCheck<'_>) -> Outcome {
     match outcome {
         Ok(stderr) => Outcome::Done { stderr },
         Err((stderr, reason)) => {
-            for output in &beside.outputs {
+            for output in &beside.output_places() {
                 let _ = fs_err::remove_file(output);
             }
             Outcome::Failed { stderr, reason }
@@ -333,7 +334,8 @@ fn run_tool(action: &Action, check: &OutputCheck<'_>) -> Outcome {
 
 fn run_beside(action: &Action, check: &OutputCheck<'_>) -> Result<Vec<u8>, (Vec<u8>, String)> {
     let plain = |error: std::io::Error| (Vec::new(), error.to_string());
-    for parent in action.outputs.iter().filter_map(|output| output.parent()) {
+    let places = action.output_places();
+    for parent in places.iter().filter_map(|output| output.parent()) {
         fs_err::create_dir_all(parent).map_err(plain)?;
     }
     let mut command = Command::new(&action.program);
@@ -355,7 +357,7 @@ fn run_beside(action: &Action, check: &OutputCheck<'_>) -> Result<Vec<u8>, (Vec<
         (None, Some(signal)) => return Err((printed, format!("killed by signal {signal}"))),
         (None, None) => return Err((printed, "ended without a status".into())),
     }
-    for path in &action.outputs {
+    for path in &places {
         let bytes = fs_err::read(path).map_err(|error| (printed.clone(), error.to_string()))?;
         check(action, &bytes).map_err(|reason| (printed.clone(), reason))?;
     }

@@ -10,7 +10,7 @@ use crate::FormatError;
 /// A symbol of a bitcode object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Symbol {
-    /// The name in the object file that would be made of it.
+    /// The name in the object file that would be made of it; may be empty for a local of asm.
     pub name: Vec<u8>,
     /// It is used and not defined.
     pub undefined: bool,

@@ -11,7 +11,7 @@ use anyhow::Result;
 use fs_err as fs;
 use klto_core::Failure;
 
-use crate::kernel::{self, Architecture, Tree};
+use crate::kernel::{self, Architecture, Feature, Tree};
 use crate::qemu::{self, Ending};
 use crate::{command, initramfs, modules};
 
@@ -27,8 +27,8 @@ pub struct Expected {
     pub config: (usize, u64),
     /// What the kernel itself says of its features.
     pub proofs: &'static [&'static str],
-    /// The kernel runs at EL2, booted by EFI, and KVM answers.
-    pub efi_and_kvm: bool,
+    /// The features that are there; all others must be absent.
+    pub features: &'static [Feature],
 }
 
 /// A boot that ended one way or the other.
@@ -51,7 +51,10 @@ pub fn boot(tree: &Tree, output: &Path) -> Result<Booted> {
     let init = build_init(tree.architecture, scratch.path())?;
     let archive = scratch.path().join("initramfs.cpio");
     fs::write(&archive, initramfs::build(&init, &load_modules(&order)?))?;
-    let config = fs::read(output.join("kernel/config_data.gz"))?;
+    let config = match tree.features.contains(&Feature::Config) {
+        true => fs::read(output.join("kernel/config_data.gz"))?,
+        false => Vec::new(),
+    };
     let begin = Instant::now();
     let run = qemu::run(tree.machine, &output.join(tree.image), &archive, TIME_LIMIT)?;
     Ok(Booted {
@@ -64,7 +67,7 @@ pub fn boot(tree: &Tree, output: &Path) -> Result<Booted> {
                 .collect(),
             config: (config.len(), fnv1a(&config)),
             proofs: tree.boot_proofs,
-            efi_and_kvm: tree.architecture == Architecture::Arm64,
+            features: tree.features,
         },
         elapsed: begin.elapsed(),
     })
@@ -163,7 +166,7 @@ pub fn check(console: &str, expected: &Expected) -> Vec<String> {
         crashed |= announced && (line.contains("Oops") || line.contains("Internal error"));
         announced |= line.contains(CRASH_BEGIN);
     }
-    if !crashed {
+    if !crashed && expected.features.contains(&Feature::Lkdtm) {
         problems.push("lkdtm's EXEC_RODATA did not make the kernel stop its caller".to_owned());
     }
     problems
@@ -175,17 +178,12 @@ fn missing_lines(console: &str, expected: &Expected) -> Vec<String> {
     let loaded = |name: &String| format!("module {name} loaded");
     wanted.extend(expected.modules.iter().map(loaded));
     wanted.push(format!("modules ok {}", expected.modules.len()));
-    let (length, hash) = expected.config;
-    wanted.extend(["disk ok".to_owned(), "tracer ok ".to_owned()]);
-    wanted.push(format!("config.gz {length} bytes fnv {hash:x}"));
-    wanted.push("vdso ok".to_owned());
-    if expected.efi_and_kvm {
-        wanted.extend(["efi ok".to_owned(), "kvm ok".to_owned()]);
-    }
-    wanted.extend([
-        "lkdtm begin".to_owned(),
-        "lkdtm end child-signal ".to_owned(),
-    ]);
+    wanted.extend(Feature::ALL.iter().flat_map(
+        |feature| match expected.features.contains(feature) {
+            true => present_lines(*feature, expected),
+            false => vec![format!("{} absent", init_name(*feature))],
+        },
+    ));
     wanted.push("done".to_owned());
     let mut lines = console.lines();
     let mut missing = Vec::new();
@@ -211,6 +209,37 @@ fn missing_lines(console: &str, expected: &Expected) -> Vec<String> {
         missing.push("lkdtm's caller was not killed".to_owned());
     }
     missing
+}
+
+/// What init calls a feature.
+const fn init_name(feature: Feature) -> &'static str {
+    match feature {
+        Feature::Disk => "disk",
+        Feature::Tracer => "tracer",
+        Feature::Config => "config.gz",
+        Feature::Vdso => "vdso",
+        Feature::Efi => "efi",
+        Feature::Kvm => "kvm",
+        Feature::Lkdtm => "lkdtm",
+    }
+}
+
+/// What init says of a feature that is there.
+fn present_lines(feature: Feature, expected: &Expected) -> Vec<String> {
+    let name = init_name(feature);
+    match feature {
+        // It goes on with the traced line.
+        Feature::Tracer => vec!["tracer ok ".to_owned()],
+        Feature::Config => {
+            let (length, hash) = expected.config;
+            vec![format!("{name} {length} bytes fnv {hash:x}")]
+        }
+        Feature::Lkdtm => vec![
+            "lkdtm begin".to_owned(),
+            "lkdtm end child-signal ".to_owned(),
+        ],
+        Feature::Disk | Feature::Vdso | Feature::Efi | Feature::Kvm => vec![format!("{name} ok")],
+    }
 }
 
 #[cfg(test)]

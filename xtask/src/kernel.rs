@@ -36,6 +36,38 @@ impl Architecture {
     }
 }
 
+/// What init proves where the kernel has it; see `tests/kernel/init.c`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// A virtio disk can be read.
+    Disk,
+    /// The function tracer shows a line.
+    Tracer,
+    /// `/proc/config.gz` is there and equal to the build's.
+    Config,
+    /// The vdso's clock agrees with the kernel's.
+    Vdso,
+    /// The firmware is EFI.
+    Efi,
+    /// KVM answers.
+    Kvm,
+    /// lkdtm's EXEC_RODATA kills its caller.
+    Lkdtm,
+}
+
+impl Feature {
+    /// All of them, in the order in which init comes to them.
+    pub const ALL: [Self; 7] = [
+        Self::Disk,
+        Self::Tracer,
+        Self::Config,
+        Self::Vdso,
+        Self::Efi,
+        Self::Kvm,
+        Self::Lkdtm,
+    ];
+}
+
 /// A kernel tree and how it is built and booted.
 #[derive(Debug)]
 pub struct Tree {
@@ -61,6 +93,8 @@ pub struct Tree {
     pub image_goal: &'static str,
     /// The machine that boots it.
     pub machine: &'static Machine,
+    /// What init finds; it must say of each other feature that it is absent.
+    pub features: &'static [Feature],
     /// What the kernel itself says of its features when it boots.
     pub boot_proofs: &'static [&'static str],
 }
@@ -93,6 +127,7 @@ pub static TREES: &[Tree] = &[
         image: "arch/arm64/boot/Image",
         image_goal: "Image",
         machine: &ARM64_EFI,
+        features: &Feature::ALL,
         boot_proofs: &["KASLR enabled", "Hyp mode initialized successfully"],
     },
     Tree {
@@ -107,6 +142,13 @@ pub static TREES: &[Tree] = &[
         image: "arch/x86/boot/bzImage",
         image_goal: "bzImage",
         machine: &X86_64_PC,
+        features: &[
+            Feature::Disk,
+            Feature::Tracer,
+            Feature::Config,
+            Feature::Vdso,
+            Feature::Lkdtm,
+        ],
         boot_proofs: &["SMP alternatives: Using kCFI"],
     },
 ];

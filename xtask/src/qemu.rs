@@ -39,6 +39,13 @@ pub static ARM64_EFI: Machine = Machine {
     console: "ttyAMA0",
 };
 
+/// The same machine without firmware: QEMU itself starts the kernel and hands the device tree to it.
+pub static ARM64_DIRECT: Machine = Machine {
+    program: "qemu-system-aarch64",
+    arguments: &["-machine", "virt,accel=tcg", "-cpu", "cortex-a57"],
+    console: "ttyAMA0",
+};
+
 /// A PC without firmware tables that the kernel reads: the test kernel has no ACPI.
 pub static X86_64_PC: Machine = Machine {
     program: "qemu-system-x86_64",

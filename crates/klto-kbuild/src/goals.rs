@@ -84,9 +84,9 @@ pub fn classify(goal: &OsStr) -> GoalClass {
     }
 }
 
-/// Whether the goal removes the configuration too, and with it all that klto keeps.
-pub fn removes_everything(goal: &OsStr) -> bool {
-    goal == "mrproper" || goal == "distclean"
+/// Whether the goal removes every object, so that nothing that klto keeps of them has a use.
+pub fn removes_objects(goal: &OsStr) -> bool {
+    goal == "clean" || goal == "mrproper" || goal == "distclean"
 }
 
 /// The commands that stand for this one where it mixes goals that change what a build reads

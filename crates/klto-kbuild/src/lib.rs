@@ -28,7 +28,7 @@ mod versions;
 pub use compat::compat_headers;
 pub use config::{Config, UpstreamLto};
 pub use environment::Environment;
-pub use goals::{GoalClass, classify, removes_everything};
+pub use goals::{GoalClass, classify, removes_objects};
 pub use make_arguments::{
     Assignment, Jobs, MakeArguments, MakeFlags, MakeOption, Operator, UsedOption,
 };

@@ -92,7 +92,7 @@ impl Session {
             linker: self.linker_program()?,
             directory: &request.directory,
             environment: &environment,
-            reserved: &|_| false,
+            reserved: &std::collections::BTreeSet::new(),
         })?;
         if let Some(native) = natives.first() {
             klto_core::publish(&path, &fs_err::read(request.directory.join(native))?)?;

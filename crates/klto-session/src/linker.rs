@@ -113,7 +113,7 @@ impl Session {
             linker: request.program.clone(),
             directory: &request.directory,
             environment: &environment,
-            reserved: &|symbol| scripts.contains(symbol),
+            reserved: &scripts,
         };
         let natives = self.lower_unit(&link)?;
         let bitcode = unit.bitcode().map(|(_, member)| member.path.clone());

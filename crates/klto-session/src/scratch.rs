@@ -9,7 +9,8 @@
 //! | `compat/<digest>/` | headers for trees that lack what LTO needs |
 //! | `units/<unit>/` | `index/`, `raw/` (backends' natives), `final/` (after post-processing), `manifest` |
 //!
-//! `make clean` may damage it without harm; `mrproper` and `distclean` remove it whole.
+//! A plain `make clean` may damage it without harm; `klto make clean`, `mrproper` and `distclean`
+//! remove it whole: no object is left that it speaks of.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -138,7 +139,7 @@ impl Scratch {
     }
 }
 
-/// Removes the scratch directory of `output`, as `mrproper` and `distclean` do.
+/// Removes the scratch directory of `output`, as `clean`, `mrproper` and `distclean` do.
 pub fn remove_scratch(output: &Path) -> std::io::Result<()> {
     match fs_err::remove_dir_all(output.join(SCRATCH_NAME)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

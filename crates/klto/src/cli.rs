@@ -101,9 +101,11 @@ fn parse_explain(words: &[OsString]) -> anyhow::Result<Command> {
                 None => return Err(Failure::bad_input("-O needs a directory").into()),
             },
             _ => {
-                return Err(
-                    Failure::bad_input(format!("explain has no option {}", word.display())).into(),
-                );
+                return Err(Failure::bad_input(format!(
+                    "explain has no option {}",
+                    word.display()
+                ))
+                .into());
             }
         }
     }

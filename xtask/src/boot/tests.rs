@@ -28,7 +28,7 @@ fn expected() -> Expected {
         modules: vec!["ext4".to_owned()],
         config: (3, fnv1a(b"abc")),
         proofs: &["KASLR enabled"],
-        efi_and_kvm: true,
+        features: &Feature::ALL,
     }
 }
 
@@ -100,5 +100,34 @@ fn a_caller_that_survives_is_a_problem() {
     assert_eq!(
         problems_after("Call trace:", "klto-init: FAIL lkdtm-survived 0").len(),
         1
+    );
+}
+
+#[test]
+fn a_feature_that_a_tree_does_not_have_must_be_said_to_be_absent() {
+    let expected = Expected {
+        features: &[Feature::Vdso],
+        proofs: &[],
+        ..expected()
+    };
+    let console = "\
+klto-init: start
+klto-init: mounts done
+klto-init: module ext4 loaded
+klto-init: modules ok 1
+klto-init: disk absent
+klto-init: tracer absent
+klto-init: config.gz absent
+klto-init: vdso ok
+klto-init: efi absent
+klto-init: kvm absent
+klto-init: lkdtm absent
+klto-init: done
+";
+    assert_eq!(check(console, &expected), Vec::<String>::new());
+    let silent = console.replace("klto-init: kvm absent\n", "");
+    assert_eq!(
+        check(&silent, &expected),
+        ["missing: klto-init: kvm absent"]
     );
 }

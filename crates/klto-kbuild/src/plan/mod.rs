@@ -210,7 +210,7 @@ fn without_build(invocation: &Invocation, variables: &Variables) -> PlainMake {
         false => Additions::default(),
     };
     let mut plain = PlainMake::with(arguments, why, additions);
-    let removes = arguments.goals().any(goals::removes_everything);
+    let removes = arguments.goals().any(goals::removes_objects);
     plain.remove_scratch = removes.then(|| tree.written().to_owned());
     plain
 }

@@ -92,7 +92,6 @@ const THIN: &str = "CONFIG_LTO_CLANG=y\nCONFIG_LTO_CLANG_THIN=y\n";
 fn goals_that_build_nothing_get_no_session() {
     let setting = Setting::new(V6_12, THIN);
     for words in [
-        "clean",
         "modules_install",
         "-j4 help",
         "menuconfig",

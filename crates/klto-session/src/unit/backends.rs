@@ -91,7 +91,7 @@ impl Lowering<'_> {
         let identity = self
             .session
             .identity(&member.record.program, self.link.environment)?;
-        let mut assembler = self.assembler_files(member)?;
+        let mut assembler = member.assembler.clone();
         let mut index = None;
         let mut imports = Vec::new();
         if member.linked {
@@ -114,10 +114,10 @@ impl Lowering<'_> {
                 let digest = *digests.get(path.as_path()).with_context(missing)?;
                 let imported = by_path.get(path.as_path()).with_context(missing)?;
                 // Inline assembly comes along with an imported function.
-                let theirs = self.assembler_files(imported)?;
-                assembler.files.extend(theirs.files);
+                let theirs = &imported.assembler;
+                assembler.files.extend(theirs.files.iter().cloned());
                 if theirs.storable != Storable::Yes {
-                    assembler.storable = theirs.storable;
+                    assembler.storable = theirs.storable.clone();
                 }
                 imports.push(Input {
                     role: "import",

@@ -126,7 +126,9 @@ impl Lowering<'_> {
             .par_iter()
             .map(|path| self.symbol_names(path))
             .collect::<anyhow::Result<_>>()?;
-        Ok(PromotedNames::decide(&symbols, self.link.reserved))
+        Ok(PromotedNames::decide(&symbols, &|name| {
+            self.link.reserved.contains(name)
+        }))
     }
 
     /// Names in an object; none for what is no ELF object, as a regular archive.

@@ -31,7 +31,8 @@ struct Member {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Body {
-    unit_key: Bytes32,
+    /// `None` when a backend must run each time.
+    unit_key: Option<Bytes32>,
     members: Vec<Member>,
 }
 
@@ -80,7 +81,7 @@ impl Manifest {
         directory: &Path,
         memo: &StatMemo,
     ) -> Option<Vec<PathBuf>> {
-        if self.body.unit_key != *unit_key.as_bytes() || self.body.members.is_empty() {
+        if self.body.unit_key != Some(*unit_key.as_bytes()) || self.body.members.is_empty() {
             return None;
         }
         let whole = |member: &&Member| {
@@ -120,7 +121,7 @@ impl Manifest {
 impl Lowering<'_> {
     pub(super) fn new_manifest(
         &self,
-        unit_key: Digest,
+        unit_key: Option<Digest>,
         raws: &[Raw],
         natives: &[PathBuf],
     ) -> anyhow::Result<Manifest> {
@@ -133,7 +134,7 @@ impl Lowering<'_> {
             members.push(Member {
                 path: member.path.clone(),
                 bitcode: *member.digest.as_bytes(),
-                assembler_names: self.assembler_names(member)?,
+                assembler_names: member.assembler.names.clone(),
                 key: *raw.key.as_bytes(),
                 raw: *raw.digest.as_bytes(),
                 native: native.clone(),
@@ -142,7 +143,7 @@ impl Lowering<'_> {
         }
         Ok(Manifest {
             body: Body {
-                unit_key: *unit_key.as_bytes(),
+                unit_key: unit_key.map(|key| *key.as_bytes()),
                 members,
             },
             places: HashMap::new(),

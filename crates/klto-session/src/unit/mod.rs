@@ -20,20 +20,22 @@ mod backends;
 mod finish;
 mod manifest;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
-use klto_core::{Digest, Failure, KeyBuilder, die_with_parent, normalize};
+use klto_core::{Digest, Failure, KeyBuilder, Storable, die_with_parent, normalize};
 use klto_kbuild::compile::{BackendFlags, backend_flags};
 use klto_kbuild::link::LinkCall;
 use klto_lower::{LinkUnit, ThinLinkPlace, linked_members, thin_link_arguments};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::journal::{CompileRecord, VersionsRecord};
 use crate::reader::unknown_bitcode;
 use crate::session::{Session, lock};
+use assembler::AssemblerFiles;
 use manifest::Manifest;
 
 /// What a unit is lowered from.
@@ -44,7 +46,7 @@ pub(crate) struct UnitLink<'a> {
     pub directory: &'a Path,
     pub environment: &'a [(OsString, OsString)],
     /// Names that no promoted symbol may take.
-    pub reserved: &'a (dyn Fn(&[u8]) -> bool + Sync),
+    pub reserved: &'a BTreeSet<Vec<u8>>,
 }
 
 /// A bitcode member with all that its backend needs to know of its compile.
@@ -54,6 +56,7 @@ struct BitcodeMember {
     record: CompileRecord,
     flags: BackendFlags,
     versions: Option<VersionsRecord>,
+    assembler: AssemblerFiles,
     /// Whether the thin-link took it; a lazy member may be left out.
     linked: bool,
 }
@@ -76,10 +79,8 @@ impl Session {
     pub(crate) fn lower_unit(&self, link: &UnitLink<'_>) -> anyhow::Result<Vec<PathBuf>> {
         let mut lowering = Lowering::prepare(self, link)?;
         let unit_key = lowering.unit_key()?;
-        let natives = match lowering
-            .old
-            .whole_unit(unit_key, link.directory, &self.memo)
-        {
+        let whole = |key| lowering.old.whole_unit(key, link.directory, &self.memo);
+        let natives = match unit_key.and_then(whole) {
             Some(natives) => {
                 self.log.line(&format!("kept unit {}", link.unit.name));
                 natives
@@ -117,6 +118,62 @@ impl Session {
     }
 }
 
+impl BitcodeMember {
+    fn read(
+        session: &Session,
+        directory: &Path,
+        path: &Path,
+        old: &Manifest,
+    ) -> anyhow::Result<Self> {
+        let object = session.scratch.object_name(directory, path);
+        let (record, versions) = {
+            let journal = lock(&session.journal);
+            (
+                journal.compile(&object).cloned(),
+                journal.versions(&object).cloned(),
+            )
+        };
+        let record = record.ok_or_else(|| unknown_bitcode(&object))?;
+        let digest = session.memo.digest(&directory.join(path))?;
+        let flags = backend_flags(&record.arguments);
+        let names = match old.assembler_names(path, digest) {
+            Some(names) => names.clone(),
+            None => assembler::names(&directory.join(path))?,
+        };
+        let assembler =
+            assembler::find(names, &flags.include_directories, directory, &session.memo)?;
+        Ok(Self {
+            path: path.to_owned(),
+            digest,
+            record,
+            flags,
+            versions,
+            assembler,
+            linked: true,
+        })
+    }
+
+    /// Whether its backend reads what klto cannot name.
+    fn is_unnamed(&self) -> bool {
+        self.assembler.storable != Storable::Yes || self.flags.not_storable.is_some()
+    }
+
+    fn add_to(&self, key: &mut KeyBuilder, compiler: Digest) {
+        key.digest("compiler", compiler);
+        for flag in &self.flags.arguments {
+            key.field("flag", flag.as_encoded_bytes());
+        }
+        let versions = self
+            .versions
+            .as_ref()
+            .map(|versions| versions.script.as_slice());
+        key.field("versions", versions.unwrap_or_default());
+        for file in &self.assembler.files {
+            key.digest("asm-file", file.digest);
+        }
+    }
+}
+
 impl<'a> Lowering<'a> {
     fn prepare(session: &'a Session, link: &'a UnitLink<'a>) -> anyhow::Result<Self> {
         let link_options = link.call.backend_options().map_err(|option| {
@@ -125,31 +182,21 @@ impl<'a> Lowering<'a> {
             ))
             .hint("build with --lto=none, or without that option")
         })?;
-        let mut members = Vec::new();
-        for (_, member) in link.unit.bitcode() {
-            let object = session.scratch.object_name(link.directory, &member.path);
-            let journal = lock(&session.journal);
-            let record = journal
-                .compile(&object)
-                .cloned()
-                .ok_or_else(|| unknown_bitcode(&object))?;
-            let versions = journal.versions(&object).cloned();
-            drop(journal);
-            members.push(BitcodeMember {
-                path: member.path.clone(),
-                digest: session.memo.digest(&link.directory.join(&member.path))?,
-                flags: backend_flags(&record.arguments),
-                record,
-                versions,
-                linked: true,
-            });
-        }
         let root = session.unit_root(link.unit, link.directory);
         let place = ThinLinkPlace {
             prefix: format!("{}/index/", root.display()),
             list: root.join("linked"),
         };
         let old = Manifest::read(&link.directory.join(root.join("manifest")));
+        let paths: Vec<&Path> = link
+            .unit
+            .bitcode()
+            .map(|(_, member)| member.path.as_path())
+            .collect();
+        let members = paths
+            .par_iter()
+            .map(|path| BitcodeMember::read(session, link.directory, path, &old))
+            .collect::<anyhow::Result<_>>()?;
         Ok(Self {
             session,
             link,
@@ -165,37 +212,40 @@ impl<'a> Lowering<'a> {
         self.link.directory.join(self.root.join("manifest"))
     }
 
-    /// Digest over everything that decides what the unit's natives are.
-    fn unit_key(&self) -> anyhow::Result<Digest> {
+    /// Digest over everything that decides what the unit's natives are; `None` when a backend reads
+    /// what klto cannot name, so that it must run each time.
+    fn unit_key(&self) -> anyhow::Result<Option<Digest>> {
+        let environment = self.link.environment;
         let mut key = KeyBuilder::new("unit", 1);
-        let linker = self
-            .session
-            .identity(&self.link.linker, self.link.environment)?;
-        key.digest("linker", linker.digest);
+        key.field("klto", env!("CARGO_PKG_VERSION").as_bytes());
+        key.digest(
+            "linker",
+            self.session
+                .identity(&self.link.linker, environment)?
+                .digest,
+        );
         for argument in thin_link_arguments(self.link.unit, self.link.call, &self.place) {
             key.field("thin-link", argument.as_encoded_bytes());
         }
+        for (name, value) in environment {
+            key.field("variable", name.as_encoded_bytes())
+                .field("value", value.as_encoded_bytes());
+        }
+        for name in self.link.reserved {
+            key.field("reserved", name);
+        }
         for member in &self.link.unit.members {
             let path = self.link.directory.join(&member.path);
-            key.field("member", member.path.as_os_str().as_encoded_bytes());
             key.digest("content", self.session.memo.digest(&path)?);
         }
         for member in &self.members {
-            let compiler = self
-                .session
-                .identity(&member.record.program, self.link.environment)?;
-            key.digest("compiler", compiler.digest);
-            for flag in &member.flags.arguments {
-                key.field("flag", flag.as_encoded_bytes());
+            let compiler = self.session.identity(&member.record.program, environment)?;
+            if member.is_unnamed() || compiler.storable != Storable::Yes {
+                return Ok(None);
             }
-            if let Some(versions) = &member.versions {
-                key.field("versions", &versions.script);
-            }
-            for file in self.assembler_files(member)?.files {
-                key.digest("asm-file", file.digest);
-            }
+            member.add_to(&mut key, compiler.digest);
         }
-        Ok(key.finish())
+        Ok(Some(key.finish()))
     }
 
     /// Runs the thin-link and learns which members it took.

@@ -1,0 +1,21 @@
+//! What the end-to-end tests share: klto's program, builds of the trees, references and the log.
+//!
+//! The tests build and boot kernels. They run one at a time, and share what they build:
+//! `cargo test -p klto-tests -- --test-threads=1`. Packages and sources come from
+//! `cargo xtask setup`; a test without them fails and says so, none is skipped.
+
+mod binary;
+mod build;
+mod log;
+mod place;
+mod reference;
+mod shared;
+mod source;
+
+pub use binary::klto_binary;
+pub use build::{Build, Outcome, Running};
+pub use log::{Action, Log};
+pub use place::{cache, fresh_directory, move_aside, test_directory, variant};
+pub use reference::reference;
+pub use shared::{Shared, step};
+pub use source::PrivateSource;

@@ -1,0 +1,75 @@
+//! Where tests build: directories of the development cache, and rows of trees of the tests' own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use fs_err as fs;
+use xtask::cache::Cache;
+use xtask::kernel::Tree;
+use xtask::packages;
+
+use crate::shared::Shared;
+
+/// The development cache.
+///
+/// # Panics
+/// Packages that the tests need are not installed. No test is skipped for that.
+pub fn cache() -> &'static Cache {
+    static CACHE: Shared<Cache> = Shared::new();
+    CACHE.get(|| {
+        let missing = packages::missing()?;
+        if !missing.is_empty() {
+            let list = missing.join(" ");
+            bail!("the tests need {list}: run `cargo xtask setup`");
+        }
+        Cache::open()
+    })
+}
+
+/// `builds/test-NAME` of the cache, as it is; it may not exist.
+pub fn test_directory(name: &str) -> Result<PathBuf> {
+    Ok(cache().builds()?.join(format!("test-{name}")))
+}
+
+/// `builds/test-NAME` of the cache, empty.
+pub fn fresh_directory(name: &str) -> Result<PathBuf> {
+    let directory = test_directory(name)?;
+    remove(&directory)?;
+    fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+/// Renames `directory` to `DIRECTORY-SUFFIX` in place of what is there, so that another build of
+/// the same path can be compared with it.
+pub fn move_aside(directory: &Path, suffix: &str) -> Result<PathBuf> {
+    let aside = PathBuf::from(format!("{}-{suffix}", directory.display()));
+    remove(&aside)?;
+    fs::rename(directory, &aside)?;
+    Ok(aside)
+}
+
+pub(crate) fn remove(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// `tree` under another name, with another fragment of `tests/kernel`. It lives as long as the
+/// process: call it once for each test file.
+pub fn variant(tree: &'static Tree, name: &'static str, fragment: &'static str) -> &'static Tree {
+    Box::leak(Box::new(Tree {
+        name,
+        source: tree.source,
+        package: tree.package,
+        suite: tree.suite,
+        architecture: tree.architecture,
+        variables: tree.variables,
+        fragment,
+        has_lto_option: tree.has_lto_option,
+        image: tree.image,
+        image_goal: tree.image_goal,
+        machine: tree.machine,
+        boot_proofs: tree.boot_proofs,
+    }))
+}

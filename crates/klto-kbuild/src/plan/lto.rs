@@ -18,7 +18,7 @@ use crate::refusals;
 use crate::toolchain::{Additions, LlvmVersion, Role, ToolHook, Toolchain};
 use crate::tree::Tree;
 use crate::variables::Variables;
-use crate::versions::OLDEST_TREE;
+use crate::versions::{Behaviour, OLDEST_TREE};
 
 /// A build with ThinLTO.
 #[derive(Debug, Clone)]
@@ -105,6 +105,7 @@ pub(super) fn resolve(tree: Tree, config: Config, variables: &Variables) -> Resu
     let llvm = toolchain.check()?;
     if klto_adds_lto {
         refuse_old_tree(&tree)?;
+        refuse_objtool_per_object(&tree, &config)?;
         if let Some(refusal) = refusals::refused(&config, llvm.major) {
             return Err(refusal.into());
         }
@@ -163,6 +164,22 @@ fn refuse_what_hides_klto(tree: &Tree, variables: &Variables) -> Result<(), anyh
         return Err(failure.hint("leave LLVM_IAS out").into());
     }
     Ok(())
+}
+
+/// There objtool reads each object as soon as it is compiled (cmd_objtool in scripts/Makefile.build),
+/// by a path that no shim has.
+fn refuse_objtool_per_object(tree: &Tree, config: &Config) -> Result<(), Failure> {
+    if !tree.has(Behaviour::ObjtoolPerObject) || !config.is_set("STACK_VALIDATION") {
+        return Ok(());
+    }
+    let message = format!(
+        "klto cannot build {} with LTO: CONFIG_STACK_VALIDATION=y runs objtool on each object of \
+         Linux {}, and objtool cannot read bitcode",
+        config.path().display(),
+        tree.version
+    );
+    let hint = "choose CONFIG_UNWINDER_FRAME_POINTER and turn CONFIG_STACK_VALIDATION off, or build without --lto";
+    Err(Failure::bad_input(message).hint(hint))
 }
 
 fn refuse_old_tree(tree: &Tree) -> Result<(), Failure> {

@@ -284,3 +284,21 @@ fn what_cannot_be_built_as_asked_is_refused() {
             .contains("klto adds LTO to 5.10 and newer")
     );
 }
+
+#[test]
+fn objtool_on_each_object_is_refused() {
+    let mut setting = Setting::new(V5_10, "CONFIG_STACK_VALIDATION=y\n");
+    setting.request = Some(LtoRequest::Thin);
+    let scripts = setting.directory.path().join("src/scripts");
+    fs_err::create_dir_all(&scripts).unwrap();
+    fs_err::write(
+        scripts.join("Makefile.build"),
+        "__objtool_obj := $(objtree)/tools/objtool/objtool\n",
+    )
+    .unwrap();
+    assert!(
+        setting
+            .failure("LLVM=-22")
+            .contains("CONFIG_STACK_VALIDATION=y runs objtool on each object")
+    );
+}

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `path` without `.` components and with `name/..` pairs removed, as text only: links are not
 /// followed.
@@ -24,6 +25,9 @@ pub fn normalize(path: &Path) -> PathBuf {
     result
 }
 
+/// Two threads may publish the same path.
+static PUBLICATIONS: AtomicU64 = AtomicU64::new(0);
+
 /// Writes `bytes` to `path` so that a reader sees the old file or the whole new one.
 ///
 /// Directories above `path` are made.
@@ -33,7 +37,8 @@ pub fn publish(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     }
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.tmp", std::process::id()));
+    let number = PUBLICATIONS.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}-{number}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
     let written = fs_err::File::create(&temporary)
         .and_then(|mut file| file.write_all(bytes))

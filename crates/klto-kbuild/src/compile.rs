@@ -100,6 +100,14 @@ pub fn without_lto_or_depfile(arguments: &[OsString]) -> Vec<OsString> {
         .collect()
 }
 
+/// The call with another output; `None` if it names none.
+pub fn with_output(arguments: &[OsString], output: &Path) -> Option<Vec<OsString>> {
+    let mut arguments = arguments.to_vec();
+    let place = arguments.iter().position(|argument| argument == "-o")?;
+    *arguments.get_mut(place + 1)? = output.into();
+    Some(arguments)
+}
+
 fn is_lto_flag(text: &[u8]) -> bool {
     text.starts_with(b"-flto")
         || matches!(
@@ -188,6 +196,7 @@ pub fn backend_flags(arguments: &[OsString]) -> BackendFlags {
         match word {
             Word::Operand(b"-I", value) => flags.include_directories.push(PathBuf::from(value)),
             Word::Operand(flag, value) if BACK_END_OPERANDS.contains(&flag) => {
+                note_unknown_file(&mut flags, value);
                 flags
                     .arguments
                     .push(OsString::from(OsStr::from_bytes(flag)));
@@ -214,17 +223,23 @@ fn keep_plain(flags: &mut BackendFlags, text: &OsStr) {
     if is_file || front_end || bytes == b"-c" || is_lto_flag(bytes) {
         return;
     }
-    if flags.not_storable.is_none() && names_unknown_file(bytes) {
-        flags.not_storable = Some(format!(
-            "{} may name a file that klto does not follow",
-            text.display()
-        ));
-    }
+    note_unknown_file(flags, text);
     flags.arguments.push(text.to_owned());
 }
 
-/// Whether a flag's value looks like a path that is not known to be mere text.
-fn names_unknown_file(flag: &[u8]) -> bool {
+fn note_unknown_file(flags: &mut BackendFlags, text: &OsStr) {
+    if flags.not_storable.is_none() && may_name_file(text) {
+        let reason = format!(
+            "{} may name a file that klto does not follow",
+            text.display()
+        );
+        flags.not_storable = Some(reason);
+    }
+}
+
+/// Whether a flag of code generation may name a file whose content no key has: its value looks like
+/// a path and is not known to be mere text, or the flag is known to take a file.
+pub fn may_name_file(flag: &OsStr) -> bool {
     const TEXT_ONLY: [&[u8]; 6] = [
         b"-ffile-prefix-map=",
         b"-fdebug-prefix-map=",
@@ -233,10 +248,20 @@ fn names_unknown_file(flag: &[u8]) -> bool {
         b"--gcc-toolchain=",
         b"-ffile-compilation-dir=",
     ];
+    const FILES: [&[u8]; 8] = [
+        b"-fplugin",
+        b"-fpass-plugin",
+        b"-fprofile-",
+        b"-fbasic-block-sections=list",
+        b"-fbasic-block-address-map",
+        b"-fsanitize-ignorelist",
+        b"-fsanitize-blacklist",
+        b"-fxray-",
+    ];
+    let flag = flag.as_bytes();
+    let begins = |prefixes: &[&[u8]]| prefixes.iter().any(|prefix| flag.starts_with(prefix));
     let value = flag.split(|byte| *byte == b'=').nth(1);
-    let has_path = value.is_some_and(|value| value.contains(&b'/'));
-    let plugin = flag.starts_with(b"-fplugin") || flag.starts_with(b"-fpass-plugin");
-    plugin || (has_path && !TEXT_ONLY.iter().any(|known| flag.starts_with(known)))
+    begins(&FILES) || (value.is_some_and(|value| value.contains(&b'/')) && !begins(&TEXT_ONLY))
 }
 
 /// Whether an object is linked only after link-time optimization, so that kbuild's next step wants

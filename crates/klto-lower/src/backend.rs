@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use klto_core::{Action, ActionKind, Argument, Digest, FileRef, Input, Storable};
 use klto_formats::elf;
-use klto_kbuild::compile::BackendFlags;
+use klto_kbuild::compile::{BackendFlags, may_name_file};
 
 /// What a backend is made of.
 #[derive(Debug)]
@@ -79,9 +79,16 @@ pub fn backend_action(parts: BackendParts<'_>) -> Action {
     inputs.extend(parts.imports);
     inputs.extend(parts.assembler_files);
     arguments.extend([text("-o"), Argument::File("", FileRef::Output(0))]);
-    let storable = match (&parts.storable, &parts.flags.not_storable) {
-        (Storable::Yes, Some(reason)) => Storable::No(reason.clone()),
-        _ => parts.storable,
+    let file_option = parts
+        .link_options
+        .iter()
+        .find(|option| may_name_file(option));
+    let storable = match (parts.storable, &parts.flags.not_storable, file_option) {
+        (Storable::Yes, Some(reason), _) => Storable::No(reason.clone()),
+        (Storable::Yes, None, Some(option)) => {
+            Storable::No(format!("{} may name a file", option.display()))
+        }
+        (storable, _, _) => storable,
     };
     Action {
         kind: ActionKind::Backend,
@@ -197,6 +204,14 @@ mod tests {
         );
         let other = backend_flags(&["-O3".into()]);
         assert_ne!(plain, backend_action(parts(&other, &[])).key());
+    }
+
+    #[test]
+    fn an_option_of_the_link_that_may_name_a_file_is_not_stored() {
+        let flags = backend_flags(&[]);
+        let link_options = ["-mllvm".into(), "-profile=/tmp/x".into()];
+        let action = backend_action(parts(&flags, &link_options));
+        assert!(matches!(action.storable, Storable::No(_)));
     }
 
     #[test]

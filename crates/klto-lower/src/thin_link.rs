@@ -45,7 +45,7 @@ impl ThinLinkPlace {
 /// Arguments of the linker for the thin-link of `unit`, whose link is `call`.
 ///
 /// Where the tree does not say how large an imported function may be, klto says what upstream says:
-/// 5 instructions (commit 22d429e75f24, "kbuild: lto: limit inlining"); LLVM's own default is 100.
+/// 5 instructions ("kbuild: lto: limit inlining"); LLVM's own default is 100.
 pub fn thin_link_arguments(
     unit: &LinkUnit,
     call: &LinkCall,

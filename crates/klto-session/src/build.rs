@@ -16,11 +16,11 @@ use klto_wire::{Role as ShimRole, SHIMS_VARIABLE, SOCKET_VARIABLE};
 
 use crate::jobs::Jobs;
 use crate::journal::Journal;
-use crate::log::Log;
+use crate::log::{Log, tell};
 use crate::make::run_make;
 use crate::scratch::Scratch;
 use crate::server::Server;
-use crate::session::{LtoAdditions, Session};
+use crate::session::{LtoAdditions, Session, lock};
 
 /// Where results are kept between builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,16 +48,18 @@ pub struct Settings {
 
 /// Runs the build; the exit code is make's.
 pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<u8> {
-    let store = open_store(&settings.store)?;
-    let scratch = Scratch::open(&build.tree.output)?;
-    let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
+    // First: it takes over descriptors that MAKEFLAGS names by number.
     let jobs = Jobs::open(&build.parallelism)?;
+    let store = open_store(&settings.store)?;
+    // An external module's own tree: the kernel's may be read-only, or shared.
+    let scratch = Scratch::open(build.tree.written())?;
+    let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
     let quiet = build.arguments.has(MakeOption::Silent);
     let log = Arc::new(Log::create(&scratch.path("log"), quiet)?);
     let notices = Arc::clone(&log);
     let engine = Engine::new(store, settings.store.verify_percent, move |line: &str| {
         notices.line(line);
-        eprintln!("{line}");
+        tell(line);
     });
     let additions = additions(&build, &scratch)?;
     let memo = StatMemo::open(&scratch.path("stat-memo"));
@@ -92,8 +94,13 @@ fn additions(build: &LtoBuild, scratch: &Scratch) -> anyhow::Result<LtoAdditions
     let headers = compat_headers(&build.tree);
     let mut first_arguments = Vec::new();
     if adds_flags && !headers.is_empty() {
+        let directory = scratch.unpack_compat(&headers)?;
         let mut argument = std::ffi::OsString::from("-I");
-        argument.push(scratch.unpack_compat(&headers)?);
+        argument.push(match build.tree.external_module {
+            // kbuild compiles a module in the kernel's output tree.
+            Some(_) => scratch.output().join(directory),
+            None => directory,
+        });
         first_arguments.push(argument);
     }
     let linker = build.toolchain.tool(Role::Linker).resolved.clone();
@@ -120,7 +127,9 @@ fn open_store(choice: &StoreChoice) -> anyhow::Result<Option<Store>> {
             Err(Failure::environment(error.to_string()).hint(hint).into())
         }
         Err(error) => {
-            eprintln!("klto: warning: the build goes on without the store: {error}");
+            tell(&format!(
+                "klto: warning: the build goes on without the store: {error}"
+            ));
             Ok(None)
         }
     }
@@ -162,16 +171,21 @@ fn shim_table(build: &LtoBuild) -> std::ffi::OsString {
 
 /// What is kept for the next build; a failure here costs time, not rightness.
 fn finish(session: &Session) {
+    if let Err(error) = lock(&session.journal).sync() {
+        session
+            .log
+            .line(&format!("warning the journal is not on disk yet: {error}"));
+    }
     if let Err(error) = session.memo.save() {
         session
             .log
             .line(&format!("warning the stat memo was not saved: {error}"));
     }
-    if let Some(store) = session.engine.store() {
-        if let Err(error) = store.collect_garbage() {
-            session
-                .log
-                .line(&format!("warning the store was not cleaned: {error}"));
-        }
+    if let Some(store) = session.engine.store()
+        && let Err(error) = store.collect_garbage()
+    {
+        session
+            .log
+            .line(&format!("warning the store was not cleaned: {error}"));
     }
 }

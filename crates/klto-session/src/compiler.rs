@@ -3,12 +3,19 @@
 //! A compile is recorded before it runs, for the backend needs its flags. The compiler itself runs in
 //! the shim's process; the session only says with which arguments.
 
-use klto_kbuild::compile::{CompileCall, is_linked_after_lto, with_thin_lto, without_lto};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::Path;
+
+use anyhow::Context as _;
+use klto_kbuild::compile::{
+    CompileCall, is_linked_after_lto, with_output, with_thin_lto, without_lto,
+};
 use klto_kbuild::link::LinkCall;
 use klto_kbuild::unhooked_reader;
 use klto_wire::{Reply, Request};
 
-use crate::inputs::{LinkInputs, is_bitcode_file};
+use crate::inputs::LinkInputs;
 use crate::journal::CompileRecord;
 use crate::session::{Answer, Session, as_called, lock, tool_environment};
 use crate::unit::UnitLink;
@@ -51,37 +58,34 @@ impl Session {
         }
         let arguments = with_thin_lto(&request.arguments, &self.additions.first_arguments);
         let program = request.program.clone();
-        if call.single_object_module {
-            let next = move |session: &Session| session.lower_single_object(&request, &call);
-            return Ok(Answer::Then {
-                program,
-                arguments,
-                next: Box::new(next),
-            });
+        if !call.single_object_module {
+            return Ok(Answer::Reply(Reply::Exec { program, arguments }));
         }
-        Ok(Answer::Reply(Reply::Exec { program, arguments }))
+        let bitcode = self.scratch.single(&request.directory, &object)?;
+        let arguments = with_output(&arguments, &bitcode).context("a compile without -o")?;
+        let next = move |session: &Session| session.lower_single_object(&request, &call, &bitcode);
+        Ok(Answer::Then {
+            program,
+            arguments,
+            next: Box::new(next),
+        })
     }
 
     /// A module of one object, on a tree where nothing links it before modpost: a unit of one.
-    fn lower_single_object(&self, request: &Request, call: &CompileCall) -> anyhow::Result<Reply> {
-        let done = Reply::Done {
-            code: 0,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-        };
-        let path = request.directory.join(&call.output);
-        if !is_bitcode_file(&path) {
-            return Ok(done);
-        }
-        let link = [
-            "-r".into(),
-            "-o".into(),
-            call.output.clone().into(),
-            call.output.clone().into(),
-        ];
-        let Some(link) = LinkCall::parse(&link) else {
-            return Ok(done);
-        };
+    ///
+    /// kbuild's object appears only as a native one. Were it bitcode for a moment, a build that is
+    /// killed in that moment would leave bitcode where kbuild looks for a finished object.
+    fn lower_single_object(
+        &self,
+        request: &Request,
+        call: &CompileCall,
+        bitcode: &Path,
+    ) -> anyhow::Result<Reply> {
+        let words = ["-r", "-o"].map(OsString::from).into_iter();
+        let link: Vec<OsString> = words
+            .chain([call.output.clone().into(), bitcode.into()])
+            .collect();
+        let link = LinkCall::parse(&link).context("a link of one object")?;
         let inputs = LinkInputs::read(&link, &request.directory)?;
         let name = self.scratch.object_name(&request.directory, &call.output);
         let unit = inputs.unit(name.display().to_string(), &link);
@@ -92,11 +96,15 @@ impl Session {
             linker: self.linker_program()?,
             directory: &request.directory,
             environment: &environment,
-            reserved: &std::collections::BTreeSet::new(),
+            reserved: &BTreeSet::new(),
         })?;
-        if let Some(native) = natives.first() {
-            klto_core::publish(&path, &fs_err::read(request.directory.join(native))?)?;
-        }
-        Ok(done)
+        let native = natives.first().map_or(bitcode, |native| native.as_path());
+        let bytes = fs_err::read(request.directory.join(native))?;
+        klto_core::publish(&request.directory.join(&call.output), &bytes)?;
+        Ok(Reply::Done {
+            code: 0,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        })
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct ObjectInput {
 pub(crate) enum LinkInput {
     /// Bitcode.
     Bitcode,
-    /// An archive with at least one bitcode member.
+    /// A thin archive.
     Archive(Vec<ObjectInput>),
     /// Anything that the linker takes as it is.
     Plain,
@@ -43,6 +43,19 @@ pub(crate) fn is_bitcode_file(path: &Path) -> bool {
             .and_then(|mut file| file.read_exact(&mut head))
             .is_ok()
         && bitcode::is_bitcode(&head)
+}
+
+/// The bitcode at `path`: the file itself, or members of a thin archive.
+pub(crate) fn bitcode_of(path: &Path, directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    Ok(match read_input(path, directory)? {
+        LinkInput::Bitcode => vec![path.to_owned()],
+        LinkInput::Archive(members) => members
+            .into_iter()
+            .filter(|member| member.bitcode)
+            .map(|member| member.path)
+            .collect(),
+        LinkInput::Plain => Vec::new(),
+    })
 }
 
 impl LinkInputs {
@@ -157,8 +170,5 @@ fn read_input(path: &Path, directory: &Path) -> anyhow::Result<LinkInput> {
             ObjectInput { path, bitcode }
         })
         .collect();
-    match objects.iter().any(|object| object.bitcode) {
-        true => Ok(LinkInput::Archive(objects)),
-        false => Ok(LinkInput::Plain),
-    }
+    Ok(LinkInput::Archive(objects))
 }

@@ -12,6 +12,8 @@ use jobserver::Client;
 use klto_exec::Slots;
 use klto_kbuild::{Jobs as KbuildJobs, MakeFlags, Parallelism};
 
+use crate::log::tell;
+
 /// Slots for the session, and the jobserver that make is told of.
 pub(crate) struct Jobs {
     /// Slots beyond the lent ones.
@@ -38,8 +40,8 @@ impl Jobs {
             Parallelism::Inherited(_) => match inherited() {
                 Some(client) => (Slots::from_jobserver(client)?, Tell::Inherited),
                 None => {
-                    eprintln!(
-                        "klto: warning: the jobserver is not available: add '+' to the parent make's rule"
+                    tell(
+                        "klto: warning: the jobserver is not available: add '+' to the parent make's rule",
                     );
                     (Slots::LentOnly, Tell::Nothing)
                 }

@@ -1,11 +1,11 @@
 //! The journal: what the hooks saw of this output tree, kept across builds.
 //!
 //! In: compiles, objects made native, symbol versions. Out: the latest of each by object name. On disk
-//! it is a magic, then frames of length, payload and a checksum; a frame that a killed session left
-//! unfinished ends the file. It knows nothing of what the records are used for.
+//! it is a magic, then frames of length, payload and a checksum. It knows nothing of what the records
+//! are used for.
 //!
-//! Its identifier goes into the mode marker on kbuild's command lines: when the journal is lost, every
-//! command line changes, kbuild makes every object again, and the journal is whole again.
+//! Its identifier goes into the mode marker on kbuild's command lines: when the journal is lost or
+//! damaged, every command line changes, kbuild makes every object again, and the journal is whole again.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -35,6 +35,8 @@ pub struct VersionsRecord {
     pub script: Vec<u8>,
     /// Options of the link that applies it.
     pub options: Vec<OsString>,
+    /// BLAKE3 digest of the bitcode that exports these symbols; other bitcode has other versions.
+    pub bitcode: [u8; 32],
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,7 +44,6 @@ enum Entry {
     Identifier(String),
     Compile(PathBuf, CompileRecord),
     Versions(PathBuf, VersionsRecord),
-    NoVersions(PathBuf),
     Native(PathBuf, String),
 }
 
@@ -70,8 +71,9 @@ impl Journal {
             versions: BTreeMap::new(),
             natives: BTreeMap::new(),
         };
-        entries(&bytes).for_each(|entry| journal.apply(entry));
-        if journal.identifier.is_empty() {
+        let (entries, whole) = entries(&bytes);
+        entries.into_iter().for_each(|entry| journal.apply(entry));
+        if journal.identifier.is_empty() || !whole {
             journal.compiles.clear();
             journal.versions.clear();
             journal.natives.clear();
@@ -85,7 +87,7 @@ impl Journal {
     /// Reads the objects that are compiled native and who reads each, without changing the journal.
     pub fn read_natives(path: &Path) -> io::Result<Vec<(PathBuf, String)>> {
         let mut natives = BTreeMap::new();
-        for entry in entries(&fs_err::read(path)?) {
+        for entry in entries(&fs_err::read(path)?).0 {
             if let Entry::Native(object, reader) = entry {
                 natives.insert(object, reader);
             }
@@ -103,9 +105,11 @@ impl Journal {
         self.compiles.get(object)
     }
 
-    /// The symbol versions of an object.
-    pub fn versions(&self, object: &Path) -> Option<&VersionsRecord> {
-        self.versions.get(object)
+    /// The symbol versions of an object whose bitcode has this digest. Those of its former content do
+    /// not count: an EXPORT_SYMBOL that moved would otherwise have two CRCs.
+    pub fn versions(&self, object: &Path, bitcode: Digest) -> Option<&VersionsRecord> {
+        let record = self.versions.get(object)?;
+        (record.bitcode == *bitcode.as_bytes()).then_some(record)
     }
 
     /// Who reads an object as ELF, if something does.
@@ -113,16 +117,12 @@ impl Journal {
         self.natives.get(object).map(String::as_str)
     }
 
-    /// A compile begins: its record is kept, and versions of the object's former content are dropped
-    /// (an EXPORT_SYMBOL that moved would otherwise have two CRCs).
+    /// A compile begins.
     pub fn begin_compile(&mut self, object: &Path, record: CompileRecord) -> io::Result<()> {
-        if self.versions.contains_key(object) {
-            self.record(Entry::NoVersions(object.to_owned()))?;
+        match self.compiles.get(object) == Some(&record) {
+            true => Ok(()),
+            false => self.record(Entry::Compile(object.to_owned(), record)),
         }
-        if self.compiles.get(object) != Some(&record) {
-            self.record(Entry::Compile(object.to_owned(), record))?;
-        }
-        Ok(())
     }
 
     /// The versions that kbuild would link into an object.
@@ -143,8 +143,17 @@ impl Journal {
         }
     }
 
+    /// Makes the journal safe from a power cut.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
     fn record(&mut self, entry: Entry) -> io::Result<()> {
-        self.file.write_all(&frame(&entry)?)?;
+        if let Err(error) = self.file.write_all(&frame(&entry)?) {
+            // Half a frame hides what follows it: an empty journal has the next build begin anew.
+            let _ = self.file.file().set_len(0);
+            return Err(error);
+        }
         self.apply(entry);
         Ok(())
     }
@@ -154,7 +163,6 @@ impl Journal {
             Entry::Identifier(identifier) => self.identifier = identifier,
             Entry::Compile(object, record) => drop(self.compiles.insert(object, record)),
             Entry::Versions(object, record) => drop(self.versions.insert(object, record)),
-            Entry::NoVersions(object) => drop(self.versions.remove(&object)),
             Entry::Native(object, reader) => drop(self.natives.insert(object, reader)),
         }
     }
@@ -184,18 +192,33 @@ fn frame(entry: &Entry) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// The whole frames at the beginning of `bytes`.
-fn entries(bytes: &[u8]) -> impl Iterator<Item = Entry> {
-    let mut rest = bytes.strip_prefix(MAGIC).unwrap_or_default();
-    std::iter::from_fn(move || {
-        let (length, after) = rest.split_first_chunk::<4>()?;
-        let (payload, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        let (checksum, after) = after.split_first_chunk::<8>()?;
-        rest = after;
-        (Digest::of_bytes(payload).as_bytes()[..8] == *checksum)
-            .then(|| postcard::from_bytes(payload).ok())
-            .flatten()
-    })
+/// The frames of `bytes` up to the first that is damaged, and whether there is none.
+fn entries(bytes: &[u8]) -> (Vec<Entry>, bool) {
+    let mut entries = Vec::new();
+    let Some(mut rest) = bytes.strip_prefix(MAGIC) else {
+        return (entries, false);
+    };
+    while !rest.is_empty() {
+        match first_entry(rest) {
+            Some((entry, after)) => {
+                entries.push(entry);
+                rest = after;
+            }
+            None => return (entries, false),
+        }
+    }
+    (entries, true)
+}
+
+fn first_entry(bytes: &[u8]) -> Option<(Entry, &[u8])> {
+    let (length, after) = bytes.split_first_chunk::<4>()?;
+    let (payload, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let (checksum, after) = after.split_first_chunk::<8>()?;
+    let whole = Digest::of_bytes(payload).as_bytes()[..8] == *checksum;
+    let entry = whole
+        .then(|| postcard::from_bytes(payload).ok())
+        .flatten()?;
+    Some((entry, after))
 }
 
 fn fresh_identifier() -> io::Result<String> {
@@ -217,51 +240,50 @@ mod tests {
     }
 
     #[test]
-    fn records_survive_and_a_torn_end_is_dropped() {
+    fn records_survive_and_a_damaged_journal_begins_anew() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        let (a, b) = (Path::new("a.o"), Path::new("b.o"));
+        let object = Path::new("a.o");
         let identifier = {
             let mut journal = Journal::open(&path).unwrap();
-            journal.begin_compile(a, record("-O2")).unwrap();
-            journal.set_native(a, "objcopy").unwrap();
-            journal.begin_compile(b, record("-O3")).unwrap();
+            journal.begin_compile(object, record("-O2")).unwrap();
+            journal.set_native(object, "objcopy").unwrap();
             journal.identifier().to_owned()
         };
-        let whole = fs_err::read(&path).unwrap();
-        fs_err::write(&path, &whole[..whole.len() - 3]).unwrap();
         let journal = Journal::open(&path).unwrap();
         assert_eq!(journal.identifier(), identifier);
-        assert_eq!(journal.compile(a), Some(&record("-O2")));
-        assert_eq!(journal.native_reader(a), Some("objcopy"));
-        assert_eq!(journal.compile(b), None);
-        assert_eq!(
-            Journal::read_natives(&path).unwrap(),
-            [(a.to_owned(), "objcopy".to_owned())]
-        );
+        assert_eq!(journal.compile(object), Some(&record("-O2")));
+        assert_eq!(journal.native_reader(object), Some("objcopy"));
+        let natives = Journal::read_natives(&path).unwrap();
+        assert_eq!(natives, [(object.to_owned(), "objcopy".to_owned())]);
+        drop(journal);
+        let whole = fs_err::read(&path).unwrap();
+        for damaged in [
+            &whole[..whole.len() - 3],
+            &[&whole[..40], &[0xff], &whole[41..]].concat(),
+        ] {
+            fs_err::write(&path, damaged).unwrap();
+            let journal = Journal::open(&path).unwrap();
+            assert_ne!(journal.identifier(), identifier);
+            assert_eq!(journal.compile(object), None);
+        }
     }
 
     #[test]
-    fn a_new_compile_drops_the_versions_of_the_old_content() {
+    fn versions_belong_to_the_bitcode_that_exports_them() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal");
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = Journal::open(&directory.path().join("journal")).unwrap();
+        let (old, new) = (Digest::of_bytes(b"old"), Digest::of_bytes(b"new"));
         let versions = VersionsRecord {
             script: b"__crc_x = 1;".to_vec(),
             options: vec![],
+            bitcode: *old.as_bytes(),
         };
         journal
-            .begin_compile(Path::new("a.o"), record("-O2"))
+            .set_versions(Path::new("a.o"), versions.clone())
             .unwrap();
-        journal.set_versions(Path::new("a.o"), versions).unwrap();
-        journal
-            .begin_compile(Path::new("a.o"), record("-O2"))
-            .unwrap();
-        drop(journal);
-        assert_eq!(
-            Journal::open(&path).unwrap().versions(Path::new("a.o")),
-            None
-        );
+        assert_eq!(journal.versions(Path::new("a.o"), old), Some(&versions));
+        assert_eq!(journal.versions(Path::new("a.o"), new), None);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Linker calls: link units are lowered to natives, later links take those natives, and every other
 //! link of bitcode is a reader of ELF.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use klto_core::{normalize, publish};
+use klto_core::{Digest, normalize, publish};
 use klto_formats::response;
 use klto_kbuild::compile::CompileCall;
 use klto_kbuild::link::LinkCall;
@@ -34,10 +36,10 @@ impl Session {
         if let Some(name) = self.unit_name(&request, &call, &inputs) {
             return self.link_unit(request, &call, &inputs, name);
         }
-        if !call.relocatable {
-            if let Some(natives) = self.known_natives(&request.directory, &inputs)? {
-                return self.exec_with_natives(request, &call, &inputs, &natives);
-            }
+        if !call.relocatable
+            && let Some(natives) = self.known_natives(&request.directory, &inputs)?
+        {
+            return self.exec_with_natives(request, &call, &inputs, &natives);
         }
         self.make_inputs_native(&request, &inputs)?;
         Ok(as_called(request))
@@ -50,14 +52,18 @@ impl Session {
             return Ok(None);
         };
         let input = request.directory.join(object);
+        if !call.relocatable || !is_bitcode_file(&input) {
+            return Ok(None);
+        }
         let script = fs_err::read(request.directory.join(script))?;
-        if !call.relocatable || !is_bitcode_file(&input) || !is_symbol_versions_script(&script) {
+        if !is_symbol_versions_script(&script) {
             return Ok(None);
         }
         let name = self.scratch.object_name(&request.directory, object);
         let record = VersionsRecord {
             script,
             options: call.options_for_thin_link(),
+            bitcode: *self.memo.digest(&input)?.as_bytes(),
         };
         lock(&self.journal).set_versions(&name, record)?;
         fs_err::copy(&input, request.directory.join(&call.output))?;
@@ -90,10 +96,8 @@ impl Session {
                 .is_some_and(|call| call.module_part)
         };
         let all = inputs.bitcode().all(is_module_part);
-        let name = match single(call.files()) {
-            Some(object) => self.scratch.object_name(&request.directory, object),
-            None => output,
-        };
+        let name = output.file_name()?.to_str()?;
+        let name = output.with_file_name(name.strip_prefix(".tmp_").unwrap_or(name));
         all.then(|| name.display().to_string())
     }
 
@@ -126,7 +130,7 @@ impl Session {
         &self,
         request: &Request,
         call: &LinkCall,
-    ) -> anyhow::Result<std::collections::BTreeSet<Vec<u8>>> {
+    ) -> anyhow::Result<BTreeSet<Vec<u8>>> {
         let mut scripts = call.scripts.clone();
         if call.output.ends_with("vmlinux.o") {
             let lds = request
@@ -135,7 +139,7 @@ impl Session {
                 .find(|(name, _)| name == "KBUILD_LDS");
             scripts.extend(lds.map(|(_, value)| PathBuf::from(value)));
         }
-        let mut names = std::collections::BTreeSet::new();
+        let mut names = BTreeSet::new();
         for script in scripts {
             let text = fs_err::read(request.directory.join(script))?;
             names.extend(klto_formats::linker_script::identifiers(&text));
@@ -187,18 +191,15 @@ impl Session {
         let arguments = native_link_arguments(call, &substitute);
         // A response file: the natives of a large kernel exceed what a command line may hold.
         let output = self.scratch.object_name(&request.directory, &call.output);
-        let name = format!(
-            "links/{}.rsp",
-            output.display().to_string().replace('/', "_")
-        );
+        let digest = Digest::of_bytes(output.as_os_str().as_bytes()).to_hex();
+        let name = format!("links/{digest}.rsp");
         let file = self.scratch.path(&name);
-        use std::os::unix::ffi::OsStringExt as _;
         let words: Vec<Vec<u8>> = arguments
             .into_iter()
             .map(|argument| argument.into_vec())
             .collect();
         publish(&file, &response::quote(&words))?;
-        let mut argument = std::ffi::OsString::from("@");
+        let mut argument = OsString::from("@");
         argument.push(file);
         Ok(Answer::Reply(Reply::Exec {
             program: request.program,

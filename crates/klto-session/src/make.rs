@@ -24,7 +24,7 @@ pub(crate) fn run_make(
     let mut child = signal_with_parent(&mut make, Signal::TERM)
         .spawn()
         .with_context(|| format!("starting {}", make.get_program().display()))?;
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("watching signals")?;
+    let mut signals = Signals::new(watched_signals()).context("watching signals")?;
     let handle = signals.handle();
     let make_pid = pid_of(&child);
     let watcher = std::thread::spawn(move || {
@@ -47,6 +47,25 @@ pub(crate) fn run_make(
     let _ = watcher.join();
     let signal = status.signal().unwrap_or(0);
     Ok(u8::try_from(status.code().unwrap_or(128 + signal)).unwrap_or(u8::MAX))
+}
+
+/// The signals that stop a build. One that is ignored already stays so, in make too: `nohup klto
+/// make` and a script's `klto make &` go on where plain make would.
+fn watched_signals() -> Vec<i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = ignored_signals(&status);
+    let is_watched = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
+    [SIGINT, SIGTERM, SIGHUP]
+        .into_iter()
+        .filter(is_watched)
+        .collect()
+}
+
+/// The mask of ignored signals, bit 0 for signal 1 (proc_pid_status(5)).
+fn ignored_signals(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 fn pid_of(child: &Child) -> Option<Pid> {
@@ -90,4 +109,16 @@ fn children() -> Vec<Pid> {
         })
         .filter_map(Pid::from_raw)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_status() {
+        let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000003\n";
+        assert_eq!(ignored_signals(status), 3);
+        assert_eq!(ignored_signals(""), 0);
+    }
 }

@@ -5,18 +5,19 @@
 //! it is compiled native at once.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
 use klto_core::{Failure, die_with_parent};
 use klto_formats::{bitcode, response};
-use klto_kbuild::compile::without_lto_or_depfile;
+use klto_kbuild::compile::{with_output, without_lto_or_depfile};
 use klto_wire::{Reply, Request, Role};
 
-use crate::inputs::{LinkInputs, is_bitcode_file};
+use crate::inputs::{LinkInputs, bitcode_of, is_bitcode_file};
 use crate::journal::CompileRecord;
+use crate::log::pass_on;
 use crate::session::{Answer, Session, as_called, lock};
 
 impl Session {
@@ -26,14 +27,14 @@ impl Session {
             return Ok(Answer::Reply(reply));
         }
         let reader = reader_name(&request);
-        let files = request
-            .arguments
-            .iter()
-            .filter(|argument| !argument.as_bytes().starts_with(b"-"));
-        for file in files {
-            let path = request.directory.join(file);
-            if is_bitcode_file(&path) {
-                self.make_native(&request.directory, Path::new(file), &reader)?;
+        for word in expand_responses(&request.arguments, &request.directory) {
+            let path = Path::new(&word);
+            let is_option = word.as_bytes().starts_with(b"-");
+            if is_option || !request.directory.join(path).is_file() {
+                continue;
+            }
+            for object in bitcode_of(path, &request.directory)? {
+                self.make_native(&request.directory, &object, &reader)?;
             }
         }
         Ok(as_called(request))
@@ -60,33 +61,35 @@ impl Session {
             return Ok(());
         }
         let object = self.scratch.object_name(directory, path);
+        let digest = self.memo.digest(&place)?;
         let (record, versions) = {
             let journal = lock(&self.journal);
             (
                 journal.compile(&object).cloned(),
-                journal.versions(&object).cloned(),
+                journal.versions(&object, digest).cloned(),
             )
         };
         let record = record.ok_or_else(|| unknown_bitcode(&object))?;
-        let times = fs_err::metadata(&place)?;
+        let modified = fs_err::metadata(&place)?.modified()?;
         let temporary = place.with_extension("o.klto-native");
-        compile_native(&record, &temporary)
+        let made = compile_native(&record, &temporary)
             .and_then(|()| match &versions {
                 Some(versions) => self.link_versions(versions, directory, &temporary),
                 None => Ok(()),
             })
-            .with_context(|| format!("making {} native for {reader}", object.display()))?;
-        let modified = times.modified()?;
-        fs_err::OpenOptions::new()
-            .write(true)
-            .open(&temporary)?
-            .into_parts()
-            .0
-            .set_modified(modified)?;
-        fs_err::rename(&temporary, &place)?;
+            .and_then(|()| {
+                let file = fs_err::OpenOptions::new().write(true).open(&temporary)?;
+                file.file().set_modified(modified)?;
+                Ok(fs_err::rename(&temporary, &place)?)
+            })
+            .with_context(|| format!("making {} native for {reader}", object.display()));
+        if made.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        made?;
         lock(&self.journal).set_native(&object, reader)?;
-        self.log
-            .line(&format!("native {}: read by {reader}", object.display()));
+        let line = format!("native {}: read by {reader}", object.display());
+        self.log.line(&line);
         Ok(())
     }
 }
@@ -103,23 +106,17 @@ pub(crate) fn unknown_bitcode(object: &Path) -> anyhow::Error {
 
 /// The compile of `record` once more, without LTO, to another output.
 fn compile_native(record: &CompileRecord, output: &Path) -> anyhow::Result<()> {
-    let mut arguments = without_lto_or_depfile(&record.arguments);
-    let place = arguments
-        .iter()
-        .position(|argument| argument == "-o")
-        .map(|place| place + 1);
-    let slot = place
-        .and_then(|place| arguments.get_mut(place))
-        .context("a compile without -o")?;
-    *slot = output.into();
+    let arguments = with_output(&without_lto_or_depfile(&record.arguments), output);
+    let arguments = arguments.ok_or_else(|| Failure::bug("a recorded compile has no -o"))?;
     let mut command = Command::new(&record.program);
     command.args(&arguments).current_dir(&record.directory);
-    let result = die_with_parent(&mut command).output()?;
-    if !result.status.success() {
-        let text = String::from_utf8_lossy(&result.stderr);
-        return Err(Failure::build(format!("the compiler failed: {}", text.trim_end())).into());
+    let started = die_with_parent(&mut command).output();
+    let result = started.with_context(|| format!("starting {}", record.program.display()))?;
+    pass_on(&result.stderr);
+    match result.status.success() {
+        true => Ok(()),
+        false => Err(Failure::build("the compiler failed").into()),
     }
-    Ok(())
 }
 
 /// `objdump -h` on bitcode, as kbuild asks before 5.19 whether an object exports symbols
@@ -169,7 +166,6 @@ fn reader_name(request: &Request) -> String {
 
 /// Arguments with response files (`@file`) expanded, as every LLVM tool does.
 pub(crate) fn expand_responses(arguments: &[OsString], directory: &Path) -> Vec<OsString> {
-    use std::os::unix::ffi::OsStringExt as _;
     let mut expanded = Vec::with_capacity(arguments.len());
     for argument in arguments {
         let file = argument

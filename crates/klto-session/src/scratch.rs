@@ -5,6 +5,9 @@
 //! | `lock` | held by the session and every process under it |
 //! | `journal` | what the hooks saw: compiles, objects made native, symbol versions |
 //! | `log` | each action of the last build |
+//! | `single/` | bitcode of modules of one object, whose native kbuild expects in its place |
+//! | `links/` | arguments of links that take natives |
+//! | `stat-memo` | digests of files by their stat |
 //! | `shims/` | the tools' names, each a link to `klto-shim` |
 //! | `compat/<digest>/` | headers for trees that lack what LTO needs |
 //! | `units/<unit>/` | `index/`, `raw/` (backends' natives), `final/` (after post-processing), `manifest` |
@@ -14,12 +17,15 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use klto_core::{Digest, publish};
 use rustix::fs::FlockOperation;
 use rustix::io::FdFlags;
+
+use crate::log::tell;
 
 /// The name of the directory in an output tree.
 pub const SCRATCH_NAME: &str = ".klto";
@@ -35,27 +41,12 @@ pub struct Scratch {
 impl Scratch {
     /// Makes and locks the directory; waits for another session, and says for which.
     pub fn open(output: &Path) -> anyhow::Result<Self> {
+        fs_err::create_dir_all(output.join(SCRATCH_NAME))
+            .context("making klto's directory in the output tree")?;
+        // Tools report the directory that they run in without symbolic links.
+        let output = &fs_err::canonicalize(output)?;
         let root = output.join(SCRATCH_NAME);
-        fs_err::create_dir_all(&root).context("making klto's directory in the output tree")?;
-        let path = root.join("lock");
-        let mut options = fs_err::OpenOptions::new();
-        let lock = options
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)?;
-        let lock = lock.into_parts().0;
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let holder = fs_err::read_to_string(&path).unwrap_or_default();
-            eprintln!(
-                "klto: waiting for process {} on {}",
-                holder.trim(),
-                output.display()
-            );
-            rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-                .context("locking the output tree")?;
-        }
+        let lock = take_lock(&root.join("lock"), output)?;
         // Children inherit the lock, so that it lives as long as any of them.
         rustix::io::fcntl_setfd(lock.as_fd(), FdFlags::empty())
             .context("locking the output tree")?;
@@ -86,10 +77,20 @@ impl Scratch {
     /// An object's name: relative to the output tree where it is in it.
     pub fn object_name(&self, directory: &Path, path: &Path) -> PathBuf {
         let absolute = klto_core::normalize(&directory.join(path));
-        absolute
-            .strip_prefix(&self.output)
-            .map(Path::to_owned)
-            .unwrap_or(absolute)
+        let name = absolute.strip_prefix(&self.output).unwrap_or(&absolute);
+        let aside = Path::new(SCRATCH_NAME).join("single");
+        name.strip_prefix(aside).unwrap_or(name).to_owned()
+    }
+
+    /// Where the bitcode of a module's only object lies, as a tool in `directory` names it.
+    pub fn single(&self, directory: &Path, object: &Path) -> anyhow::Result<PathBuf> {
+        let name = Path::new("single").join(object.strip_prefix("/").unwrap_or(object));
+        let place = self.root.join(&name);
+        fs_err::create_dir_all(place.parent().unwrap_or(&self.root))?;
+        Ok(match directory == self.output {
+            true => Path::new(SCRATCH_NAME).join(name),
+            false => place,
+        })
     }
 
     /// Links each name in `shims/` to the shim's executable, and removes other names.
@@ -136,6 +137,31 @@ impl Scratch {
             }
         }
         Ok(self.relative(&name))
+    }
+}
+
+/// Locks the file at `path`; waits for another session, and says for which.
+fn take_lock(path: &Path, output: &Path) -> anyhow::Result<File> {
+    let locking = || format!("locking {}", path.display());
+    loop {
+        let mut options = fs_err::OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true);
+        let lock = options.open(path)?.into_parts().0;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let holder = fs_err::read_to_string(path).unwrap_or_default();
+            tell(&format!(
+                "klto: waiting for process {} on {}",
+                holder.trim(),
+                output.display()
+            ));
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive).with_context(locking)?;
+        }
+        // `make mrproper` may have removed the file while this process waited.
+        let held = lock.metadata().with_context(locking)?.ino();
+        if fs_err::metadata(path).is_ok_and(|metadata| metadata.ino() == held) {
+            return Ok(lock);
+        }
+        fs_err::create_dir_all(path.parent().unwrap_or(output))?;
     }
 }
 

@@ -17,6 +17,9 @@ use crate::journal::Journal;
 use crate::log::Log;
 use crate::scratch::Scratch;
 
+/// Environment variables by name.
+type Variables = Vec<(OsString, OsString)>;
+
 /// What the session adds to a tree, and how.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LtoAdditions {
@@ -41,7 +44,7 @@ pub(crate) struct Session {
     pub natives: Mutex<HashMap<PathBuf, (Digest, PathBuf)>>,
     /// Held while an object is made native, so that two readers do not do it twice.
     pub making_native: Mutex<()>,
-    identities: Mutex<HashMap<(PathBuf, Vec<(OsString, OsString)>), Arc<ToolIdentity>>>,
+    identities: Mutex<HashMap<(PathBuf, Variables), Arc<ToolIdentity>>>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -183,7 +183,7 @@ impl ModuleContents {
 
         let (count, differences) = &mut self.sections;
         *count += reference.sections.len();
-        differences.compare_lists(place, &reference.sections, &candidate.sections);
+        compare_sections(place, &reference.sections, &candidate.sections, differences);
 
         let (count, differences) = &mut self.left_over;
         *count += candidate.sections.len();
@@ -210,6 +210,32 @@ impl ModuleContents {
     }
 }
 
+/// Compares sections in order, and relocation sections among themselves without order: lld places
+/// one where the first input has it, and natives may have their first relocation elsewhere. The
+/// loader finds them by what they apply to, so their order means nothing.
+fn compare_sections(
+    place: &str,
+    reference: &[String],
+    candidate: &[String],
+    differences: &mut Differences,
+) {
+    let split = |list: &[String]| -> (Vec<String>, Vec<String>) {
+        let (mut relocations, others): (Vec<_>, Vec<_>) =
+            list.iter().cloned().partition(|name| is_relocation(name));
+        relocations.sort();
+        (relocations, others)
+    };
+    let (reference_relocations, reference) = split(reference);
+    let (candidate_relocations, candidate) = split(candidate);
+    differences.compare_lists(place, &reference, &candidate);
+    differences.compare_lists(place, &reference_relocations, &candidate_relocations);
+}
+
+/// Whether `name` is a relocation section: `.rel` or `.rela` before the name of another section.
+fn is_relocation(name: &str) -> bool {
+    name.starts_with(".rela.") || name.starts_with(".rel.") || name.starts_with(".rela__")
+}
+
 /// Whether `name` is a section of one function or one object, which a module's linker script
 /// merges: `.text.foo`, `.data.bar`, `.bss.baz`, `.rodata..L__unnamed_1`.
 fn is_unmerged(name: &str) -> bool {
@@ -217,4 +243,34 @@ fn is_unmerged(name: &str) -> bool {
     [".text.", ".data.", ".bss.", ".rodata..L"]
         .iter()
         .any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn difference_count(reference: &str, candidate: &str) -> usize {
+        let list = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let mut differences = Differences::default();
+        compare_sections("", &list(reference), &list(candidate), &mut differences);
+        differences.total
+    }
+
+    #[test]
+    fn only_relocation_sections_may_change_places() {
+        let reference = ".text .rela.text .rela__ksymtab .data";
+        assert_eq!(
+            difference_count(reference, ".text .data .rela__ksymtab .rela.text"),
+            0
+        );
+        assert_eq!(
+            difference_count(reference, ".data .rela.text .rela__ksymtab .text"),
+            2
+        );
+        assert_eq!(difference_count(reference, ".text .rela.text .data"), 1);
+        assert_eq!(
+            difference_count(".text .rela.text", ".text .rela.text .rela.text"),
+            1
+        );
+    }
 }

@@ -111,10 +111,9 @@ pub(super) fn resolve(tree: Tree, config: Config, variables: &Variables) -> Resu
         }
     }
     let mut arguments = with_tools.without_jobs();
-    if klto_adds_lto {
-        if let Some((variable, value)) = mcount::without_recordmcount(&config, &tree)? {
-            arguments = arguments.with_variable(variable, OsStr::new(value));
-        }
+    if klto_adds_lto && let Some((variable, value)) = mcount::without_recordmcount(&config, &tree)?
+    {
+        arguments = arguments.with_variable(variable, OsStr::new(value));
     }
     for (variable, value) in toolchain.without_launchers() {
         arguments = arguments.with_variable(variable, &value);

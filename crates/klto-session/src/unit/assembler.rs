@@ -1,7 +1,7 @@
 //! Files that the assembler reads for an object: `.incbin` and `.include` in its asm texts.
 //!
-//! LLVM's own ThinLTO cache missed them, and the kernel dropped that cache for it (commit
-//! 0fe96e3b2d5e). The texts are in the bitcode, not visible in its raw bytes, so it is decoded; what a
+//! LLVM's own ThinLTO cache missed them, and the kernel dropped that cache for it ("kbuild:
+//! remove support for Clang's ThinLTO caching"). The texts are in the bitcode, not visible in its raw bytes, so it is decoded; what a
 //! bitcode of known content reads is remembered in the unit's manifest.
 
 use std::ffi::OsString;
@@ -37,7 +37,11 @@ pub(super) fn names(path: &Path) -> anyhow::Result<Names> {
     let mut names = Vec::new();
     for text in texts {
         match files_read(&text) {
-            FilesRead::Literal(_) if text.windows(8).any(|word| word == b".include") => {
+            FilesRead::Literal(_)
+                if text
+                    .windows(8)
+                    .any(|word| word.eq_ignore_ascii_case(b".include")) =>
+            {
                 return Ok(None);
             }
             FilesRead::Literal(literal) => names.extend(literal),

@@ -1,8 +1,8 @@
 //! The backends of a unit: one action for each bitcode member.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use klto_core::{Action, Digest, Failure, Input, Outcome, Storable};
@@ -10,6 +10,7 @@ use klto_exec::{Completed, How};
 use klto_lower::{BackendParts, backend_action, check_native, imports_of};
 
 use super::{BitcodeMember, Lowering};
+use crate::log::pass_on;
 
 /// A backend's native.
 pub(super) struct Raw {
@@ -24,6 +25,7 @@ pub(super) struct Raw {
 impl Lowering<'_> {
     /// Runs, finds or keeps every backend; the natives in member order.
     pub(super) fn run_backends(&self) -> anyhow::Result<Vec<Raw>> {
+        let begin = Instant::now();
         let digests = self.digests();
         let by_path: HashMap<&Path, &BitcodeMember> = self
             .members
@@ -57,7 +59,7 @@ impl Lowering<'_> {
             .session
             .engine
             .run(&pending, &self.session.slots, &check_native);
-        self.report(&pending, &completed, kept)?;
+        self.report(&pending, &completed, (kept, begin.elapsed()))?;
         self.members
             .iter()
             .zip(keys)
@@ -167,7 +169,7 @@ impl Lowering<'_> {
         &self,
         actions: &[Action],
         completed: &[Completed],
-        kept: usize,
+        (kept, elapsed): (usize, Duration),
     ) -> anyhow::Result<()> {
         let (mut ran, mut hit) = (0, 0);
         for over in completed {
@@ -190,11 +192,10 @@ impl Lowering<'_> {
                 Outcome::Done { stderr } => {
                     ran += usize::from(over.how != How::Hit);
                     hit += usize::from(over.how == How::Hit);
-                    // A closed standard error is no error of the build.
-                    let _ = std::io::stderr().write_all(stderr);
+                    pass_on(stderr);
                 }
                 Outcome::Failed { stderr, reason } => {
-                    let _ = std::io::stderr().write_all(stderr);
+                    pass_on(stderr);
                     return Err(
                         Failure::build(format!("backend of {}: {reason}", action.label)).into(),
                     );
@@ -208,8 +209,9 @@ impl Lowering<'_> {
         }
         let total = self.members.len();
         self.session.log.show(&format!(
-            "{} ({total} bitcode objects: {ran} backends run, {hit} from the store, {kept} unchanged)",
-            self.link.unit.name
+            "{} ({total} bitcode objects: {ran} backends run, {hit} from the store, {kept} unchanged) {:.1} s",
+            self.link.unit.name,
+            elapsed.as_secs_f64()
         ));
         Ok(())
     }

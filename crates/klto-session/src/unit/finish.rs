@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use klto_core::{Action, Failure, Input, Outcome, publish};
-use klto_formats::elf;
+use klto_formats::{archive, elf};
 use klto_lower::{MemberKind, PromotedNames, check_native, symbol_versions_action};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::Lowering;
 use super::backends::Raw;
+use crate::log::pass_on;
 
 impl Lowering<'_> {
     /// The natives as links take them, in member order: the backend's own file where nothing changes.
@@ -29,11 +30,10 @@ impl Lowering<'_> {
             .map(|raw| self.final_path(&final_root, &raw.path))
             .collect();
         let pairs: Vec<_> = versioned.iter().zip(&finals).collect();
-        let restored = pairs
+        pairs
             .par_iter()
             .map(|(from, to)| self.restore_names(&names, from, to))
-            .collect();
-        restored
+            .collect()
     }
 
     fn final_path(&self, final_root: &Path, raw: &Path) -> PathBuf {
@@ -93,12 +93,9 @@ impl Lowering<'_> {
             if let (Outcome::Failed { stderr, reason }, Some(action)) =
                 (&over.outcome, actions.get(over.index))
             {
-                let text = String::from_utf8_lossy(stderr).into_owned();
-                return Err(Failure::build(format!(
-                    "symbol versions of {}: {reason}: {text}",
-                    action.label
-                ))
-                .into());
+                pass_on(stderr);
+                let what = format!("symbol versions of {}: {reason}", action.label);
+                return Err(Failure::build(what).into());
             }
         }
         if completed.len() < actions.len() {
@@ -131,15 +128,22 @@ impl Lowering<'_> {
         }))
     }
 
-    /// Names in an object; none for what is no ELF object, as a regular archive.
+    /// Names in an object, or in every member of a regular archive.
     fn symbol_names(&self, path: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
         let bytes = fs_err::read(self.link.directory.join(path))?;
-        if !elf::is_elf(&bytes) {
-            return Ok(Vec::new());
+        let reading = || format!("reading {}", path.display());
+        let mut objects = vec![bytes.as_slice()];
+        if archive::is_archive(&bytes) {
+            let members = archive::members(&bytes).with_context(reading)?;
+            let data = |member: archive::Member| bytes.get(member.data?);
+            objects = members.into_iter().filter_map(data).collect();
         }
-        let symbols =
-            elf::symbols(&bytes).with_context(|| format!("reading {}", path.display()))?;
-        Ok(symbols.into_iter().map(|symbol| symbol.name).collect())
+        let mut names = Vec::new();
+        for object in objects.into_iter().filter(|object| elf::is_elf(object)) {
+            let symbols = elf::symbols(object).with_context(reading)?;
+            names.extend(symbols.into_iter().map(|symbol| symbol.name));
+        }
+        Ok(names)
     }
 
     fn restore_names(
@@ -173,11 +177,14 @@ impl crate::session::Session {
         let mut arguments = versions.options.clone();
         arguments.extend(["-r".into(), "-o".into(), output.clone().into()]);
         arguments.extend([path.into(), "-T".into(), script.clone().into()]);
-        let result = klto_core::run_captured(&self.linker_program()?, arguments, directory)?;
+        let linker = self.linker_program()?;
+        let result = klto_core::run_captured(&linker, arguments, directory);
         fs_err::remove_file(&script)?;
+        let result = result.with_context(|| format!("starting {}", linker.display()))?;
+        pass_on(&result.stderr);
         if !result.status.success() {
-            let text = String::from_utf8_lossy(&result.stderr).into_owned();
-            return Err(Failure::build(format!("linking symbol versions: {text}")).into());
+            let _ = fs_err::remove_file(&output);
+            return Err(Failure::build("linking symbol versions failed").into());
         }
         Ok(fs_err::rename(output, path)?)
     }

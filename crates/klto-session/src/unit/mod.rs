@@ -22,17 +22,20 @@ mod manifest;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use klto_core::{Digest, Failure, KeyBuilder, Storable, die_with_parent, normalize};
-use klto_kbuild::compile::{BackendFlags, backend_flags};
+use klto_kbuild::compile::{BackendFlags, backend_flags, may_name_file};
 use klto_kbuild::link::LinkCall;
 use klto_lower::{LinkUnit, ThinLinkPlace, linked_members, thin_link_arguments};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::journal::{CompileRecord, VersionsRecord};
+use crate::log::pass_on;
 use crate::reader::unknown_bitcode;
 use crate::session::{Session, lock};
 use assembler::AssemblerFiles;
@@ -105,7 +108,8 @@ impl Session {
 
     /// The linker, for a unit that no linker call asked for.
     pub(crate) fn linker_program(&self) -> anyhow::Result<PathBuf> {
-        self.additions.linker.clone().context("no linker is known")
+        let linker = self.additions.linker.clone();
+        linker.ok_or_else(|| Failure::bug("no linker is known").into())
     }
 
     /// [`Path`] of a unit's file in the scratch directory.
@@ -126,15 +130,15 @@ impl BitcodeMember {
         old: &Manifest,
     ) -> anyhow::Result<Self> {
         let object = session.scratch.object_name(directory, path);
+        let digest = session.memo.digest(&directory.join(path))?;
         let (record, versions) = {
             let journal = lock(&session.journal);
             (
                 journal.compile(&object).cloned(),
-                journal.versions(&object).cloned(),
+                journal.versions(&object, digest).cloned(),
             )
         };
         let record = record.ok_or_else(|| unknown_bitcode(&object))?;
-        let digest = session.memo.digest(&directory.join(path))?;
         let flags = backend_flags(&record.arguments);
         let names = match old.assembler_names(path, digest) {
             Some(names) => names.clone(),
@@ -163,11 +167,12 @@ impl BitcodeMember {
         for flag in &self.flags.arguments {
             key.field("flag", flag.as_encoded_bytes());
         }
-        let versions = self
-            .versions
-            .as_ref()
-            .map(|versions| versions.script.as_slice());
-        key.field("versions", versions.unwrap_or_default());
+        if let Some(versions) = &self.versions {
+            key.field("versions", &versions.script);
+            for option in &versions.options {
+                key.field("versions-option", option.as_encoded_bytes());
+            }
+        }
         for file in &self.assembler.files {
             key.digest("asm-file", file.digest);
         }
@@ -218,12 +223,12 @@ impl<'a> Lowering<'a> {
         let environment = self.link.environment;
         let mut key = KeyBuilder::new("unit", 1);
         key.field("klto", env!("CARGO_PKG_VERSION").as_bytes());
-        key.digest(
-            "linker",
-            self.session
-                .identity(&self.link.linker, environment)?
-                .digest,
-        );
+        let linker = self.session.identity(&self.link.linker, environment)?;
+        let unnamed = self.link_options.iter().any(|option| may_name_file(option));
+        if linker.storable != Storable::Yes || unnamed {
+            return Ok(None);
+        }
+        key.digest("linker", linker.digest);
         for argument in thin_link_arguments(self.link.unit, self.link.call, &self.place) {
             key.field("thin-link", argument.as_encoded_bytes());
         }
@@ -250,13 +255,13 @@ impl<'a> Lowering<'a> {
 
     /// Runs the thin-link and learns which members it took.
     fn thin_link(&mut self) -> anyhow::Result<()> {
+        let begin = Instant::now();
         let index = self.link.directory.join(&self.place.prefix);
         if index.exists() {
             fs_err::remove_dir_all(&index)?;
         }
         fs_err::create_dir_all(&index)?;
         let arguments = thin_link_arguments(self.link.unit, self.link.call, &self.place);
-        use std::os::unix::ffi::OsStringExt as _;
         let words: Vec<Vec<u8>> = arguments.into_iter().map(OsString::into_vec).collect();
         let file = self.link.directory.join(self.root.join("thin-link.rsp"));
         klto_core::publish(&file, &klto_formats::response::quote(&words))?;
@@ -273,15 +278,12 @@ impl<'a> Lowering<'a> {
                 .iter()
                 .map(|(name, value)| (name, value)),
         );
-        let output = die_with_parent(&mut command).output()?;
+        let started = die_with_parent(&mut command).output();
+        let output = started.with_context(|| format!("starting {}", self.link.linker.display()))?;
+        pass_on(&output.stderr);
         if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr);
-            return Err(Failure::build(format!(
-                "the thin-link of {} failed: {}",
-                self.link.unit.name,
-                text.trim_end()
-            ))
-            .into());
+            let what = format!("the thin-link of {} failed", self.link.unit.name);
+            return Err(Failure::build(what).into());
         }
         let list = fs_err::read(self.link.directory.join(&self.place.list))?;
         let linked = linked_members(&list, self.link.unit, &self.place);
@@ -301,8 +303,9 @@ impl<'a> Lowering<'a> {
             ));
         }
         self.session.log.line(&format!(
-            "ran thin-link {}: {count} objects",
-            self.link.unit.name
+            "ran thin-link {}: {count} objects, {:.2} s",
+            self.link.unit.name,
+            begin.elapsed().as_secs_f64()
         ));
         Ok(())
     }

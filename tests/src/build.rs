@@ -5,9 +5,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use klto_core::die_with_parent;
@@ -16,6 +16,7 @@ use xtask::sources;
 
 use crate::binary::klto_binary;
 use crate::log::Log;
+use crate::outcome::Outcome;
 use crate::place::{cache, test_directory};
 
 /// The choices of a run. Cheap to clone: keep one and vary it.
@@ -288,7 +289,9 @@ impl Build {
     /// Starts it; what it prints goes to files.
     pub fn start(&self) -> Result<Running> {
         // The log of an earlier build must not be taken for this one's.
-        let _ = std::fs::remove_file(self.output.join(".klto/log"));
+        if self.through_klto {
+            let _ = std::fs::remove_file(self.output.join(".klto/log"));
+        }
         let stdout = tempfile::NamedTempFile::new()?;
         let stderr = tempfile::NamedTempFile::new()?;
         let mut command = self.command();
@@ -302,7 +305,7 @@ impl Build {
         Ok(Running {
             child,
             command: xtask::command::words(&command),
-            output: self.output.clone(),
+            log_of: self.through_klto.then(|| self.output.clone()),
             stdout,
             stderr,
             begin: Instant::now(),
@@ -316,7 +319,7 @@ pub struct Running {
     /// The process.
     pub child: Child,
     command: String,
-    output: PathBuf,
+    log_of: Option<PathBuf>,
     stdout: tempfile::NamedTempFile,
     stderr: tempfile::NamedTempFile,
     begin: Instant,
@@ -340,7 +343,7 @@ impl Running {
             status,
             stdout: self.stdout()?,
             stderr: self.stderr()?,
-            log: Log::read(&self.output),
+            log: self.log_of.as_deref().map(Log::read).unwrap_or_default(),
             elapsed: self.begin.elapsed(),
             command: self.command,
         })
@@ -350,59 +353,4 @@ impl Running {
 fn read(file: &tempfile::NamedTempFile) -> Result<String> {
     let bytes = fs_err::read(file.path())?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// What a run left behind.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The exit status.
-    pub status: ExitStatus,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-    /// klto's log; empty for a run without a session.
-    pub log: Log,
-    /// From start to end.
-    pub elapsed: Duration,
-    /// The command, as a message shows it.
-    pub command: String,
-}
-
-impl Outcome {
-    /// The same, if the run ended with success.
-    ///
-    /// # Panics
-    /// It did not.
-    pub fn succeeded(self) -> Self {
-        assert!(self.status.success(), "{}", self.describe());
-        self
-    }
-
-    /// The command, how it ended, and the end of what it printed.
-    pub fn describe(&self) -> String {
-        let tail = |text: &str| {
-            let lines: Vec<&str> = text.lines().collect();
-            lines[lines.len().saturating_sub(40)..].join("\n")
-        };
-        format!(
-            "{}\n{}\nstdout:\n{}\nstderr:\n{}",
-            self.command,
-            self.status,
-            tail(&self.stdout),
-            tail(&self.stderr)
-        )
-    }
-
-    /// Objects that kbuild compiled, assembled, linked or wrote, by the lines that it prints:
-    /// (`CC`, `init/main.o`).
-    pub fn kbuild_lines(&self) -> Vec<(String, String)> {
-        let line = |line: &str| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let short = line.starts_with("  ") && !words.is_empty();
-            let object = words.last()?;
-            (short && words.len() > 1).then(|| (words[0].to_owned(), (*object).to_owned()))
-        };
-        self.stdout.lines().filter_map(line).collect()
-    }
 }

@@ -60,16 +60,7 @@ pub(crate) fn remove(directory: &Path) -> Result<()> {
 pub fn variant(tree: &'static Tree, name: &'static str, fragment: &'static str) -> &'static Tree {
     Box::leak(Box::new(Tree {
         name,
-        source: tree.source,
-        package: tree.package,
-        suite: tree.suite,
-        architecture: tree.architecture,
-        variables: tree.variables,
         fragment,
-        has_lto_option: tree.has_lto_option,
-        image: tree.image,
-        image_goal: tree.image_goal,
-        machine: tree.machine,
-        boot_proofs: tree.boot_proofs,
+        ..tree.clone()
     }))
 }

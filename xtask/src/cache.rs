@@ -45,6 +45,11 @@ impl Cache {
         self.directory("builds")
     }
 
+    /// Raw figures of measurements and the builds that they measure.
+    pub fn benchmarks(&self) -> Result<PathBuf> {
+        self.directory("bench")
+    }
+
     /// State of a private apt configuration for `suite`.
     pub fn apt(&self, suite: &str) -> Result<PathBuf> {
         self.directory(&format!("apt/{suite}"))

@@ -1,6 +1,6 @@
 //! Child processes of the tasks: they end with us, and a failure names the command.
 
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 use klto_core::Failure;
@@ -8,13 +8,18 @@ use klto_core::die_with_parent;
 
 /// Runs `command` to its end with our own standard output and error.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = die_with_parent(command.stdin(Stdio::null()))
-        .status()
-        .with_context(|| format!("starting {}", words(command)))?;
+    let status = status(command)?;
     if status.success() {
         return Ok(());
     }
     Err(Failure::environment(format!("{}: {status}", words(command))).into())
+}
+
+/// Runs `command` to its end with our own standard output and error, whatever the end is.
+pub fn status(command: &mut Command) -> Result<ExitStatus> {
+    die_with_parent(command.stdin(Stdio::null()))
+        .status()
+        .with_context(|| format!("starting {}", words(command)))
 }
 
 /// Runs `command` to its end and returns its standard output.

@@ -69,7 +69,7 @@ impl Feature {
 }
 
 /// A kernel tree and how it is built and booted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tree {
     /// Its version, as the commands name it.
     pub name: &'static str,

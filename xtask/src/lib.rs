@@ -3,12 +3,19 @@
 //! Everything that is fetched or built lies in the development cache, never in the repository.
 //! `main.rs` names the commands; nothing here knows their arguments.
 
+pub mod bench;
 pub mod boot;
+pub mod build_log;
 pub mod cache;
 pub mod command;
+pub mod demo;
 pub mod initramfs;
 pub mod kernel;
 pub mod modules;
+pub mod new_make;
+pub mod observe;
 pub mod packages;
+pub mod product;
 pub mod qemu;
 pub mod sources;
+pub mod test;

@@ -8,50 +8,54 @@ use anyhow::Result;
 use klto_core::{Failure, report};
 use xtask::cache::Cache;
 use xtask::kernel::{self, Configuration, Lto, Tree};
-use xtask::{boot, packages, sources};
+use xtask::{bench, boot, demo, sources, test};
 
-const USAGE: &str = "\
+const HELP: &str = "\
 usage: cargo xtask COMMAND
-  setup                                 install the Debian packages, fetch both kernel sources
+
+  demo                  builds Linux 5.10 with ThinLTO in a small configuration and boots it
+  test [FILTER]         checks and tests everything, on both kernel trees
+  bench [ROW …]         measures the rows (all: those that have no figures yet) and writes
+                        docs/benchmarks.md; `bench --list` names them, `--again` measures anew
+  setup                 installs the Debian packages and fetches both kernel sources
   configure TREE DIRECTORY [none|thin] [no-modules]
-                                        write a .config from the repository's fragments
-  reference TREE                        build TREE by plain make, without LTO, into the cache
-  boot DIRECTORY TREE                   boot the kernel built in DIRECTORY and check its console
-TREE is 5.10 or 6.12";
+                        writes a .config from the repository's fragments
+  reference TREE        builds TREE by plain make, without LTO, into the development cache
+  boot DIRECTORY TREE   boots the kernel built in DIRECTORY and checks its console
+
+TREE is 5.10 or 6.12. Downloads and builds lie in the development cache: KLTO_DEV_CACHE, or
+klto-dev under XDG_CACHE_HOME or ~/.cache. Missing Debian packages are installed as root; any
+other user is told the command.
+";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match dispatch(&words) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let (text, status) = report(&error);
-            eprintln!("{text}");
-            ExitCode::from(status.code())
-        }
-    }
+    dispatch(&words).unwrap_or_else(|error| {
+        let (text, status) = report(&error);
+        eprint!("{text}");
+        ExitCode::from(status.code())
+    })
 }
 
-fn dispatch(words: &[&str]) -> Result<()> {
+fn dispatch(words: &[&str]) -> Result<ExitCode> {
     match words {
-        ["setup"] => setup(),
-        ["configure", tree, directory] => configure(tree, directory, "none", true),
-        ["configure", tree, directory, lto] => configure(tree, directory, lto, true),
-        ["configure", tree, directory, lto, "no-modules"] => configure(tree, directory, lto, false),
-        ["reference", tree] => reference(tree),
-        ["boot", directory, tree] => boot_and_show(directory, tree),
-        _ => Err(Failure::bad_input("no such command").hint(USAGE).into()),
+        ["demo"] => demo::run()?,
+        ["test"] => return test::run(None).map(ExitCode::from),
+        ["test", filter] => return test::run(Some(filter)).map(ExitCode::from),
+        ["bench", rows @ ..] => bench::run(rows)?,
+        ["setup"] => test::setup()?,
+        ["configure", tree, directory] => configure(tree, directory, "none", true)?,
+        ["configure", tree, directory, lto] => configure(tree, directory, lto, true)?,
+        ["configure", tree, directory, lto, "no-modules"] => {
+            configure(tree, directory, lto, false)?;
+        }
+        ["reference", tree] => reference(tree)?,
+        ["boot", directory, tree] => boot_and_show(directory, tree)?,
+        ["--help" | "-h" | "help"] => print!("{HELP}"),
+        _ => return Err(Failure::bad_input("no such command").hint(HELP).into()),
     }
-}
-
-fn setup() -> Result<()> {
-    packages::install_missing()?;
-    let cache = Cache::open()?;
-    for tree in kernel::TREES {
-        let source = sources::fetch(&cache, tree)?;
-        println!("{}: {}", tree.name, source.display());
-    }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn configure(tree: &str, directory: &str, lto: &str, modules: bool) -> Result<()> {

@@ -39,6 +39,8 @@ pub const PACKAGES: &[&str] = &[
     "ccache",
     "fakeroot",
     "strace",
+    // The commit that a benchmark names.
+    "git",
 ];
 
 /// The packages of [`PACKAGES`] that are not installed, in that order.

@@ -26,7 +26,7 @@ pub enum Suite {
 }
 
 /// Keys of the Debian archive, from the package debian-archive-keyring.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Returns the unpacked source of `tree`; downloads and unpacks what is not there.
 pub fn fetch(cache: &Cache, tree: &Tree) -> Result<PathBuf> {
@@ -124,7 +124,7 @@ fn download_by_private_state(
     command::run(&mut apt_download(&options, tree, directory))
 }
 
-fn private_options(state: &Path) -> Vec<String> {
+pub(crate) fn private_options(state: &Path) -> Vec<String> {
     let option = |key: &str, name: &str| format!("-o{key}={}", state.join(name).display());
     vec![
         option("Dir::Etc::SourceList", "sources.list"),

@@ -1,9 +1,10 @@
 //! The link of a unit from natives: the call as kbuild wrote it, with other files in the same order.
 //!
 //! An archive that holds bitcode is replaced by its members, each native; members that are linked only
-//! on demand stand between `--start-lib` and `--end-lib`. Everything else stays as it is.
+//! on demand stand between `--start-lib` and `--end-lib`. Groups go: lld refuses a library within one,
+//! and it resolves symbols among all lazy objects anyway. Everything else stays as it is.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use klto_kbuild::link::{LinkCall, LinkItem};
@@ -28,6 +29,7 @@ pub fn native_link_arguments(
     for item in &call.items {
         match item {
             LinkItem::Option(words) => arguments.extend(words.iter().cloned()),
+            LinkItem::State(word) if is_group(word) => {}
             LinkItem::State(word) => arguments.push(word.clone()),
             LinkItem::File {
                 path,
@@ -46,6 +48,14 @@ pub fn native_link_arguments(
         }
     }
     arguments
+}
+
+/// Whether `word` begins or ends a group. To lld it matters for `--warn-backrefs` only (lld's manual,
+/// ld.lld(1)).
+fn is_group(word: &OsStr) -> bool {
+    ["--start-group", "--end-group", "-(", "-)"]
+        .iter()
+        .any(|group| word == *group)
 }
 
 #[cfg(test)]
@@ -67,8 +77,8 @@ mod tests {
         };
         assert_eq!(
             native_link_arguments(&call, &substitute).join(std::ffi::OsStr::new(" ")),
-            "-r -o vmlinux.o --whole-archive n/main.o n/version.o --no-whole-archive --start-group \
-             --start-lib n/string.o --end-lib --end-group x.o"
+            "-r -o vmlinux.o --whole-archive n/main.o n/version.o --no-whole-archive \
+             --start-lib n/string.o --end-lib x.o"
         );
     }
 }

@@ -148,14 +148,15 @@ impl Lowering<'_> {
             assembler_files: assembler.files,
             native: self.raw_path(&member.path),
             directory: self.link.directory.to_owned(),
-            environment: self.backend_environment(),
+            environment: self.action_environment(),
             storable,
         }))
     }
 
-    /// What a backend is given: where its shared objects are is part of its identity, and no other
+    /// What the tool of an action is given. Not PATH: klto's shims are in it, and so the name of the
+    /// output tree. Where its shared objects are is part of its identity, and no other
     /// variable of the build reaches it.
-    fn backend_environment(&self) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
+    pub(super) fn action_environment(&self) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
         let wanted = |name: &std::ffi::OsStr| name != "PATH";
         self.link
             .environment

@@ -79,10 +79,7 @@ impl Lowering<'_> {
                     script,
                 ),
                 output,
-                (
-                    self.link.directory.to_owned(),
-                    self.link.environment.to_vec(),
-                ),
+                (self.link.directory.to_owned(), self.action_environment()),
             ));
         }
         let completed = self

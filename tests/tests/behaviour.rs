@@ -1,0 +1,273 @@
+//! What is around a build behaves as in plain make: options of make, goals that build nothing, and
+//! each object's own flags.
+
+#![allow(clippy::unwrap_used)]
+
+mod prepared;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fs_err as fs;
+use klto_tests::{Build, PrivateSource};
+use object::{Object as _, ObjectSection as _};
+
+use prepared::tools::real_program;
+use prepared::{JBD2_OBJECTS, directory, files_below, jbd2, jbd2_of_6_12, run};
+
+/// The same build through klto and by plain make, each in an output tree of its own.
+fn both(name: &str) -> (Build, Build) {
+    let plain = jbd2(&format!("{name}-plain")).plain().mode(None);
+    (jbd2(name), plain)
+}
+
+fn with_word(build: &Build, word: &str) -> prepared::Ended {
+    run(&mut build.clone().word(word).command())
+}
+
+fn objects(build: &Build) -> Vec<PathBuf> {
+    let output = build.output_directory();
+    let files = files_below(&output.join("fs/jbd2")).into_iter();
+    let objects = files.filter(|file| file.extension().is_some_and(|end| end == "o"));
+    objects
+        .map(|file| file.strip_prefix(output).unwrap().to_owned())
+        .collect()
+}
+
+/// What kbuild says that it makes, sorted, without klto's own lines.
+fn made(text: &str) -> Vec<String> {
+    let is_line = |line: &&str| line.starts_with("  ") && !line.starts_with("  KLTO ");
+    let mut lines: Vec<String> = text.lines().filter(is_line).map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn asking_what_would_be_done_does_nothing() {
+    let (build, plain) = both("dry");
+    for word in ["-n", "-q"] {
+        let (ours, theirs) = (with_word(&build, word), with_word(&plain, word));
+        assert_eq!(
+            ours.code, theirs.code,
+            "{word}: {}{}",
+            ours.stderr, theirs.stderr
+        );
+        assert_eq!(objects(&build), [] as [&Path; 0], "{word}");
+    }
+}
+
+#[test]
+fn touching_compiles_nothing() {
+    let (build, plain) = both("touch");
+    build.succeed();
+    plain.succeed();
+    let module = |build: &Build| fs::read(build.output_directory().join("fs/jbd2/jbd2.o")).unwrap();
+    let before = module(&build);
+    let (ours, theirs) = (with_word(&build, "-t"), with_word(&plain, "-t"));
+    assert_eq!(ours.code, theirs.code, "{}{}", ours.stderr, theirs.stderr);
+    assert!(module(&build) == before);
+}
+
+#[test]
+fn keep_going_makes_all_that_can_be_made() {
+    let (build, plain) = both("keep-going");
+    let source = PrivateSource::of(build.tree(), "keep-going").unwrap();
+    let text = fs::read_to_string(source.path().join("fs/jbd2/transaction.c")).unwrap();
+    source
+        .write("fs/jbd2/transaction.c", &format!("{text}\n#error here\n"))
+        .unwrap();
+    let (build, plain) = (build.source(source.path()), plain.source(source.path()));
+    let (ours, theirs) = (with_word(&build, "-k"), with_word(&plain, "-k"));
+    assert_eq!((ours.code, theirs.code), (2, 2));
+    assert_eq!(objects(&build), objects(&plain));
+    assert!(objects(&build).len() >= 5);
+}
+
+/// `-B` makes `.config` anew, which kbuild refuses to do.
+#[test]
+fn always_make_ends_as_in_make() {
+    let (build, plain) = both("always");
+    build.succeed();
+    plain.succeed();
+    let (ours, theirs) = (with_word(&build, "-B"), with_word(&plain, "-B"));
+    assert_eq!((ours.code, &ours.stderr), (theirs.code, &theirs.stderr));
+    assert_eq!(made(&ours.stdout), made(&theirs.stdout));
+}
+
+#[test]
+fn a_silent_build_prints_what_a_silent_make_prints() {
+    let (build, plain) = both("silent");
+    let (ours, theirs) = (with_word(&build, "-s"), with_word(&plain, "-s"));
+    assert_eq!((ours.code, theirs.code), (0, 0));
+    assert_eq!(ours.stdout, theirs.stdout);
+    assert_eq!(ours.stderr, theirs.stderr);
+}
+
+#[test]
+fn a_verbose_build_shows_the_commands_with_the_tools_own_names() {
+    let (build, _) = both("verbose");
+    let ended = with_word(&build, "V=1");
+    ended.expect(0, &[]);
+    for object in JBD2_OBJECTS {
+        let is_compile = |line: &&str| {
+            line.contains("clang-22 ") && line.ends_with(&format!("/fs/jbd2/{object}.c"))
+        };
+        assert!(
+            ended
+                .stdout
+                .lines()
+                .any(|line| is_compile(&line.trim_end())),
+            "{object}"
+        );
+    }
+    assert!(!ended.stdout.contains("/.klto/shims/"));
+}
+
+#[test]
+fn goals_that_build_nothing_leave_no_trace_of_klto() {
+    let build = jbd2("goals");
+    let output = build.output_directory();
+    fs::remove_dir_all(output.join(".klto")).unwrap();
+    for goal in [
+        "help",
+        "kernelversion",
+        "olddefconfig",
+        "savedefconfig",
+        "clean",
+    ] {
+        let ended = run(&mut build.clone().goals(&[goal]).command());
+        ended.expect(0, &[]);
+        assert!(!output.join(".klto").exists(), "{goal}");
+    }
+    assert_eq!(files_below(build.store_directory()), [] as [&Path; 0]);
+    let version = run(&mut build.clone().goals(&["kernelversion"]).word("-s").command());
+    assert!(version.stdout.contains("5.10."), "{}", version.stdout);
+}
+
+#[test]
+fn mrproper_leaves_nothing_of_klto() {
+    let build = jbd2("mrproper");
+    build.succeed();
+    assert!(build.output_directory().join(".klto").exists());
+    build.clone().goals(&["mrproper"]).succeed();
+    assert!(!build.output_directory().join(".klto").exists());
+}
+
+const MAKEFILE: &str = "obj-m += flags.o\n\
+    flags-y := first.o second.o\n\
+    CFLAGS_second.o := -mstack-alignment=16 -fno-stack-protector -ffunction-sections\n";
+
+/// A function with an array that wants 16 bytes of alignment and a stack protector.
+fn source_of(name: &str, more: &str) -> String {
+    format!(
+        "#include <linux/module.h>\n\
+         noinline void klto_fill(char *bytes);\n\
+         noinline int klto_{name}(void);\n\
+         noinline int klto_{name}(void)\n\
+         {{\n\tchar bytes[64] __aligned(16);\n\n\tklto_fill(bytes);\n\treturn bytes[5];\n}}\n\
+         EXPORT_SYMBOL(klto_{name});\n{more}"
+    )
+}
+
+/// Name and disassembly of each object's function, and the names of its sections.
+fn look_at(native: &Path, function: &str) -> (String, Vec<String>) {
+    let mut objdump = Command::new(real_program("llvm-objdump-22"));
+    objdump.args(["-d", "-r", "--no-show-raw-insn", "--disassemble-symbols"]);
+    let ended = run(objdump.arg(function).arg(native));
+    let bytes = fs::read(native).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let names = file
+        .sections()
+        .filter_map(|section| Some(section.name().ok()?.to_owned()));
+    (ended.stdout, names.collect())
+}
+
+#[test]
+fn each_native_has_its_own_object_s_flags() {
+    let build = jbd2_of_6_12("flags").goals(&["lib/klto_flags/flags.ko"]);
+    let source = PrivateSource::of(build.tree(), "flags").unwrap();
+    let lib = fs::read_to_string(source.path().join("lib/Makefile")).unwrap();
+    source
+        .write("lib/Makefile", &format!("{lib}\nobj-m += klto_flags/\n"))
+        .unwrap();
+    fs::create_dir_all(source.path().join("lib/klto_flags")).unwrap();
+    // Not inlined, so not imported: LLVM imports nothing between different stack alignments.
+    let fill = "noinline void klto_fill(char *bytes)\n{\n\tget_random_bytes(bytes, 64);\n}\n";
+    let fill = format!("#include <linux/random.h>\n{fill}MODULE_LICENSE(\"GPL\");\n");
+    for (file, text) in [
+        ("Makefile", MAKEFILE.to_owned()),
+        ("first.c", source_of("first", &fill)),
+        ("second.c", source_of("second", "")),
+    ] {
+        source
+            .write(&format!("lib/klto_flags/{file}"), &text)
+            .unwrap();
+    }
+    let build = build.source(source.path());
+    let outcome = build.succeed();
+    let unit = &outcome.log.inputs["lib/klto_flags/flags.o"];
+    assert_eq!(unit, &["lib/klto_flags/first.o", "lib/klto_flags/second.o"]);
+    let natives = build.output_directory();
+    let natives = natives.join(".klto/units/lib/klto_flags/flags.o/raw/lib/klto_flags");
+    let (first, first_sections) = look_at(&natives.join("first.o"), "klto_first");
+    let (second, second_sections) = look_at(&natives.join("second.o"), "klto_second");
+    let aligns =
+        |text: &str| text.contains("andq\t$-16, %rsp") || text.contains("andq\t$-0x10, %rsp");
+    assert!(
+        first.contains("__stack_chk_fail") && aligns(&first),
+        "{first}"
+    );
+    assert!(
+        !second.contains("__stack_chk_fail") && !aligns(&second),
+        "{second}"
+    );
+    let own = |name: &String| name == ".text.klto_second";
+    assert!(second_sections.iter().any(own), "{second_sections:?}");
+    assert!(!first_sections.iter().any(|name| name == ".text.klto_first"));
+}
+
+/// The same clang, the same version string, another libLLVM: nothing is found.
+#[test]
+fn another_libllvm_under_the_same_version_finds_nothing() {
+    let place = directory("llvm");
+    let ldd = run(Command::new("ldd").arg(real_program("clang-22")));
+    let line = ldd
+        .stdout
+        .lines()
+        .find(|line| line.contains("libLLVM"))
+        .unwrap();
+    let mut words = line.split_whitespace();
+    let (name, path) = (words.next().unwrap(), words.nth(1).unwrap());
+    let copy = place.join(name);
+    fs::copy(path, &copy).unwrap();
+    let with_copy = |build: Build| build.environment("LD_LIBRARY_PATH", &place).verify(0);
+    let first = with_copy(jbd2("llvm-first"));
+    first.succeed();
+    let again = with_copy(jbd2("llvm-again"))
+        .store(first.store_directory())
+        .succeed();
+    assert_eq!(again.log.backends_found().len(), 6, "{}", again.describe());
+    change_debug_link(&copy);
+    let other = with_copy(jbd2("llvm-other"))
+        .store(first.store_directory())
+        .succeed();
+    assert_eq!(
+        other.log.backends_found(),
+        [].into(),
+        "{}",
+        other.describe()
+    );
+    assert_eq!(other.log.backends_run().len(), 6);
+}
+
+/// Changes one byte of a file name that only debuggers read.
+fn change_debug_link(library: &Path) {
+    let mut bytes = fs::read(library).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let section = file.section_by_name(".gnu_debuglink").unwrap();
+    let (start, _) = section.file_range().unwrap();
+    let start = usize::try_from(start).unwrap();
+    bytes[start] ^= 1;
+    fs::remove_file(library).unwrap();
+    fs::write(library, bytes).unwrap();
+}

@@ -1,0 +1,177 @@
+//! Builds that are stopped in the middle: nothing of them lives on, and the next build gives what a
+//! clean one gives, bit for bit.
+
+#![allow(clippy::unwrap_used)]
+
+mod prepared;
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use klto_tests::Build;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use prepared::processes::{Process, assert_all_gone, await_process, of_build};
+use prepared::{assert_clean, jbd2};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// When a build is stopped.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    Compile,
+    Backend,
+}
+
+impl Moment {
+    fn is_now(self, process: &Process) -> bool {
+        match self {
+            Self::Compile => process.is_compile(),
+            Self::Backend => process.is_backend(),
+        }
+    }
+}
+
+/// Starts a build as a shell starts it: in a process group of its own.
+fn start(build: &Build) -> Child {
+    start_command(build.command())
+}
+
+fn start_command(mut command: Command) -> Child {
+    command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn klto_of(child: &Child) -> i32 {
+    i32::try_from(child.id()).unwrap()
+}
+
+/// Starts a build, does `stop` at `moment`, and looks at what is left and at the next build.
+fn stopped(name: &str, moment: Moment, stop: impl Fn(&Child, &[Process])) {
+    let build = jbd2(name);
+    let output = build.output_directory().to_owned();
+    let mut child = start(&build);
+    await_process(&output, "compiler", |process| moment.is_now(process));
+    stop(&child, &of_build(&output));
+    let status = child.wait().unwrap();
+    assert!(!status.success(), "{name}: {status}");
+    assert_all_gone(&output, SOON);
+    build.succeed();
+    assert_clean(&build);
+}
+
+fn interrupt(child: &Child, _: &[Process]) {
+    kill_process_group(Pid::from_raw(klto_of(child)).unwrap(), Signal::INT).unwrap();
+}
+
+fn kill_klto(child: &Child, processes: &[Process]) {
+    let klto = processes
+        .iter()
+        .find(|process| process.id == klto_of(child));
+    klto.unwrap().kill(Signal::KILL);
+}
+
+/// The make that klto started, not one under it.
+fn kill_make(child: &Child, processes: &[Process]) {
+    let is_first = |process: &&Process| process.runs("make") && process.parent == klto_of(child);
+    processes.iter().find(is_first).unwrap().kill(Signal::KILL);
+}
+
+#[test]
+fn control_c_in_a_compile() {
+    stopped("int-compile", Moment::Compile, interrupt);
+}
+
+#[test]
+fn control_c_in_a_backend() {
+    stopped("int-backend", Moment::Backend, interrupt);
+}
+
+#[test]
+fn klto_killed_in_a_compile() {
+    stopped("klto-compile", Moment::Compile, kill_klto);
+}
+
+#[test]
+fn klto_killed_in_a_backend() {
+    stopped("klto-backend", Moment::Backend, kill_klto);
+}
+
+#[test]
+fn make_killed_in_a_compile() {
+    stopped("make-compile", Moment::Compile, kill_make);
+}
+
+#[test]
+fn make_killed_in_a_backend() {
+    stopped("make-backend", Moment::Backend, kill_make);
+}
+
+/// In a backend the shim of the linker waits for the session.
+#[test]
+fn a_shim_killed_in_a_backend() {
+    stopped("shim-backend", Moment::Backend, |_, processes| {
+        let shim = processes.iter().find(|process| process.runs("klto-shim"));
+        shim.unwrap().kill(Signal::KILL);
+    });
+}
+
+/// The shim of the compiler waits for it when the object is a module of its own.
+#[test]
+fn a_shim_killed_in_a_compile() {
+    let module = "drivers/block/virtio_blk.ko";
+    let build = jbd2("shim-compile").goals(&[module]);
+    let output = build.output_directory().to_owned();
+    let clean = jbd2("shim-clean").goals(&[module]);
+    clean.succeed();
+    let mut child = start(&build);
+    await_process(&output, "compiler", Process::is_compile);
+    let shim = await_process(&output, "shim", |process| process.runs("klto-shim"));
+    shim.kill(Signal::KILL);
+    assert!(!child.wait().unwrap().success());
+    assert_all_gone(&output, SOON);
+    build.succeed();
+    let report = klto_verify::bit_equal(clean.output_directory(), &output, &[module.into()]);
+    let report = report.unwrap();
+    assert!(report.equal(), "{report}");
+}
+
+#[test]
+fn a_killed_backend_fails_the_build_and_is_named() {
+    let build = jbd2("backend-killed");
+    let output = build.output_directory().to_owned();
+    let running = build.start().unwrap();
+    let backend = await_process(&output, "backend", Process::is_backend);
+    backend.kill(Signal::KILL);
+    let outcome = running.wait().unwrap();
+    let text = outcome.describe();
+    assert_eq!(outcome.status.code(), Some(2), "{text}");
+    assert!(text.contains("backend of fs/jbd2/"), "{text}");
+    assert!(text.contains("killed by signal 9"), "{text}");
+    assert_all_gone(&output, SOON);
+    build.succeed();
+    assert_clean(&build);
+}
+
+/// `nohup klto make` goes on when the terminal is closed, as `nohup make` does. (clang itself does
+/// not: the signal is sent to klto alone.)
+#[test]
+fn a_signal_that_is_ignored_stays_ignored() {
+    let build = jbd2("nohup");
+    let output = build.output_directory().to_owned();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh"]);
+    let mut child = start_command(prepared::wrapped(&mut shell, &build.command()));
+    await_process(&output, "compiler", Process::is_compile);
+    let klto = Pid::from_raw(klto_of(&child)).unwrap();
+    kill_process(klto, Signal::HUP).unwrap();
+    kill_process(klto, Signal::INT).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_clean(&build);
+}

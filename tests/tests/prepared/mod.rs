@@ -1,0 +1,198 @@
+//! What the tests of faults, toolchains and jobs share: a 5.10 output tree in which small goals,
+//! as one module, take seconds; and a look at the processes of a build.
+//!
+//! The tree is configured and `modules_prepare` is made once in a process; each test copies it.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+pub mod processes;
+pub mod tools;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+use klto_tests::{Build, Shared, fresh_directory, step};
+use xtask::command;
+
+/// The module of six objects that most tests build.
+pub const JBD2: &str = "fs/jbd2/jbd2.ko";
+/// Its objects.
+pub const JBD2_OBJECTS: [&str; 6] = [
+    "checkpoint",
+    "commit",
+    "journal",
+    "recovery",
+    "revoke",
+    "transaction",
+];
+
+/// A build of [`JBD2`] in a prepared output tree of its own, with an empty store.
+pub fn jbd2(name: &str) -> Build {
+    static PREPARED: Shared<PathBuf> = Shared::new();
+    copy("5.10", &PREPARED, name)
+        .unwrap_or_else(|error| panic!("{error:#}"))
+        .goals(&[JBD2])
+}
+
+/// The same with ThinLTO of 6.12, whose `.config` asks for it.
+pub fn jbd2_of_6_12(name: &str) -> Build {
+    static PREPARED: Shared<PathBuf> = Shared::new();
+    copy("6.12", &PREPARED, name)
+        .unwrap_or_else(|error| panic!("{error:#}"))
+        .goals(&[JBD2])
+}
+
+fn copy(tree: &str, prepared: &Shared<PathBuf>, name: &str) -> Result<Build> {
+    let prepared = prepared.get(|| {
+        let name = format!("{}-prepared-{tree}", test_file());
+        let build = Build::new(tree, &name)?.empty_store()?;
+        step(&format!("a prepared {tree} output tree"), || {
+            build.configure_fresh()?;
+            build.clone().goals(&["modules_prepare"]).succeed();
+            Ok(build.output_directory().to_owned())
+        })
+    });
+    let build = Build::new(tree, &format!("{}-{name}", test_file()))?.empty_store()?;
+    copy_tree(prepared, build.output_directory())?;
+    Ok(build)
+}
+
+/// The name of the test's program without cargo's suffix.
+fn test_file() -> String {
+    let program = std::env::current_exe().unwrap_or_default();
+    let name = program.file_stem().unwrap_or_default().to_string_lossy();
+    name.split('-').next().unwrap_or_default().to_owned()
+}
+
+/// Copies a directory with modes and times; `to` is replaced.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs_err::remove_dir_all(to)?;
+    }
+    command::run(Command::new("cp").arg("-a").arg(from).arg(to))
+}
+
+/// What a build of [`JBD2`] gave: the module and the objects in it.
+pub fn jbd2_products() -> Vec<PathBuf> {
+    let objects = JBD2_OBJECTS.map(|name| PathBuf::from(format!("fs/jbd2/{name}.o")));
+    let module = [JBD2, "fs/jbd2/jbd2.o", "fs/jbd2/jbd2.mod.o"].map(PathBuf::from);
+    objects.into_iter().chain(module).collect()
+}
+
+/// An output tree with a clean build of [`JBD2`], made once in a process.
+pub fn clean_jbd2() -> &'static Path {
+    static CLEAN: Shared<PathBuf> = Shared::new();
+    CLEAN.get(|| {
+        let build = jbd2("clean");
+        step("a clean build of jbd2.ko", || build.succeed());
+        Ok(build.output_directory().to_owned())
+    })
+}
+
+/// Fails unless the module and its objects equal a clean build's bit for bit.
+pub fn assert_clean(build: &Build) {
+    let report = klto_verify::bit_equal(clean_jbd2(), build.output_directory(), &jbd2_products());
+    let report = report.unwrap();
+    assert!(report.equal(), "{report}");
+}
+
+/// A directory for a test's own files, empty.
+pub fn directory(name: &str) -> PathBuf {
+    fresh_directory(&format!("{}-{name}", test_file())).unwrap()
+}
+
+/// Writes an executable file.
+pub fn write_program(path: &Path, text: &str) {
+    fs_err::write(path, text).unwrap();
+    fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The files below a directory, at any depth, sorted.
+pub fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs_err::read_dir(&directory).into_iter().flatten().flatten() {
+            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => directories.push(entry.path()),
+                false => files.push(entry.path()),
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// `command` after `script` in a mount namespace of its own: its mounts end with it.
+pub fn after_mounts(script: &str, command: &Command) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount");
+    if !rustix::process::geteuid().is_root() {
+        unshare.arg("--map-root-user");
+    }
+    let script = format!("set -e; {script}; exec \"$@\"");
+    wrapped(unshare.args(["sh", "-c", &script, "sh"]), command)
+}
+
+/// `command` as the last words of `outer`, with its directory and environment.
+pub fn wrapped(outer: &mut Command, command: &Command) -> Command {
+    let mut whole = Command::new(outer.get_program());
+    whole.args(outer.get_args());
+    whole.arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        whole.current_dir(directory);
+    }
+    copy_environment(command, &mut whole);
+    whole
+}
+
+/// Gives `to` the variables that `from` sets and removes.
+pub fn copy_environment(from: &Command, to: &mut Command) {
+    for (name, value) in from.get_envs() {
+        match value {
+            Some(value) => to.env(name, value),
+            None => to.env_remove(name),
+        };
+    }
+}
+
+/// How a command ended: its exit code and all that it printed.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code; 128 and more for a signal.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Ended {
+    use std::os::unix::process::ExitStatusExt as _;
+    let output = command.stdin(std::process::Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", command::words(command)));
+    let signalled = 128 + output.status.signal().unwrap_or(0);
+    Ended {
+        code: output.status.code().unwrap_or(signalled),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+impl Ended {
+    /// Fails unless the exit code is `code` and standard error holds each of `texts`.
+    pub fn expect(&self, code: i32, texts: &[&str]) -> &Self {
+        assert_eq!(self.code, code, "{}\n{}", self.stdout, self.stderr);
+        for text in texts {
+            assert!(
+                self.stderr.contains(text),
+                "no {text:?} in:\n{}",
+                self.stderr
+            );
+        }
+        self
+    }
+}

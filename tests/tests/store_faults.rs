@@ -1,0 +1,161 @@
+//! Faults of the store: a build never fails for them and never takes a wrong object, unless others
+//! may write the store or a result is shown to be wrong.
+
+#![allow(clippy::unwrap_used)]
+
+mod prepared;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use klto_core::Digest;
+use klto_store::{Lookup, Store};
+use klto_tests::Build;
+
+use prepared::{after_mounts, assert_clean, directory, files_below, jbd2, run};
+
+const GOES_ON: &str = "klto: warning: the build goes on without the store";
+
+/// A build whose store holds what it needs.
+fn with_full_store(name: &str) -> Build {
+    let first = jbd2(&format!("{name}-first"));
+    first.succeed();
+    let copy = jbd2(name).store(&directory(&format!("{name}-store")));
+    prepared::copy_tree(first.store_directory(), copy.store_directory()).unwrap();
+    copy
+}
+
+fn blobs(build: &Build) -> Vec<PathBuf> {
+    files_below(&build.store_directory().join("v1/blobs"))
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_done_without() {
+    let build = jbd2("not-writable");
+    let file = directory("file").join("file");
+    fs::write(&file, "").unwrap();
+    let build = build.store(&file.join("store"));
+    let outcome = build.succeed();
+    assert_eq!(
+        outcome.stderr.matches(GOES_ON).count(),
+        1,
+        "{}",
+        outcome.stderr
+    );
+    assert_clean(&build);
+}
+
+#[test]
+fn a_store_on_a_read_only_file_system_is_done_without() {
+    let build = jbd2("read-only");
+    let store = build.store_directory().display().to_string();
+    let script = format!("mount -t tmpfs -o ro,mode=0700 none '{store}'");
+    let ended = run(&mut after_mounts(&script, &build.command()));
+    ended.expect(0, &[GOES_ON]);
+    assert_clean(&build);
+}
+
+#[test]
+fn a_store_that_others_may_write_is_refused() {
+    let build = jbd2("shared");
+    let open = std::fs::Permissions::from_mode(0o777);
+    fs::set_permissions(build.store_directory(), open).unwrap();
+    let ended = run(&mut build.command());
+    ended.expect(3, &["others may write it (mode 0777)", "hint: chmod 700"]);
+    assert!(!build.output_directory().join("fs/jbd2/jbd2.o").exists());
+}
+
+#[test]
+fn a_full_disk_of_the_store_is_said_once() {
+    let build = jbd2("full");
+    let store = build.store_directory().display().to_string();
+    let script = format!("mount -t tmpfs -o mode=0700,size=64k none '{store}'");
+    let ended = run(&mut after_mounts(&script, &build.command()));
+    ended.expect(0, &[GOES_ON]);
+    assert_eq!(ended.stderr.matches(GOES_ON).count(), 1, "{}", ended.stderr);
+    assert_clean(&build);
+}
+
+#[test]
+fn damaged_entries_are_found_removed_and_made_again() {
+    let build = with_full_store("damaged");
+    let damaged = blobs(&build);
+    assert!(damaged.len() >= 6);
+    for blob in &damaged {
+        let mut bytes = fs::read(blob).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::remove_file(blob).unwrap();
+        fs::write(blob, bytes).unwrap();
+    }
+    let outcome = build.clone().verify(0).succeed();
+    assert!(
+        outcome.stderr.contains("klto: warning: "),
+        "{}",
+        outcome.stderr
+    );
+    assert!(
+        outcome.stderr.contains("has the digest"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(outcome.log.backends_run().len(), 6);
+    assert_clean(&build);
+    for blob in blobs(&build) {
+        let named = blob.file_name().unwrap().to_str().unwrap();
+        assert_eq!(Digest::of_file(&blob).unwrap().to_hex(), named);
+    }
+}
+
+#[test]
+fn a_damaged_action_entry_is_removed_and_said() {
+    let build = with_full_store("damaged-action");
+    for action in files_below(&build.store_directory().join("v1/actions")) {
+        let bytes = fs::read(&action).unwrap();
+        fs::remove_file(&action).unwrap();
+        fs::write(&action, &bytes[..bytes.len() / 2]).unwrap();
+    }
+    let outcome = build.clone().verify(0).succeed();
+    let text = "klto: warning: damaged store entry removed: ";
+    assert!(outcome.stderr.contains(text), "{}", outcome.stderr);
+    assert_clean(&build);
+}
+
+/// Gives every action the result of one other action.
+fn plant_wrong_entries(root: &Path) {
+    let store = Store::open(root, u64::MAX).unwrap();
+    let actions = files_below(&root.join("v1/actions"));
+    let key = |path: &PathBuf| Digest::from_hex(path.file_name()?.to_str()?).ok();
+    let keys: Vec<Digest> = actions.iter().filter_map(key).collect();
+    let Ok(Lookup::Hit(result)) = store.lookup(keys[0]) else {
+        panic!("{} is not stored", keys[0].to_hex());
+    };
+    let other = root.join("other.o");
+    store.fetch(result.outputs[0], &other).unwrap();
+    for key in &keys[1..] {
+        store.insert(*key, &[&other], &[]).unwrap();
+    }
+    fs::remove_file(other).unwrap();
+}
+
+#[test]
+fn a_planted_wrong_entry_is_caught_and_named() {
+    let build = with_full_store("planted");
+    plant_wrong_entries(build.store_directory());
+    let ended = run(&mut build.clone().verify(100).command());
+    let text = "the store's result differs from a fresh run (key ";
+    ended.expect(2, &["klto: error: backend of fs/jbd2/", text]);
+}
+
+/// Nothing in a key names the output tree, so a build in another one makes nothing anew.
+#[test]
+fn another_output_tree_adds_no_entry() {
+    let build = with_full_store("elsewhere");
+    let actions = build.store_directory().join("v1/actions");
+    let before = files_below(&actions);
+    let outcome = build.clone().verify(0).succeed();
+    assert_eq!(outcome.log.backends_found().len(), 6);
+    assert_eq!(files_below(&actions), before);
+    assert_clean(&build);
+}

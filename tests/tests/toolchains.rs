@@ -1,0 +1,261 @@
+//! Every way in which people choose the toolchain and the directories, on each tree.
+//!
+//! Each builds a module of one object with LTO. A plain make after it, in the same words, must not
+//! take klto's objects for its own.
+
+#![allow(clippy::unwrap_used)]
+
+mod prepared;
+
+use std::path::Path;
+use std::process::Command;
+
+use klto_tests::{Build, PrivateSource};
+use xtask::kernel::{Configuration, Lto};
+
+use prepared::tools::{path_with, real_program, without_suffix};
+use prepared::{after_mounts, copy_tree, directory, jbd2, jbd2_of_6_12, run};
+
+const MODULE: &str = "lib/crc16.ko";
+const OBJECT: &str = "lib/crc16.o";
+
+/// The tools that `LLVM=` chooses, by variable.
+const TOOLS: [(&str, &str); 8] = [
+    ("CC", "clang"),
+    ("LD", "ld.lld"),
+    ("AR", "llvm-ar"),
+    ("NM", "llvm-nm"),
+    ("OBJCOPY", "llvm-objcopy"),
+    ("OBJDUMP", "llvm-objdump"),
+    ("READELF", "llvm-readelf"),
+    ("STRIP", "llvm-strip"),
+];
+
+/// Each tool by name, as `name` spells it, and what a tree of 5.10 needs besides.
+fn named(spelling: impl Fn(&str) -> String) -> Vec<String> {
+    let tools = TOOLS
+        .iter()
+        .map(|(variable, tool)| format!("{variable}={}", spelling(tool)));
+    let more = ["LLVM_IAS=1".to_owned(), "HOSTCC=gcc".to_owned()];
+    tools.chain(more).collect()
+}
+
+/// How a user says which tools: make's words, and the environment.
+#[derive(Debug, Default)]
+struct Spelling {
+    name: &'static str,
+    words: Vec<String>,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Spelling {
+    fn words(name: &'static str, words: Vec<String>) -> Self {
+        let environment = Vec::new();
+        Self {
+            name,
+            words,
+            environment,
+        }
+    }
+
+    fn environment(name: &'static str, variables: &[(&'static str, &str)]) -> Self {
+        let owned = |(name, value): &(&'static str, &str)| (*name, (*value).to_owned());
+        let environment = variables.iter().map(owned).collect();
+        Self {
+            name,
+            words: Vec::new(),
+            environment,
+        }
+    }
+
+    /// `build` with these words and the tree's architecture.
+    fn apply(&self, build: Build, architecture: &str) -> Build {
+        let mut words = self.words.clone();
+        let in_environment = self
+            .environment
+            .iter()
+            .any(|(_, value)| value.contains("ARCH"))
+            || self.environment.iter().any(|(name, _)| *name == "ARCH");
+        if !in_environment {
+            words.push(format!("ARCH={architecture}"));
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let build = build.variables(&words).goals(&[MODULE]);
+        self.environment
+            .iter()
+            .fold(build, |build, (name, value)| build.environment(name, value))
+    }
+}
+
+/// Every spelling but those with `CROSS_COMPILE`, whose value is the tree's.
+fn spellings(architecture: &'static str) -> Vec<Spelling> {
+    let one = |word: &str| vec![word.to_owned()];
+    let clang = real_program("clang-22");
+    // The tools' own directory: /usr/bin/clang-22 leads to it.
+    let bin = fs_err::canonicalize(&clang).unwrap();
+    let bin = bin.parent().unwrap().display().to_string();
+    let make_flags = format!("LLVM=-22 HOSTCC=gcc ARCH={architecture}");
+    let mut with_ccache = named(|tool| format!("{tool}-22"));
+    with_ccache[0] = "CC=ccache clang-22".to_owned();
+    vec![
+        Spelling::words("LLVM=1", one("LLVM=1")),
+        Spelling::words("LLVM=-22", one("LLVM=-22")),
+        Spelling::words("LLVM=prefix", vec![format!("LLVM={bin}/")]),
+        Spelling::words("names", named(|tool| format!("{tool}-22"))),
+        Spelling::words("paths", named(|tool| format!("{bin}/{tool}"))),
+        Spelling::words("ccache", with_ccache),
+        Spelling::environment("environment", &[("LLVM", "-22"), ("ARCH", architecture)]),
+        Spelling::environment("MAKEFLAGS", &[("MAKEFLAGS", &make_flags)]),
+    ]
+}
+
+/// The module is built with LTO; plain make in the same words then makes its object again.
+fn check(build: &Build, name: &str) {
+    let outcome = build.succeed();
+    let mut backends = outcome.log.backends_run();
+    backends.extend(outcome.log.backends_found());
+    assert!(backends.contains(OBJECT), "{name}: {}", outcome.describe());
+    let plain = build.clone().mode(None).plain().goals(&[OBJECT]).succeed();
+    let lines = plain.kbuild_lines();
+    let made = lines.iter().any(|(_, object)| object == OBJECT);
+    assert!(made, "{name}: {}", plain.describe());
+}
+
+fn check_all(fresh: impl Fn(&str) -> Build, architecture: &'static str, cross_compile: &str) {
+    let path = path_with(&without_suffix("llvm"));
+    let mut all = spellings(architecture);
+    let cross = vec![
+        "LLVM=1".to_owned(),
+        format!("CROSS_COMPILE={cross_compile}"),
+    ];
+    all.push(Spelling::words("CROSS_COMPILE", cross));
+    for spelling in &all {
+        let build = fresh("spelling").environment("PATH", &path);
+        let build = spelling.apply(build, architecture);
+        klto_tests::step(spelling.name, || check(&build, spelling.name));
+    }
+}
+
+#[test]
+fn every_spelling_of_the_toolchain_on_5_10() {
+    check_all(jbd2, "arm64", "aarch64-linux-gnu-");
+}
+
+#[test]
+fn every_spelling_of_the_toolchain_on_6_12() {
+    check_all(jbd2_of_6_12, "x86_64", "x86_64-linux-gnu-");
+}
+
+fn succeed_with_lto(build: &Build) {
+    let outcome = build.succeed();
+    let unit = outcome.log.inputs.get(OBJECT).map(Vec::as_slice);
+    assert_eq!(
+        unit,
+        Some(&[OBJECT.to_owned()][..]),
+        "{}",
+        outcome.describe()
+    );
+}
+
+/// A private copy of the tree's source, and an output tree for it.
+fn with_private_source(name: &str) -> (Build, PrivateSource) {
+    let build = jbd2(name).goals(&[MODULE]);
+    let source = PrivateSource::of(build.tree(), name).unwrap();
+    (build.source(source.path()), source)
+}
+
+#[test]
+fn the_output_tree_may_be_relative() {
+    let (build, source) = with_private_source("relative");
+    let name = build
+        .output_directory()
+        .file_name()
+        .unwrap()
+        .to_string_lossy();
+    let build = build
+        .clone()
+        .started_in(source.path())
+        .word(format!("O=../{name}"));
+    succeed_with_lto(&build);
+}
+
+#[test]
+fn the_output_tree_may_be_named_by_kbuild_output() {
+    let (build, source) = with_private_source("environment");
+    let output = build.output_directory().to_owned();
+    let build = build
+        .started_in(source.path())
+        .environment("KBUILD_OUTPUT", &output);
+    succeed_with_lto(&build);
+}
+
+#[test]
+fn the_output_tree_may_be_inside_the_source() {
+    let (build, source) = with_private_source("inside");
+    let inside = source.path().join("out");
+    copy_tree(build.output_directory(), &inside).unwrap();
+    let build = build
+        .output(&inside)
+        .started_in(source.path())
+        .word("O=out");
+    succeed_with_lto(&build);
+}
+
+#[test]
+fn the_source_may_be_its_own_output_tree() {
+    let (build, source) = with_private_source("in-tree");
+    let config = build.output_directory().join(".config");
+    fs_err::copy(config, source.path().join(".config")).unwrap();
+    let build = build.output(source.path()).started_in(source.path());
+    succeed_with_lto(&build);
+    assert!(source.path().join(".klto/log").is_file());
+}
+
+#[test]
+fn the_source_may_be_a_link() {
+    let (build, source) = with_private_source("linked");
+    let link = directory("link").join("linux");
+    fs_err::os::unix::fs::symlink(source.path(), &link).unwrap();
+    succeed_with_lto(&build.source(&link));
+}
+
+#[test]
+fn the_source_may_be_read_only() {
+    let build = jbd2("read-only").goals(&[MODULE]);
+    let command = build.command();
+    let words: Vec<_> = command.get_args().collect();
+    let place = words.iter().position(|word| *word == "-C").unwrap();
+    let source = Path::new(words[place + 1]).display().to_string();
+    let script = format!("mount --bind '{source}' '{source}'; mount -o remount,ro,bind '{source}'");
+    run(&mut after_mounts(&script, &command)).expect(0, &[]);
+    let log = klto_tests::Log::read(build.output_directory());
+    assert!(log.backends_run().contains(OBJECT));
+}
+
+#[test]
+fn another_configuration_than_asked_for_is_refused_with_the_command_that_changes_it() {
+    let none = Configuration {
+        lto: Lto::None,
+        modules: true,
+    };
+    let build = jbd2_of_6_12("otherwise").configuration(none);
+    build.configure().unwrap();
+    let build = build.mode(Some("thin")).goals(&[MODULE]);
+    let ended = run(&mut build.command());
+    ended.expect(
+        2,
+        &[
+            "--lto=thin is asked for, but",
+            "chooses LTO_NONE",
+            "  hint: ",
+        ],
+    );
+    let hint = ended.stderr.split("  hint: ").nth(1).unwrap();
+    let hint = hint.lines().next().unwrap();
+    let klto = klto_tests::klto_binary().parent().unwrap();
+    let changed = run(Command::new("sh")
+        .args(["-c", hint])
+        .env("PATH", path_with(klto)));
+    changed.expect(0, &[]);
+    succeed_with_lto(&build);
+}

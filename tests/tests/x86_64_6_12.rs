@@ -1,0 +1,258 @@
+//! Linux 6.12 for x86_64, whose kbuild has ThinLTO of its own: built by klto, compared with a build
+//! without LTO, edited, booted.
+//!
+//! The tests share one output directory, made from nothing at the first test; each leaves it as it
+//! found it. Names order them: what changes the configuration comes last.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use klto_formats::archive;
+use klto_tests::{Build, Outcome, PrivateSource, Shared, reference, step};
+use klto_verify::Comparison;
+use xtask::boot::{boot, verdict};
+use xtask::kernel::{Configuration, Lto};
+
+struct Thin {
+    build: Build,
+    source: PrivateSource,
+    clean: Outcome,
+}
+
+static THIN: Shared<Thin> = Shared::new();
+
+fn thin() -> &'static Thin {
+    THIN.get(|| {
+        let build = Build::new("6.12", "6.12-thin")?
+            .empty_store()?
+            .configuration(Configuration {
+                lto: Lto::Thin,
+                modules: true,
+            });
+        let source = PrivateSource::of(build.tree(), "6.12-source")?;
+        let build = build.source(source.path());
+        build.configure_fresh()?;
+        let clean = step("6.12 x86_64: clean ThinLTO build", || build.succeed());
+        Ok(Thin {
+            build,
+            source,
+            clean,
+        })
+    })
+}
+
+fn file(path: impl AsRef<Path>) -> PathBuf {
+    thin().build.output_directory().join(path)
+}
+
+/// The bitcode objects that `vmlinux.a` names, in order.
+fn bitcode_of_vmlinux() -> Result<Vec<String>> {
+    let archive_path = file("vmlinux.a");
+    let bytes = fs_err::read(&archive_path)?;
+    let mut objects = Vec::new();
+    for member in archive::members(&bytes)? {
+        let path = archive::thin_member_path(Path::new("vmlinux.a"), &member.name);
+        if fs_err::read(file(&path))?.starts_with(b"BC\xc0\xde") {
+            objects.push(path.display().to_string());
+        }
+    }
+    Ok(objects)
+}
+
+#[test]
+fn a1_a_clean_build_boots_and_loads_every_module() {
+    let booted = boot(thin().build.tree(), thin().build.output_directory()).unwrap();
+    verdict(&booted).unwrap();
+}
+
+#[test]
+fn a2_initcalls_fixups_exports_and_modules_equal_the_reference() {
+    let reference = reference(thin().build.tree()).unwrap();
+    let report = Comparison::of(&reference, thin().build.output_directory()).unwrap();
+    for what in [
+        "initcalls",
+        "PCI fixups",
+        "Module.symvers",
+        "modules",
+        "modinfo",
+        "left-over sections",
+    ] {
+        let row = report
+            .row(what)
+            .with_context(|| format!("no row {what}"))
+            .unwrap();
+        assert!(row.equal && row.count > 0, "{what}: {report}");
+    }
+}
+
+#[test]
+fn a3_the_inputs_of_the_thin_link_are_the_bitcode_objects_in_link_order() {
+    let expected = bitcode_of_vmlinux().unwrap();
+    assert!(
+        expected.len() > 500,
+        "only {} bitcode objects",
+        expected.len()
+    );
+    let inputs = &thin().clean.log.inputs["vmlinux.o"];
+    assert_eq!(inputs.get(..expected.len()), Some(expected.as_slice()));
+    // What follows is lib.a, where it is linked whole.
+    assert!(
+        inputs[expected.len()..]
+            .iter()
+            .all(|object| object.contains("lib/"))
+    );
+    let modules = thin()
+        .clean
+        .log
+        .inputs
+        .keys()
+        .filter(|unit| *unit != "vmlinux.o")
+        .count();
+    let order = fs_err::read_to_string(file("modules.order")).unwrap();
+    assert_eq!(modules, order.lines().count(), "one unit for each module");
+}
+
+#[test]
+fn a4_promoted_names_stay_only_where_the_log_says_so() {
+    let map = fs_err::read_to_string(file("System.map")).unwrap();
+    let left: BTreeSet<&str> = map
+        .lines()
+        .filter_map(|line| line.split(' ').nth(2))
+        .filter(|name| name.contains(".llvm."))
+        .collect();
+    let log = &thin().clean.log;
+    let listed: BTreeSet<&str> = log.promoted["vmlinux.o"]
+        .iter()
+        .map(String::as_str)
+        .collect();
+    let unlisted: Vec<_> = left
+        .iter()
+        .filter(|name| {
+            !listed.contains(*name) && !listed.contains(name.trim_start_matches("__cfi_"))
+        })
+        .collect();
+    assert!(unlisted.is_empty(), "{unlisted:?}");
+}
+
+#[test]
+fn b1_a_second_build_runs_nothing() {
+    let again = step("6.12 x86_64: nothing to do", || thin().build.succeed());
+    assert!(again.log.lines.is_empty(), "{:?}", again.log.lines);
+    assert!(
+        again
+            .kbuild_lines()
+            .iter()
+            .all(|(word, _)| word != "CC" && word != "LD")
+    );
+}
+
+#[test]
+fn b2_a_recompile_that_gives_the_same_bitcode_ends_there() {
+    let vmlinux = fs_err::read(file("vmlinux.o")).unwrap();
+    let text = thin().source.edit("init/main.c", "/*", "/*").unwrap();
+    let touched = step("6.12 x86_64: touch init/main.c", || thin().build.succeed());
+    thin().source.write("init/main.c", &text).unwrap();
+    assert!(
+        touched
+            .kbuild_lines()
+            .contains(&("CC".into(), "init/main.o".into()))
+    );
+    assert!(
+        touched
+            .log
+            .lines
+            .iter()
+            .any(|line| line == "kept unit vmlinux.o"),
+        "{:?}",
+        touched.log.lines
+    );
+    assert_eq!(touched.log.backends_run(), BTreeSet::new());
+    assert!(
+        vmlinux == fs_err::read(file("vmlinux.o")).unwrap(),
+        "vmlinux.o changed"
+    );
+}
+
+/// Objects whose import list names `object`.
+fn importers(object: &str) -> BTreeSet<String> {
+    let index = file(".klto/units/vmlinux.o/index");
+    let all = bitcode_of_vmlinux().unwrap();
+    let imports = |importer: &String| {
+        let list =
+            fs_err::read_to_string(index.join(format!("{importer}.imports"))).unwrap_or_default();
+        list.lines().any(|line| line == object)
+    };
+    all.into_iter().filter(imports).collect()
+}
+
+#[test]
+fn b3_an_edit_runs_the_backends_of_the_object_and_of_its_importers() {
+    let before = importers("init/main.o");
+    let text = thin()
+        .source
+        .edit(
+            "init/main.c",
+            "pr_notice(\"%s\", linux_banner);",
+            "pr_notice(\"%s.\", linux_banner);",
+        )
+        .unwrap();
+    let edited = step("6.12 x86_64: edit init/main.c", || thin().build.succeed());
+    let after = importers("init/main.o");
+    thin().source.write("init/main.c", &text).unwrap();
+    let mut allowed: BTreeSet<String> = before.union(&after).cloned().collect();
+    allowed.insert("init/main.o".into());
+    let ran = edited.log.backends_run();
+    assert!(ran.contains("init/main.o"), "{ran:?}");
+    assert!(ran.is_subset(&allowed), "ran {ran:?}, allowed {allowed:?}");
+    let units: Vec<_> = edited
+        .log
+        .lines
+        .iter()
+        .filter(|line| line.starts_with("ran thin-link"))
+        .collect();
+    assert_eq!(units.len(), 1, "{units:?}");
+    let named = edited
+        .log
+        .actions
+        .iter()
+        .filter(|action| action.kind == "backend")
+        .count();
+    assert_eq!(
+        named,
+        edited.log.inputs["vmlinux.o"].len(),
+        "the log names every backend"
+    );
+
+    let reverted = step("6.12 x86_64: revert init/main.c", || thin().build.succeed());
+    assert_eq!(reverted.log.objects("ran", "backend"), BTreeSet::new());
+    assert!(reverted.log.backends_found().contains("init/main.o"));
+}
+
+#[test]
+fn c1_a_changed_incbin_file_is_seen() {
+    let config = file(".config");
+    let old = fs_err::read_to_string(&config).unwrap();
+    assert!(old.contains("CONFIG_DEFAULT_HOSTNAME=\"(none)\"\n"));
+    let new = old.replace(
+        "CONFIG_DEFAULT_HOSTNAME=\"(none)\"",
+        "CONFIG_DEFAULT_HOSTNAME=\"changed\"",
+    );
+    fs_err::write(&config, new).unwrap();
+    let changed = step("6.12 x86_64: another host name", || thin().build.succeed());
+    let ran = changed.log.backends_run();
+    assert!(ran.contains("kernel/configs.o"), "{ran:?}");
+    assert!(ran.len() < 20, "{ran:?}");
+    // The boot compares /proc/config.gz with the build's own config_data.gz.
+    let booted = boot(thin().build.tree(), thin().build.output_directory()).unwrap();
+    verdict(&booted).unwrap();
+    assert!(
+        fs_err::read_to_string(&config)
+            .unwrap()
+            .contains("\"changed\"")
+    );
+
+    fs_err::write(&config, old).unwrap();
+    let back = step("6.12 x86_64: the old host name", || thin().build.succeed());
+    assert_eq!(back.log.objects("ran", "backend"), BTreeSet::new());
+}

@@ -1,0 +1,188 @@
+//! What a shim costs over the plain tool, call by call, while a build with two jobs runs.
+//!
+//! In: klto's program. Out: a thousand pairs for each kind of call. Next to a build that takes all
+//! processors a call of 20 ms varies by more than a shim costs. So the first kind has `true` for its
+//! tool: what a shim does before it becomes the tool does not depend on the tool. The second kind is
+//! `true` on both sides, and shows what the method cannot tell. The rest are real tools.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use fs_err as fs;
+
+use super::Row;
+use super::figures::{Figures, Pair};
+use super::load::{Environment, Load};
+use crate::cache::Cache;
+use crate::command;
+
+/// The kinds of calls.
+pub(super) const SERIES: &[&str] = &[
+    SHIM_ALONE,
+    CONTROL,
+    "clang --version",
+    "ld.lld -v",
+    "cc-option probe",
+    "llvm-nm, by the session",
+    "ld.lld -r, by the session",
+];
+
+const SHIM_ALONE: &str = "cc-option probe, the tool is true";
+const CONTROL: &str = "true on both sides";
+
+/// Whether the targets hold for this kind of calls: for all but the control.
+pub(super) fn has_target(series: &str) -> bool {
+    series != CONTROL
+}
+
+/// Adds the pairs that are missing, kind by kind.
+pub(super) fn measure(cache: &Cache, klto: &Path, figures: &mut Figures) -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let object = native_object(scratch.path())?;
+    let mut load = Load::new(cache, klto)?;
+    for series in SERIES {
+        let call = Call::of(series, scratch.path(), &object);
+        while figures.count(series) < Row::Shim.pairs() {
+            let environment = load.environment()?;
+            let shim_first = figures.count(series) % 2 == 1;
+            // A session that ends in the middle of a call fails it: the pair is measured again.
+            if let Some(pair) = call.pair(series, &environment, shim_first)? {
+                figures.add(pair)?;
+            }
+        }
+        println!("{series}: measured");
+    }
+    Ok(())
+}
+
+/// An ELF object for the calls that read one.
+fn native_object(directory: &Path) -> Result<PathBuf> {
+    let source = directory.join("empty.c");
+    fs::write(&source, "int value;\n")?;
+    let object = directory.join("empty.o");
+    let mut clang = Command::new("clang-22");
+    clang
+        .args(["--target=aarch64-linux-gnu", "-c", "-o"])
+        .arg(&object)
+        .arg(&source);
+    command::run(&mut clang)?;
+    Ok(object)
+}
+
+/// A tool that does nothing.
+const TRUE: &str = "/bin/true";
+
+struct Call {
+    tool: &'static str,
+    arguments: Vec<String>,
+    /// What the shim stands for, where it is not the tool.
+    instead: Option<&'static str>,
+    /// Whether both sides run the plain tool.
+    is_control: bool,
+}
+
+impl Call {
+    fn of(series: &str, scratch: &Path, object: &Path) -> Self {
+        let output = scratch.join("tmp").display().to_string();
+        let object = object.display().to_string();
+        let (tool, words) = match series {
+            "clang --version" => ("clang-22", vec!["--version"]),
+            "ld.lld -v" => ("ld.lld-22", vec!["-v"]),
+            "llvm-nm, by the session" => ("llvm-nm-22", vec![object.as_str()]),
+            "ld.lld -r, by the session" => ("ld.lld-22", vec!["-r", "-o", &output, &object]),
+            // As try-run of scripts/Kbuild.include and cc-option of scripts/Makefile.compiler.
+            _ => (
+                "clang-22",
+                vec![
+                    "--target=aarch64-linux-gnu",
+                    "-Werror",
+                    "-fno-delete-null-pointer-checks",
+                    "-c",
+                    "-x",
+                    "c",
+                    "/dev/null",
+                    "-o",
+                    &output,
+                ],
+            ),
+        };
+        Self {
+            tool,
+            arguments: words.into_iter().map(str::to_owned).collect(),
+            instead: [SHIM_ALONE, CONTROL].contains(&series).then_some(TRUE),
+            is_control: series == CONTROL,
+        }
+    }
+
+    fn pair(
+        &self,
+        series: &str,
+        environment: &Environment,
+        shim_first: bool,
+    ) -> Result<Option<Pair>> {
+        let (shim, plain) = self.programs(environment)?;
+        let mut environment = environment.clone();
+        if let Some(tool) = self.instead {
+            let table = format!("{}\tcompiler\t{tool}\n", self.tool);
+            environment.insert("KLTO_SHIMS".into(), table.into());
+        }
+        let order = match shim_first {
+            true => [&shim, &plain],
+            false => [&plain, &shim],
+        };
+        let mut seconds = [0.0; 2];
+        for (program, place) in order.into_iter().zip(&mut seconds) {
+            match self.seconds(program, &environment)? {
+                Some(measured) => *place = measured,
+                None if *program == shim && !self.is_control => return Ok(None),
+                None => bail!("{} fails by itself", plain.display()),
+            }
+        }
+        if shim_first {
+            seconds.reverse();
+        }
+        let [plain, klto] = seconds;
+        let series = series.to_owned();
+        Ok(Some(Pair {
+            series,
+            plain,
+            klto,
+        }))
+    }
+
+    /// The shim goes first in the PATH of recipes; the tool is behind it.
+    fn programs(&self, environment: &Environment) -> Result<(PathBuf, PathBuf)> {
+        let path = environment
+            .get(std::ffi::OsStr::new("PATH"))
+            .context("make has no PATH")?;
+        let mut found = std::env::split_paths(path)
+            .map(|directory| directory.join(self.tool))
+            .filter(|program| program.exists());
+        match (found.next(), found.next()) {
+            (Some(shim), Some(plain)) => {
+                let plain = self.instead.map_or(plain, PathBuf::from);
+                let shim = if self.is_control { plain.clone() } else { shim };
+                Ok((shim, plain))
+            }
+            _ => bail!("no shim for {} in the PATH of make", self.tool),
+        }
+    }
+
+    fn seconds(&self, program: &Path, environment: &Environment) -> Result<Option<f64>> {
+        let mut call = Command::new(program);
+        call.args(&self.arguments)
+            .env_clear()
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let begin = Instant::now();
+        let status = call
+            .status()
+            .with_context(|| format!("starting {}", program.display()))?;
+        let seconds = begin.elapsed().as_secs_f64();
+        Ok(status.success().then_some(seconds))
+    }
+}

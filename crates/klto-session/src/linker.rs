@@ -36,13 +36,15 @@ impl Session {
         if let Some(name) = self.unit_name(&request, &call, &inputs) {
             return self.link_unit(request, &call, &inputs, name);
         }
-        if !call.relocatable
-            && let Some(natives) = self.known_natives(&request.directory, &inputs)?
-        {
-            return self.exec_with_natives(request, &call, &inputs, &natives);
+        let natives = match call.relocatable {
+            true => HashMap::new(),
+            false => self.known_natives(&request.directory, &inputs)?,
+        };
+        self.make_inputs_native(&request, &inputs, &natives)?;
+        match natives.is_empty() {
+            true => Ok(as_called(request)),
+            false => self.exec_with_natives(request, &call, &inputs, &natives),
         }
-        self.make_inputs_native(&request, &inputs)?;
-        Ok(as_called(request))
     }
 
     /// `ld -r -o .tmp_foo.o foo.o -T .tmp_foo.ver`: the CRCs are kept for the native object, and the
@@ -147,25 +149,24 @@ impl Session {
         Ok(names)
     }
 
-    /// The natives of every bitcode input, if all of them belong to units made from what they are now.
+    /// The natives of those bitcode inputs that belong to units and are what they were at the unit's
+    /// link.
     fn known_natives(
         &self,
         directory: &Path,
         inputs: &LinkInputs,
-    ) -> anyhow::Result<Option<HashMap<PathBuf, PathBuf>>> {
-        let known = lock(&self.natives).clone();
+    ) -> anyhow::Result<HashMap<PathBuf, PathBuf>> {
+        let known = lock(&self.natives);
         let mut natives = HashMap::new();
         for object in inputs.bitcode() {
             let place = normalize(&directory.join(object));
-            let Some((digest, native)) = known.get(&place) else {
-                return Ok(None);
-            };
-            if self.memo.digest(&place)? != *digest {
-                return Ok(None);
+            if let Some((digest, native)) = known.get(&place)
+                && self.memo.digest(&place)? == *digest
+            {
+                natives.insert(object.to_owned(), native.clone());
             }
-            natives.insert(object.to_owned(), native.clone());
         }
-        Ok(Some(natives))
+        Ok(natives)
     }
 
     fn exec_with_natives(

@@ -4,6 +4,7 @@
 //! place and with its old times, so that make sees nothing new; from then on the journal knows it, and
 //! it is compiled native at once.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -40,13 +41,17 @@ impl Session {
         Ok(as_called(request))
     }
 
-    /// Makes every bitcode input of a link native, which is no link of a unit.
+    /// Makes every bitcode input of a link native that has no native of a unit.
     pub(crate) fn make_inputs_native(
         &self,
         request: &Request,
         inputs: &LinkInputs,
+        natives: &HashMap<PathBuf, PathBuf>,
     ) -> anyhow::Result<()> {
-        let mut objects: Vec<&Path> = inputs.bitcode().collect();
+        let mut objects: Vec<&Path> = inputs
+            .bitcode()
+            .filter(|object| !natives.contains_key(*object))
+            .collect();
         objects.sort();
         let reader = reader_name(request);
         objects

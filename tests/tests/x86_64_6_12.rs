@@ -150,9 +150,9 @@ fn b1_a_second_build_runs_nothing() {
 #[test]
 fn b2_a_recompile_that_gives_the_same_bitcode_ends_there() {
     let vmlinux = fs_err::read(file("vmlinux.o")).unwrap();
-    let text = thin().source.edit("init/main.c", "/*", "/*").unwrap();
-    let touched = step("6.12 x86_64: touch init/main.c", || thin().build.succeed());
+    let text = fs_err::read_to_string(thin().source.path().join("init/main.c")).unwrap();
     thin().source.write("init/main.c", &text).unwrap();
+    let touched = step("6.12 x86_64: touch init/main.c", || thin().build.succeed());
     assert!(
         touched
             .kbuild_lines()

@@ -172,8 +172,9 @@ fn source_of(name: &str, more: &str) -> String {
 /// Name and disassembly of each object's function, and the names of its sections.
 fn look_at(native: &Path, function: &str) -> (String, Vec<String>) {
     let mut objdump = Command::new(real_program("llvm-objdump-22"));
-    objdump.args(["-d", "-r", "--no-show-raw-insn", "--disassemble-symbols"]);
-    let ended = run(objdump.arg(function).arg(native));
+    objdump.args(["-d", "-r", "--no-show-raw-insn"]);
+    objdump.arg(format!("--disassemble-symbols={function}"));
+    let ended = run(objdump.arg(native));
     let bytes = fs::read(native).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
     let names = file

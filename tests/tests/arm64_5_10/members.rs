@@ -61,13 +61,11 @@ fn every_bitcode_object_of_a_unit_goes_into_its_thin_link() {
     }
 }
 
-/// Whether an object of a module is bitcode; or was: the one object of a module is lowered in
-/// place on this tree, and the thin-link wrote an index for it, which it does for bitcode only.
+/// Whether an object is bitcode; or was: on this tree the one object of a module is lowered in
+/// place, and klto keeps its bitcode.
 fn went_through_lto(output: &Path, object: &Path) -> bool {
-    let unit = output.join(".klto/units").join(object);
-    let mut index = unit.join("index").join(object).into_os_string();
-    index.push(".thinlto.bc");
-    is_bitcode(&output.join(object)) || is_bitcode(Path::new(&index))
+    let kept = output.join(".klto/single").join(object);
+    is_bitcode(&output.join(object)) || is_bitcode(&kept)
 }
 
 #[test]

@@ -70,8 +70,8 @@ pub(super) fn document(machine: &str, measured: &[(Row, Figures)]) -> String {
              Milliseconds, while `klto make -j2` builds the 5.10 kernel of the tests. The cost is the \
              quantile through the shim less the same quantile of the plain tool; the last columns have \
              the quantile of the differences of single pairs. The build next to them disturbs a long \
-             call by more than a shim costs: so the targets are held against a shim in front of \
-             `true`, which does all that a shim does and then nothing, and `true` on both sides \
+             call by more than a shim costs: a shim in front of \
+             `true` does all that a shim does and then nothing, and `true` on both sides \
              shows the disturbance itself. Calls by the session ask klto first and become the tool \
              then.\n\n";
     for (_, figures) in measured.iter().filter(|(row, _)| *row == Row::Shim) {

@@ -42,6 +42,11 @@ impl Process {
     pub fn is_compile(&self) -> bool {
         self.runs("clang") && self.command.contains(" -DKBUILD_MODNAME=")
     }
+
+    /// The compile of a module of one object, which its shim waits for.
+    pub fn is_single_module_compile(&self) -> bool {
+        self.is_compile() && self.command.contains(" .klto/single/")
+    }
 }
 
 /// The living processes of the build in `output`, zombies apart.

@@ -60,6 +60,8 @@ const REMOVED: &[&str] = &[
     "INSTALL_PATH",
     "CCC_OVERRIDE_OPTIONS",
     "CPATH",
+    // Cargo sets it for the programs that it runs.
+    "LD_LIBRARY_PATH",
     "KLTO_CACHE",
     "KLTO_CACHE_LIMIT",
     "KLTO_VERIFY",

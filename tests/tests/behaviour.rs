@@ -56,6 +56,25 @@ fn asking_what_would_be_done_does_nothing() {
     }
 }
 
+/// make compares command lines: they must be those of the build.
+#[test]
+fn what_was_built_needs_nothing() {
+    let build = jbd2("dry-after");
+    build.succeed();
+    let compiles = |words: &[&str]| {
+        let all = words
+            .iter()
+            .fold(build.clone(), |build, word| build.word(word));
+        let printed = run(&mut all.command()).stdout;
+        JBD2_OBJECTS
+            .iter()
+            .filter(|name| printed.contains(&format!("-o fs/jbd2/{name}.o")))
+            .count()
+    };
+    assert_eq!(compiles(&["-n"]), 0);
+    assert_eq!(compiles(&["-n", "KCFLAGS=-DOTHER"]), JBD2_OBJECTS.len());
+}
+
 #[test]
 fn touching_compiles_nothing() {
     let (build, plain) = both("touch");
@@ -271,4 +290,28 @@ fn change_debug_link(library: &Path) {
     bytes[start] ^= 1;
     fs::remove_file(library).unwrap();
     fs::write(library, bytes).unwrap();
+}
+
+/// kbuild's own LTO flags are in the recipe of 6.12, so that it gives the same without a session.
+#[test]
+fn a_recipe_that_klto_saw_makes_the_object_again() {
+    let build = jbd2_of_6_12("recipe");
+    build.succeed();
+    let output = build.output_directory();
+    let explain = |object: &str| {
+        let mut klto = Command::new(klto_tests::klto_binary());
+        klto.args(["explain", "--recipe", object, "-O"]).arg(output);
+        run(&mut klto)
+    };
+    let object = "fs/jbd2/commit.o";
+    let path = output.join(object);
+    let before = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let script = explain(object);
+    script.expect(0, &[]);
+    let made = run(Command::new("sh").arg("-c").arg(&script.stdout));
+    assert_eq!(made.code, 0, "{}{}", made.stdout, made.stderr);
+    assert!(fs::read(&path).unwrap() == before);
+    assert!(explain("fs/jbd2/jbd2.o").stdout.contains("ld.lld"));
+    explain("fs/jbd2/none.o").expect(2, &["klto saw no recipe for fs/jbd2/none.o"]);
 }

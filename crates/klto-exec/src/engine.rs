@@ -15,17 +15,22 @@
 //! killed engine leaves the old file or none. A store that fails is reported once and not used
 //! again: the build goes on without it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select};
 use klto_core::{Action, Digest, KeyBuilder, Outcome, Storable, die_with_parent};
 use klto_store::{Lookup, Store, StoredResult};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::slots::{Slot, Slots};
 
@@ -56,9 +61,13 @@ pub struct Completed {
 /// Says why an output file's content is wrong, if it is.
 pub type OutputCheck<'a> = dyn Fn(&Action, &[u8]) -> Result<(), String> + Sync + 'a;
 
+/// The socket of each program's fork server.
+pub type ForkServers = HashMap<PathBuf, PathBuf>;
+
 /// Runs actions; one for a session.
 pub struct Engine {
     store: Option<Store>,
+    fork_servers: OnceLock<ForkServers>,
     store_failed: AtomicBool,
     verify_percent: u8,
     cancelled: AtomicBool,
@@ -75,11 +84,17 @@ impl Engine {
     ) -> Self {
         Self {
             store,
+            fork_servers: OnceLock::new(),
             store_failed: AtomicBool::new(false),
             verify_percent,
             cancelled: AtomicBool::new(false),
             notice: Box::new(notice),
         }
+    }
+
+    /// Tools that have a fork server run in it from now on; the first call counts.
+    pub fn use_fork_servers(&self, sockets: ForkServers) {
+        let _ = self.fork_servers.set(sockets);
     }
 
     /// Starts no further action.
@@ -166,7 +181,7 @@ impl Engine {
                 );
             }
         }
-        let outcome = run_tool(action, check);
+        let outcome = self.run_tool(action, check);
         if let (Outcome::Done { stderr }, true, Some(store)) = (&outcome, storable, self.store()) {
             let places = action.output_places();
             let outputs: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
@@ -232,7 +247,7 @@ impl Engine {
         stored: &StoredResult,
         check: &OutputCheck<'_>,
     ) -> Outcome {
-        let outcome = run_tool(action, check);
+        let outcome = self.run_tool(action, check);
         if !matches!(outcome, Outcome::Done { .. }) {
             return outcome;
         }
@@ -307,61 +322,98 @@ impl Batch<'_> {
     }
 }
 
-/// Runs the tool and moves checked outputs to their places.
-fn run_tool(action: &Action, check: &OutputCheck<'_>) -> Outcome {
-    let mut beside = action.clone();
-    for output in &mut beside.outputs {
-        let mut name = output.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        *output = output.with_file_name(name);
-    }
-    let outcome = run_beside(&beside, check).and_then(|stderr| {
-        for (from, to) in beside.output_places().iter().zip(action.output_places()) {
-            fs_err::rename(from, to).map_err(|error| (Vec::new(), error.to_string()))?;
+impl Engine {
+    /// Runs the tool and moves checked outputs to their places.
+    fn run_tool(&self, action: &Action, check: &OutputCheck<'_>) -> Outcome {
+        let mut beside = action.clone();
+        for output in &mut beside.outputs {
+            let mut name = output.file_name().unwrap_or_default().to_owned();
+            name.push(format!(".{}.tmp", std::process::id()));
+            *output = output.with_file_name(name);
         }
-        Ok(stderr)
-    });
-    match outcome {
-        Ok(stderr) => Outcome::Done { stderr },
-        Err((stderr, reason)) => {
-            for output in &beside.output_places() {
-                let _ = fs_err::remove_file(output);
+        let outcome = self.run_beside(&beside, check).and_then(|stderr| {
+            for (from, to) in beside.output_places().iter().zip(action.output_places()) {
+                fs_err::rename(from, to).map_err(|error| (Vec::new(), error.to_string()))?;
             }
-            Outcome::Failed { stderr, reason }
+            Ok(stderr)
+        });
+        match outcome {
+            Ok(stderr) => Outcome::Done { stderr },
+            Err((stderr, reason)) => {
+                for output in &beside.output_places() {
+                    let _ = fs_err::remove_file(output);
+                }
+                Outcome::Failed { stderr, reason }
+            }
         }
+    }
+
+    fn run_beside(
+        &self,
+        action: &Action,
+        check: &OutputCheck<'_>,
+    ) -> Result<Vec<u8>, (Vec<u8>, String)> {
+        let plain = |error: std::io::Error| (Vec::new(), error.to_string());
+        let places = action.output_places();
+        for parent in places.iter().filter_map(|output| output.parent()) {
+            fs_err::create_dir_all(parent).map_err(plain)?;
+        }
+        let (status, printed) = self
+            .launch(action)
+            .map_err(|error| (Vec::new(), format!("{}: {error}", action.program.display())))?;
+        match (status.code(), status.signal()) {
+            (Some(0), _) => {}
+            (Some(code), _) => return Err((printed, format!("exit code {code}"))),
+            (None, Some(signal)) => return Err((printed, format!("killed by signal {signal}"))),
+            (None, None) => return Err((printed, "ended without a status".into())),
+        }
+        for path in &places {
+            let bytes = fs_err::read(path).map_err(|error| (printed.clone(), error.to_string()))?;
+            check(action, &bytes).map_err(|reason| (printed.clone(), reason))?;
+        }
+        Ok(printed)
+    }
+
+    /// The tool's end and all that it printed.
+    fn launch(&self, action: &Action) -> io::Result<(ExitStatus, Vec<u8>)> {
+        let servers = self.fork_servers.get();
+        if let Some(socket) = servers.and_then(|servers| servers.get(&action.program))
+            && let Ok(ended) = run_forked(action, socket)
+        {
+            return Ok(ended);
+        }
+        let mut command = Command::new(&action.program);
+        command
+            .args(action.command_arguments())
+            .current_dir(&action.directory)
+            .stdin(Stdio::null());
+        command
+            .env_clear()
+            .envs(action.environment.iter().map(|(name, value)| (name, value)));
+        let output = die_with_parent(&mut command).output()?;
+        let mut printed = output.stdout;
+        printed.extend_from_slice(&output.stderr);
+        Ok((output.status, printed))
     }
 }
 
-fn run_beside(action: &Action, check: &OutputCheck<'_>) -> Result<Vec<u8>, (Vec<u8>, String)> {
-    let plain = |error: std::io::Error| (Vec::new(), error.to_string());
-    let places = action.output_places();
-    for parent in places.iter().filter_map(|output| output.parent()) {
-        fs_err::create_dir_all(parent).map_err(plain)?;
-    }
-    let mut command = Command::new(&action.program);
-    command
-        .args(action.command_arguments())
-        .current_dir(&action.directory)
-        .stdin(Stdio::null());
-    command
-        .env_clear()
-        .envs(action.environment.iter().map(|(name, value)| (name, value)));
-    let output = die_with_parent(&mut command)
-        .output()
-        .map_err(|error| (Vec::new(), format!("{}: {error}", action.program.display())))?;
-    let mut printed = output.stdout;
-    printed.extend_from_slice(&output.stderr);
-    match (output.status.code(), output.status.signal()) {
-        (Some(0), _) => {}
-        (Some(code), _) => return Err((printed, format!("exit code {code}"))),
-        (None, Some(signal)) => return Err((printed, format!("killed by signal {signal}"))),
-        (None, None) => return Err((printed, "ended without a status".into())),
-    }
-    for path in &places {
-        let bytes = fs_err::read(path).map_err(|error| (printed.clone(), error.to_string()))?;
-        check(action, &bytes).map_err(|reason| (printed.clone(), reason))?;
-    }
-    Ok(printed)
+fn run_forked(action: &Action, socket: &Path) -> anyhow::Result<(ExitStatus, Vec<u8>)> {
+    let arguments = action.command_arguments();
+    let words = std::iter::once(action.program.as_os_str());
+    let nothing = File::open("/dev/null")?;
+    let mut printed = File::from(memfd_create("printed", MemfdFlags::CLOEXEC)?);
+    let descriptors = [nothing.as_fd(), printed.as_fd(), printed.as_fd()];
+    let status = klto_fork::run(
+        socket,
+        words.chain(arguments.iter().map(OsString::as_os_str)),
+        action.environment.iter().cloned(),
+        &action.directory,
+        descriptors,
+    )?;
+    let mut text = Vec::new();
+    printed.rewind()?;
+    printed.read_to_end(&mut text)?;
+    Ok((status, text))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! This is the table of contents of a session: scratch directory and lock, journal, engine and store,
 //! jobserver, socket, make, and what is written down at the end.
 
+use std::collections::HashMap;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -10,7 +12,11 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use klto_core::Failure;
 use klto_exec::Engine;
-use klto_kbuild::{Environment, LtoBuild, MakeOption, Role, UpstreamLto, compat_headers};
+use klto_fork::{Server as ForkServer, socket_beside};
+use klto_kbuild::{
+    Environment, Jobs as KbuildJobs, LtoBuild, MakeOption, Parallelism, Role, UpstreamLto,
+    compat_headers,
+};
 use klto_store::{StatMemo, Store, StoreError};
 use klto_wire::{Role as ShimRole, SHIMS_VARIABLE, SOCKET_VARIABLE};
 
@@ -18,7 +24,7 @@ use crate::jobs::Jobs;
 use crate::journal::Journal;
 use crate::log::{Log, tell};
 use crate::make::run_make;
-use crate::scratch::Scratch;
+use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::server::Server;
 use crate::session::{LtoAdditions, Session, lock};
 
@@ -48,6 +54,9 @@ pub struct Settings {
 
 /// Runs the build; the exit code is make's.
 pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<u8> {
+    if build.is_dry() {
+        return become_dry_make(build, settings);
+    }
     // First: it takes over descriptors that MAKEFLAGS names by number.
     let jobs = Jobs::open(&build.parallelism)?;
     let store = open_store(&settings.store)?;
@@ -66,11 +75,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<u8> {
     let names = build.hooks.iter().map(|(_, hook)| hook.name());
     let shims = scratch.link_shims(&settings.shim_program, names)?;
     build.hook_by_path(&shims);
-    // Another command line for each mode: kbuild makes an object again when its command changes.
-    build.append_variable(
-        "KCFLAGS",
-        &format!("-D__KLTO=thin_{}", journal.identifier()),
-    )?;
+    add_mode_marker(&mut build, journal.identifier())?;
     let mut make = make_command(&build, settings, &shims);
     jobs.configure(&mut make, &build.make_flags);
     let session = Session::new(
@@ -83,10 +88,36 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<u8> {
     let session = Arc::new(session);
     let server = Server::start(Arc::clone(&session))?;
     make.env(SOCKET_VARIABLE, server.socket());
+    let _fork_servers = start_fork_servers(&build, settings, (&session, &server.socket()))?;
     let cancelled = Arc::clone(&session);
     let code = run_make(make, move || cancelled.engine.cancel())?;
     finish(&session);
     Ok(code)
+}
+
+/// Another command line for each mode: kbuild makes an object again when its command changes.
+fn add_mode_marker(build: &mut LtoBuild, journal: &str) -> anyhow::Result<()> {
+    build.append_variable("KCFLAGS", &format!("-D__KLTO=thin_{journal}"))
+}
+
+/// `-n`, `-q` and `-t`: no tool needs the session, but make compares command lines, so they are those
+/// of a build. Nothing of klto's is written.
+fn become_dry_make(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<u8> {
+    let scratch = build.tree.written().join(SCRATCH_NAME);
+    let scratch = fs_err::canonicalize(&scratch).unwrap_or(scratch);
+    let shims = scratch.join("shims");
+    build.hook_by_path(&shims);
+    let journal = Journal::read_identifier(&scratch.join("journal"));
+    // Without a journal everything is made again.
+    add_mode_marker(&mut build, journal.as_deref().unwrap_or("new"))?;
+    let mut make = make_command(&build, settings, &shims);
+    match &build.parallelism {
+        Parallelism::Jobs(KbuildJobs::Number(count)) => drop(make.arg(format!("-j{count}"))),
+        Parallelism::Jobs(KbuildJobs::Unlimited) => drop(make.arg("-j")),
+        Parallelism::Inherited(_) => {}
+    }
+    let error = make.exec();
+    Err(Failure::environment(format!("make: {error}")).into())
 }
 
 fn additions(build: &LtoBuild, scratch: &Scratch) -> anyhow::Result<LtoAdditions> {
@@ -167,6 +198,40 @@ fn shim_table(build: &LtoBuild) -> std::ffi::OsString {
         table.push("\n");
     }
     table
+}
+
+/// One for each hooked tool, by the name of its shim. A tool that has none is started for each call.
+fn start_fork_servers(
+    build: &LtoBuild,
+    settings: &Settings,
+    (session, socket): (&Session, &Path),
+) -> anyhow::Result<Vec<ForkServer>> {
+    let preload = session.scratch.path("preload.so");
+    ForkServer::write_preload(&preload)?;
+    let mut servers = Vec::new();
+    let mut sockets = HashMap::new();
+    for (role, hook) in &build.hooks {
+        let Some(program) = &build.toolchain.tool(*role).resolved else {
+            continue;
+        };
+        let place = socket_beside(socket, hook.name());
+        if place.exists() {
+            // Two roles of one tool.
+            continue;
+        }
+        match ForkServer::start(program, settings.environment.iter(), &preload, &place) {
+            Ok(server) => {
+                servers.push(server);
+                sockets.insert(program.clone(), place);
+            }
+            Err(error) => session.log.line(&format!(
+                "started for each call {}: {error}",
+                program.display()
+            )),
+        }
+    }
+    session.engine.use_fork_servers(sockets);
+    Ok(servers)
 }
 
 /// What is kept for the next build; a failure here costs time, not rightness.

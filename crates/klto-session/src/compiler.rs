@@ -17,12 +17,13 @@ use klto_wire::{Reply, Request};
 
 use crate::inputs::LinkInputs;
 use crate::journal::CompileRecord;
+use crate::recipe::Caller;
 use crate::session::{Answer, Session, as_called, lock, tool_environment};
 use crate::unit::UnitLink;
 
 impl Session {
     /// Answers a call of the compiler.
-    pub(crate) fn compiler(&self, request: Request) -> anyhow::Result<Answer> {
+    pub(crate) fn compiler(&self, request: Request, caller: Caller) -> anyhow::Result<Answer> {
         if !request.arguments.iter().any(|argument| argument == "-c") {
             return self.reader(request);
         }
@@ -37,6 +38,7 @@ impl Session {
             return Ok(as_called(request));
         }
         let object = self.scratch.object_name(&request.directory, &call.output);
+        self.keep_recipe(&object, caller)?;
         if let Some(reader) = unhooked_reader(&object) {
             lock(&self.journal).set_native_once(&object, reader)?;
         }

@@ -1,13 +1,13 @@
 //! The journal: what the hooks saw of this output tree, kept across builds.
 //!
-//! In: compiles, objects made native, symbol versions. Out: the latest of each by object name. On disk
-//! it is a magic, then frames of length, payload and a checksum. It knows nothing of what the records
-//! are used for.
+//! In: compiles, recipes, objects made native, symbol versions. Out: the latest of each by object name.
+//! On disk it is a magic, then frames of length, payload and a checksum. It knows nothing of what the
+//! records are used for.
 //!
 //! Its identifier goes into the mode marker on kbuild's command lines: when the journal is lost or
 //! damaged, every command line changes, kbuild makes every object again, and the journal is whole again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use klto_core::{Digest, publish};
 use serde::{Deserialize, Serialize};
 
-const MAGIC: &[u8; 8] = b"kltojrn1";
+use crate::recipe::Recipe;
+
+const MAGIC: &[u8; 8] = b"kltojrn2";
 
 /// One compile that made bitcode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,22 +41,42 @@ pub struct VersionsRecord {
     pub bitcode: [u8; 32],
 }
 
+/// A [`Recipe`] whose environment stands in an entry of its own: many recipes share one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct RecipeRecord {
+    arguments: Vec<OsString>,
+    directory: PathBuf,
+    environment: [u8; 32],
+}
+
+type Variables = Vec<(OsString, OsString)>;
+
 #[derive(Serialize, Deserialize)]
 enum Entry {
     Identifier(String),
     Compile(PathBuf, CompileRecord),
     Versions(PathBuf, VersionsRecord),
     Native(PathBuf, String),
+    Environment(Variables),
+    Recipe(PathBuf, RecipeRecord),
 }
 
 /// The journal of one output tree.
 #[derive(Debug)]
 pub struct Journal {
     file: fs_err::File,
+    records: Records,
+}
+
+/// The latest entries.
+#[derive(Debug, Default)]
+struct Records {
     identifier: String,
     compiles: BTreeMap<PathBuf, CompileRecord>,
     versions: BTreeMap<PathBuf, VersionsRecord>,
     natives: BTreeMap<PathBuf, String>,
+    environments: BTreeMap<[u8; 32], Variables>,
+    recipes: BTreeMap<PathBuf, RecipeRecord>,
 }
 
 impl Journal {
@@ -64,62 +86,62 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             result => result?,
         };
-        let mut journal = Self {
-            file: fs_err::File::open("/dev/null")?,
-            identifier: String::new(),
-            compiles: BTreeMap::new(),
-            versions: BTreeMap::new(),
-            natives: BTreeMap::new(),
-        };
-        let (entries, whole) = entries(&bytes);
-        entries.into_iter().for_each(|entry| journal.apply(entry));
-        if journal.identifier.is_empty() || !whole {
-            journal.compiles.clear();
-            journal.versions.clear();
-            journal.natives.clear();
-            journal.identifier = fresh_identifier()?;
+        let (mut records, whole) = Records::read(&bytes);
+        if records.identifier.is_empty() || !whole {
+            records = Records {
+                identifier: fresh_identifier()?,
+                ..Records::default()
+            };
         }
-        publish(path, &journal.compact()?)?;
-        journal.file = fs_err::OpenOptions::new().append(true).open(path)?;
-        Ok(journal)
+        publish(path, &records.compact()?)?;
+        let file = fs_err::OpenOptions::new().append(true).open(path)?;
+        Ok(Self { file, records })
+    }
+
+    /// The identifier of the journal at `path`, without changing it; `None` where a session would
+    /// begin a new one.
+    pub fn read_identifier(path: &Path) -> Option<String> {
+        let (records, whole) = Records::read(&fs_err::read(path).ok()?);
+        (whole && !records.identifier.is_empty()).then_some(records.identifier)
     }
 
     /// Reads the objects that are compiled native and who reads each, without changing the journal.
     pub fn read_natives(path: &Path) -> io::Result<Vec<(PathBuf, String)>> {
-        let mut natives = BTreeMap::new();
-        for entry in entries(&fs_err::read(path)?).0 {
-            if let Entry::Native(object, reader) = entry {
-                natives.insert(object, reader);
-            }
-        }
-        Ok(natives.into_iter().collect())
+        let (records, _) = Records::read(&fs_err::read(path)?);
+        Ok(records.natives.into_iter().collect())
+    }
+
+    /// Reads the recipe that makes `object`, without changing the journal.
+    pub fn read_recipe(path: &Path, object: &Path) -> io::Result<Option<Recipe>> {
+        let (records, _) = Records::read(&fs_err::read(path)?);
+        Ok(records.recipe(object))
     }
 
     /// Eight hexadecimal digits that change when the journal is lost.
     pub fn identifier(&self) -> &str {
-        &self.identifier
+        &self.records.identifier
     }
 
     /// The compile that made an object.
     pub fn compile(&self, object: &Path) -> Option<&CompileRecord> {
-        self.compiles.get(object)
+        self.records.compiles.get(object)
     }
 
     /// The symbol versions of an object whose bitcode has this digest. Those of its former content do
     /// not count: an EXPORT_SYMBOL that moved would otherwise have two CRCs.
     pub fn versions(&self, object: &Path, bitcode: Digest) -> Option<&VersionsRecord> {
-        let record = self.versions.get(object)?;
+        let record = self.records.versions.get(object)?;
         (record.bitcode == *bitcode.as_bytes()).then_some(record)
     }
 
     /// Who reads an object as ELF, if something does.
     pub fn native_reader(&self, object: &Path) -> Option<&str> {
-        self.natives.get(object).map(String::as_str)
+        self.records.natives.get(object).map(String::as_str)
     }
 
     /// A compile begins.
     pub fn begin_compile(&mut self, object: &Path, record: CompileRecord) -> io::Result<()> {
-        match self.compiles.get(object) == Some(&record) {
+        match self.records.compiles.get(object) == Some(&record) {
             true => Ok(()),
             false => self.record(Entry::Compile(object.to_owned(), record)),
         }
@@ -137,7 +159,7 @@ impl Journal {
 
     /// [`Journal::set_native`] unless it is known.
     pub fn set_native_once(&mut self, object: &Path, reader: &str) -> io::Result<()> {
-        match self.natives.contains_key(object) {
+        match self.records.natives.contains_key(object) {
             true => Ok(()),
             false => self.set_native(object, reader),
         }
@@ -148,14 +170,41 @@ impl Journal {
         self.file.sync_all()
     }
 
+    /// The recipe that makes an object.
+    pub fn set_recipe(&mut self, object: &Path, recipe: &Recipe) -> io::Result<()> {
+        if self.records.recipe(object).as_ref() == Some(recipe) {
+            return Ok(());
+        }
+        let environment = digest_of(&recipe.environment)?;
+        if !self.records.environments.contains_key(&environment) {
+            self.record(Entry::Environment(recipe.environment.clone()))?;
+        }
+        let record = RecipeRecord {
+            arguments: recipe.arguments.clone(),
+            directory: recipe.directory.clone(),
+            environment,
+        };
+        self.record(Entry::Recipe(object.to_owned(), record))
+    }
+
     fn record(&mut self, entry: Entry) -> io::Result<()> {
         if let Err(error) = self.file.write_all(&frame(&entry)?) {
             // Half a frame hides what follows it: an empty journal has the next build begin anew.
             let _ = self.file.file().set_len(0);
             return Err(error);
         }
-        self.apply(entry);
+        self.records.apply(entry);
         Ok(())
+    }
+}
+
+impl Records {
+    /// What `bytes` hold up to the first damage, and whether there is none.
+    fn read(bytes: &[u8]) -> (Self, bool) {
+        let mut records = Self::default();
+        let (entries, whole) = entries(bytes);
+        entries.into_iter().for_each(|entry| records.apply(entry));
+        (records, whole)
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -164,7 +213,23 @@ impl Journal {
             Entry::Compile(object, record) => drop(self.compiles.insert(object, record)),
             Entry::Versions(object, record) => drop(self.versions.insert(object, record)),
             Entry::Native(object, reader) => drop(self.natives.insert(object, reader)),
+            Entry::Recipe(object, record) => drop(self.recipes.insert(object, record)),
+            Entry::Environment(variables) => {
+                // What was read from bytes can be written to bytes.
+                if let Ok(digest) = digest_of(&variables) {
+                    self.environments.insert(digest, variables);
+                }
+            }
         }
+    }
+
+    fn recipe(&self, object: &Path) -> Option<Recipe> {
+        let record = self.recipes.get(object)?;
+        Some(Recipe {
+            arguments: record.arguments.clone(),
+            directory: record.directory.clone(),
+            environment: self.environments.get(&record.environment)?.clone(),
+        })
     }
 
     fn compact(&self) -> io::Result<Vec<u8>> {
@@ -179,8 +244,23 @@ impl Journal {
         for (object, reader) in &self.natives {
             bytes.extend(frame(&Entry::Native(object.clone(), reader.clone()))?);
         }
+        let recipes = self.recipes.values();
+        let used: BTreeSet<[u8; 32]> = recipes.map(|recipe| recipe.environment).collect();
+        for (digest, variables) in &self.environments {
+            if used.contains(digest) {
+                bytes.extend(frame(&Entry::Environment(variables.clone()))?);
+            }
+        }
+        for (object, record) in &self.recipes {
+            bytes.extend(frame(&Entry::Recipe(object.clone(), record.clone()))?);
+        }
         Ok(bytes)
     }
+}
+
+fn digest_of(variables: &Variables) -> io::Result<[u8; 32]> {
+    let bytes = postcard::to_stdvec(variables).map_err(io::Error::other)?;
+    Ok(*Digest::of_bytes(&bytes).as_bytes())
 }
 
 fn frame(entry: &Entry) -> io::Result<Vec<u8>> {
@@ -250,6 +330,7 @@ mod tests {
             journal.set_native(object, "objcopy").unwrap();
             journal.identifier().to_owned()
         };
+        assert_eq!(Journal::read_identifier(&path).unwrap(), identifier);
         let journal = Journal::open(&path).unwrap();
         assert_eq!(journal.identifier(), identifier);
         assert_eq!(journal.compile(object), Some(&record("-O2")));
@@ -263,6 +344,7 @@ mod tests {
             &[&whole[..40], &[0xff], &whole[41..]].concat(),
         ] {
             fs_err::write(&path, damaged).unwrap();
+            assert_eq!(Journal::read_identifier(&path), None);
             let journal = Journal::open(&path).unwrap();
             assert_ne!(journal.identifier(), identifier);
             assert_eq!(journal.compile(object), None);
@@ -284,6 +366,35 @@ mod tests {
             .unwrap();
         assert_eq!(journal.versions(Path::new("a.o"), old), Some(&versions));
         assert_eq!(journal.versions(Path::new("a.o"), new), None);
+    }
+
+    #[test]
+    fn recipes_share_environments_and_lose_those_that_none_has() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let recipe = |value: &str| Recipe {
+            arguments: vec!["sh".into(), "-c".into(), "cc -c a.c".into()],
+            directory: "/build".into(),
+            environment: vec![("A".into(), value.into())],
+        };
+        let (one, other) = (Path::new("a.o"), Path::new("b.o"));
+        {
+            let mut journal = Journal::open(&path).unwrap();
+            for object in [one, other] {
+                journal.set_recipe(object, &recipe("old")).unwrap();
+                journal.set_recipe(object, &recipe("new")).unwrap();
+            }
+            assert_eq!(journal.records.environments.len(), 2);
+        }
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.records.recipe(other), Some(recipe("new")));
+        assert_eq!(
+            Journal::read_recipe(&path, one).unwrap(),
+            Some(recipe("new"))
+        );
+        assert_eq!(Journal::read_recipe(&path, Path::new("c.o")).unwrap(), None);
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.records.environments.len(), 1);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod linker;
 mod log;
 mod make;
 mod reader;
+mod recipe;
 mod scratch;
 mod server;
 mod session;
@@ -21,4 +22,5 @@ mod unit;
 
 pub use build::{Settings, StoreChoice, run};
 pub use journal::Journal;
+pub use recipe::Recipe;
 pub use scratch::{SCRATCH_NAME, remove_scratch};

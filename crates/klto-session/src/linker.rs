@@ -16,12 +16,13 @@ use klto_wire::{Reply, Request};
 use crate::inputs::{LinkInput, LinkInputs, is_bitcode_file};
 use crate::journal::VersionsRecord;
 use crate::reader::expand_responses;
+use crate::recipe::Caller;
 use crate::session::{Answer, Session, as_called, lock, tool_environment};
 use crate::unit::UnitLink;
 
 impl Session {
     /// Answers a call of the linker.
-    pub(crate) fn linker(&self, request: Request) -> anyhow::Result<Answer> {
+    pub(crate) fn linker(&self, request: Request, caller: Caller) -> anyhow::Result<Answer> {
         let arguments = expand_responses(&request.arguments, &request.directory);
         let Some(call) = LinkCall::parse(&arguments) else {
             return Ok(as_called(request));
@@ -34,6 +35,7 @@ impl Session {
             return Ok(Answer::Reply(reply));
         }
         if let Some(name) = self.unit_name(&request, &call, &inputs) {
+            self.keep_recipe(Path::new(&name), caller)?;
             return self.link_unit(request, &call, &inputs, name);
         }
         let natives = match call.relocatable {

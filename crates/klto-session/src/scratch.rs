@@ -3,11 +3,12 @@
 //! | path | what |
 //! |---|---|
 //! | `lock` | held by the session and every process under it |
-//! | `journal` | what the hooks saw: compiles, objects made native, symbol versions |
+//! | `journal` | what the hooks saw: compiles, recipes, objects made native, symbol versions |
 //! | `log` | each action of the last build |
 //! | `single/` | bitcode of modules of one object, whose native kbuild expects in its place |
 //! | `links/` | arguments of links that take natives |
 //! | `stat-memo` | digests of files by their stat |
+//! | `preload.so` | what holds a tool as a fork server, see `klto-fork` |
 //! | `shims/` | the tools' names, each a link to `klto-shim` |
 //! | `compat/<digest>/` | headers for trees that lack what LTO needs |
 //! | `units/<unit>/` | `index/`, `raw/` (backends' natives), `final/` (after post-processing), `manifest` |

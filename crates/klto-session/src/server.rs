@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use klto_wire::{Finished, Reply, Request};
 
+use crate::recipe::Caller;
 use crate::session::Session;
 
 /// A listening socket; removed when dropped.
@@ -56,6 +57,7 @@ fn serve(session: &Session, mut stream: UnixStream) {
     let Ok(request) = Request::read(&mut stream) else {
         return;
     };
+    let caller = Caller::of(&stream);
     let mut exchange = |reply: &Reply| {
         reply.write(&mut stream)?;
         match reply {
@@ -63,7 +65,7 @@ fn serve(session: &Session, mut stream: UnixStream) {
             _ => Ok(None),
         }
     };
-    if let Err(error) = session.converse(request, &mut exchange) {
+    if let Err(error) = session.converse(request, caller, &mut exchange) {
         session.log.line(&format!("gone a shim: {error}"));
     }
 }

@@ -15,6 +15,7 @@ use klto_wire::{Finished, Reply, Request, Role};
 
 use crate::journal::Journal;
 use crate::log::Log;
+use crate::recipe::Caller;
 use crate::scratch::Scratch;
 
 /// Environment variables by name.
@@ -93,11 +94,12 @@ impl Session {
     pub fn converse(
         &self,
         request: Request,
+        caller: Caller,
         exchange: &mut dyn FnMut(&Reply) -> std::io::Result<Option<Finished>>,
     ) -> std::io::Result<()> {
         let answer = match request.role {
-            Role::Compiler => self.compiler(request),
-            Role::Linker => self.linker(request),
+            Role::Compiler => self.compiler(request, caller),
+            Role::Linker => self.linker(request, caller),
             Role::ObjectRewriter | Role::ObjectReader => self.reader(request),
         };
         let reply = match answer {

@@ -6,13 +6,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 
+use klto_fork::socket_beside;
 use klto_wire::{Finished, Reply, Request, Role, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE};
+use rustix::process::{Resource, Rlimit, getpid, kill_process, setrlimit};
 
 /// What a shim prints when it cannot do its work; the exit code is the environment's, 3.
 fn fail(what: &str) -> ExitCode {
@@ -31,21 +34,23 @@ pub fn main() -> ExitCode {
     };
     let Some((role, program)) = stands_for(name) else {
         return match next_in_path(name) {
-            Some(program) => become_program(&program, &arguments),
+            Some(program) => exec(&program, &arguments),
             None => fail(&format!("{}: not found behind klto's shim", name.display())),
         };
     };
-    match std::env::var_os(SOCKET_VARIABLE) {
-        Some(socket) if session_may_care(role, &arguments) => {
-            match converse(Path::new(&socket), role, program, arguments) {
-                Ok(code) => code,
-                Err(error) => fail(&format!(
-                    "{}: the klto session is gone: {error}",
-                    name.display()
-                )),
-            }
-        }
-        _ => become_program(&program, &arguments),
+    let Some(socket) = std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from) else {
+        return exec(&program, &arguments);
+    };
+    let tools = socket_beside(&socket, &name.to_string_lossy());
+    if !session_may_care(role, &arguments) {
+        return become_program(&tools, &program, &arguments);
+    }
+    match converse(&socket, &tools, role, program, arguments) {
+        Ok(code) => code,
+        Err(error) => fail(&format!(
+            "{}: the klto session is gone: {error}",
+            name.display()
+        )),
     }
 }
 
@@ -99,8 +104,10 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
     }
 }
 
+/// Holds the conversation; `tools` is the socket of the tool's fork server.
 fn converse(
     socket: &Path,
+    tools: &Path,
     role: Role,
     program: PathBuf,
     arguments: Vec<OsString>,
@@ -121,7 +128,9 @@ fn converse(
     .write(&mut stream)?;
     loop {
         match Reply::read(&mut stream)? {
-            Reply::Exec { program, arguments } => return Ok(become_program(&program, &arguments)),
+            Reply::Exec { program, arguments } => {
+                return Ok(become_program(tools, &program, &arguments));
+            }
             Reply::Done {
                 code,
                 stdout,
@@ -132,7 +141,10 @@ fn converse(
                 return Ok(ExitCode::from(code));
             }
             Reply::RunThenReport { program, arguments } => {
-                let status = Command::new(program).args(arguments).status()?;
+                let status = match run_forked(tools, &program, &arguments) {
+                    Ok(status) => status,
+                    Err(_) => Command::new(program).args(arguments).status()?,
+                };
                 let signalled = 128 + status.signal().unwrap_or(0);
                 let code = u8::try_from(status.code().unwrap_or(signalled)).unwrap_or(u8::MAX);
                 Finished { code }.write(&mut stream)?;
@@ -149,7 +161,49 @@ fn print(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-fn become_program(program: &Path, arguments: &[OsString]) -> ExitCode {
+/// Ends as the program does: by a fork server, or by becoming it.
+fn become_program(tools: &Path, program: &Path, arguments: &[OsString]) -> ExitCode {
+    match run_forked(tools, program, arguments) {
+        Ok(status) => end_as(status),
+        Err(_) => exec(program, arguments),
+    }
+}
+
+fn exec(program: &Path, arguments: &[OsString]) -> ExitCode {
     let error = Command::new(program).args(arguments).exec();
     fail(&format!("{}: {error}", program.display()))
+}
+
+fn run_forked(
+    tools: &Path,
+    program: &Path,
+    arguments: &[OsString],
+) -> Result<ExitStatus, klto_fork::Unfit> {
+    let words = std::iter::once(program.as_os_str());
+    klto_fork::run(
+        tools,
+        words.chain(arguments.iter().map(OsString::as_os_str)),
+        std::env::vars_os(),
+        &std::env::current_dir()?,
+        [
+            io::stdin().as_fd(),
+            io::stdout().as_fd(),
+            io::stderr().as_fd(),
+        ],
+    )
+}
+
+/// Exits with the same code, or dies of the same signal without a second core dump.
+fn end_as(status: ExitStatus) -> ExitCode {
+    let signal = status.signal().unwrap_or(0);
+    if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        let _ = setrlimit(Resource::Core, none);
+        let _ = kill_process(getpid(), signal);
+    }
+    let code = status.code().unwrap_or(128 + signal);
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }

@@ -14,14 +14,15 @@ klto builds any Linux kernel tree with Clang link-time optimization, unpatched.
 
 Usage:
   klto make [--lto=none|thin] [arguments of make]
-  klto explain --native [-O OUTPUT]
+  klto explain --native | --recipe OBJECT [-O OUTPUT]
   klto --version | --help
 
 Commands:
   make      Runs make with klto behind its tools. Without --lto the .config decides; on a
             tree that has no LTO option, --lto=thin adds ThinLTO.
   explain   --native lists the objects that are compiled without LTO because something
-            reads them as ELF, and what reads each.
+            reads them as ELF, and what reads each. --recipe prints, as a shell script, the
+            line of kbuild's recipe that made OBJECT, a path in the output tree.
 
 Environment:
   KLTO_CACHE        the store's directory (default: $XDG_CACHE_HOME/klto)
@@ -41,13 +42,24 @@ pub enum Command {
         /// make's own words.
         arguments: Vec<OsString>,
     },
-    /// `klto explain --native`
-    ExplainNative {
+    /// `klto explain …`
+    Explain {
+        /// What is asked.
+        question: Question,
         /// The output tree.
         output: PathBuf,
     },
     /// Text that is printed as it is.
     Print(String),
+}
+
+/// What `klto explain` is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// Which objects are compiled without LTO?
+    Native,
+    /// Which recipe makes this object?
+    Recipe(PathBuf),
 }
 
 /// Reads the words after `klto`.
@@ -91,15 +103,17 @@ fn parse_make(words: &[OsString]) -> anyhow::Result<Command> {
 
 fn parse_explain(words: &[OsString]) -> anyhow::Result<Command> {
     let mut output = PathBuf::from(".");
-    let mut native = false;
+    let mut question = None;
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
+        let mut value = |what| {
+            let missing = || Failure::bad_input(format!("{} needs {what}", word.display()));
+            rest.next().map(PathBuf::from).ok_or_else(missing)
+        };
         match word.to_str() {
-            Some("--native") => native = true,
-            Some("-O") => match rest.next() {
-                Some(directory) => output = PathBuf::from(directory),
-                None => return Err(Failure::bad_input("-O needs a directory").into()),
-            },
+            Some("--native") => question = Some(Question::Native),
+            Some("--recipe") => question = Some(Question::Recipe(value("an object")?)),
+            Some("-O") => output = value("a directory")?,
             _ => {
                 return Err(Failure::bad_input(format!(
                     "explain has no option {}",
@@ -109,10 +123,9 @@ fn parse_explain(words: &[OsString]) -> anyhow::Result<Command> {
             }
         }
     }
-    match native {
-        true => Ok(Command::ExplainNative { output }),
-        false => Err(Failure::bad_input("explain needs --native").into()),
-    }
+    let question =
+        question.ok_or_else(|| Failure::bad_input("explain needs --native or --recipe OBJECT"))?;
+    Ok(Command::Explain { question, output })
 }
 
 #[cfg(test)]
@@ -142,6 +155,7 @@ mod tests {
             "make --lto=fast",
             "explain",
             "explain --native -O",
+            "explain --recipe",
         ] {
             assert!(parse(&words(text)).is_err(), "{text}");
         }

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let result = cli::parse(&arguments).and_then(|command| match command {
         cli::Command::Make { request, arguments } => make::run(request, &arguments),
-        cli::Command::ExplainNative { output } => explain::natives(&output),
+        cli::Command::Explain { question, output } => explain::run(&question, &output),
         cli::Command::Print(text) => {
             print!("{text}");
             Ok(0)

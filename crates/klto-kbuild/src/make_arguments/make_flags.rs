@@ -51,6 +51,18 @@ impl MakeFlags {
         &self.arguments
     }
 
+    /// Whether make, called with these `arguments` too, runs no recipe: `-n`, `-q` or `-t`.
+    pub fn is_dry(&self, arguments: &MakeArguments) -> bool {
+        const DRY: [MakeOption; 3] = [
+            MakeOption::JustPrint,
+            MakeOption::Question,
+            MakeOption::Touch,
+        ];
+        let both = [arguments, &self.arguments];
+        both.into_iter()
+            .any(|arguments| DRY.into_iter().any(|option| arguments.has(option)))
+    }
+
     /// The jobserver of a parent make: `3,4` or `fifo:path`.
     pub fn jobserver(&self) -> Option<&OsStr> {
         self.arguments.values(MakeOption::JobserverAuth).last()

@@ -57,6 +57,11 @@ pub enum Parallelism {
 }
 
 impl LtoBuild {
+    /// Whether make only says what it would do (`-n`, `-q`) or touches files (`-t`).
+    pub fn is_dry(&self) -> bool {
+        self.make_flags.is_dry(&self.arguments)
+    }
+
     /// Adds words to a variable that kbuild appends to its own, as KCFLAGS, whatever its origin.
     pub fn append_variable(&mut self, name: &str, words: &str) -> Result<()> {
         let variables = Variables {

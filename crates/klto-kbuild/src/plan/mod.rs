@@ -85,7 +85,7 @@ pub struct PlainMake {
 pub enum PlainReason {
     /// No goal compiles or links.
     NothingIsBuilt,
-    /// `-n`, `-q`, `-t`, `-h` or `-v`.
+    /// `-h` or `-v`; or `-n`, `-q` or `-t` where there is no one build to speak of.
     NothingIsRun,
     /// An option that klto does not know.
     UnknownArgument(OsString),
@@ -126,12 +126,19 @@ impl Plan {
     pub fn resolve(invocation: &Invocation) -> Result<Self> {
         let arguments = &invocation.arguments;
         let make_flags = MakeFlags::of_environment(&invocation.environment);
-        if let Some(why) = nothing_to_do(arguments, &make_flags) {
+        if let Some(why) = not_for_klto(arguments, &make_flags) {
             return Ok(Self::PlainMake(PlainMake::verbatim(arguments, why)));
         }
+        let dry = make_flags.is_dry(arguments);
+        let untouched = || {
+            let why = PlainReason::NothingIsRun;
+            Ok(Self::PlainMake(PlainMake::verbatim(arguments, why)))
+        };
         let stages = goals::stages(arguments);
-        if stages.len() > 1 {
-            return Ok(Self::Stages(stages));
+        match stages.len() {
+            0 | 1 => {}
+            _ if dry => return untouched(),
+            _ => return Ok(Self::Stages(stages)),
         }
         let variables = Variables {
             arguments,
@@ -145,7 +152,10 @@ impl Plan {
         {
             return Ok(Self::PlainMake(without_build(invocation, &variables)));
         }
-        let tree = Tree::probe(&invocation.directory, &variables, &invocation.machine)?;
+        let tree = match Tree::probe(&invocation.directory, &variables, &invocation.machine) {
+            Err(_) if dry => return untouched(),
+            probed => probed?,
+        };
         let config = Config::read(&tree.config)?;
         let request = invocation.request;
         let why = match (
@@ -178,14 +188,13 @@ impl PlainMake {
     }
 }
 
-fn nothing_to_do(arguments: &MakeArguments, make_flags: &MakeFlags) -> Option<PlainReason> {
-    use MakeOption::{Help, JustPrint, Question, Touch, Version};
+/// Why klto leaves these arguments to make, whatever the tree.
+fn not_for_klto(arguments: &MakeArguments, make_flags: &MakeFlags) -> Option<PlainReason> {
     let both = [arguments, make_flags.arguments()];
-    let has = |option| both.iter().any(|arguments| arguments.has(option));
-    if [JustPrint, Question, Touch, Help, Version]
-        .into_iter()
-        .any(has)
-    {
+    let prints_only = |arguments: &MakeArguments| {
+        arguments.has(MakeOption::Help) || arguments.has(MakeOption::Version)
+    };
+    if both.into_iter().any(prints_only) {
         return Some(PlainReason::NothingIsRun);
     }
     let unknown = both.into_iter().flat_map(MakeArguments::unknown).next();

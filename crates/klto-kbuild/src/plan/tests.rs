@@ -122,8 +122,8 @@ fn removing_everything_removes_what_klto_keeps() {
 
 #[test]
 fn runs_that_run_nothing_or_are_not_understood_are_makes_own() {
-    let mut setting = Setting::new(V6_12, THIN);
-    for words in ["-n", "-kq all", "--touch", "--version", "-h"] {
+    let setting = Setting::new(V6_12, THIN);
+    for words in ["--version", "-h -n", "-n clean all"] {
         assert_eq!(
             setting.plain(words).why,
             PlainReason::NothingIsRun,
@@ -137,8 +137,19 @@ fn runs_that_run_nothing_or_are_not_understood_are_makes_own() {
         (plain.why, text(&plain.arguments).as_str()),
         (unknown, "--frob -j4 all")
     );
+    fs_err::remove_file(setting.directory.path().join("src/Makefile")).unwrap();
+    assert_eq!(setting.plain("-n").why, PlainReason::NothingIsRun);
+}
+
+#[test]
+fn a_dry_run_has_the_variables_of_a_build() {
+    let mut setting = Setting::new(V6_12, THIN);
+    for words in ["LLVM=-22 -n", "LLVM=-22 -kq all", "LLVM=-22 --touch"] {
+        assert!(setting.lto(words).is_dry(), "{words}");
+    }
+    assert!(!setting.lto("LLVM=-22 all").is_dry());
     setting.environment = vec![("MAKEFLAGS", "n")];
-    assert_eq!(setting.plain("all").why, PlainReason::NothingIsRun);
+    assert!(setting.lto("LLVM=-22 all").is_dry());
 }
 
 #[test]

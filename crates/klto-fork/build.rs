@@ -1,0 +1,30 @@
+//! Compiles `src/preload/` to a shared object, which the library then holds as bytes: cargo has no
+//! stable way to put one package's shared object into another's program.
+
+use std::env::{var, var_os};
+use std::path::PathBuf;
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-changed=src/preload.rs");
+    println!("cargo::rerun-if-changed=src/call.rs");
+    let variable = |name: &str| var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
+    let output = PathBuf::from(variable("OUT_DIR")).join("preload.so");
+    let mut rustc = Command::new(variable("RUSTC"));
+    rustc
+        .args(["--crate-name=klto_preload", "--crate-type=cdylib"])
+        .args(["--edition=2024", "--target", &variable("TARGET")])
+        .args(["-Copt-level=2", "-Cpanic=abort", "-Cstrip=symbols"])
+        .arg("-o")
+        .arg(&output)
+        .arg("src/preload.rs");
+    if let Some(linker) = var_os("RUSTC_LINKER") {
+        let mut option = std::ffi::OsString::from("-Clinker=");
+        option.push(linker);
+        rustc.arg(option);
+    }
+    let status = rustc
+        .status()
+        .unwrap_or_else(|error| panic!("starting rustc: {error}"));
+    assert!(status.success(), "compiling the preloaded object: {status}");
+}

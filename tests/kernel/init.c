@@ -1,7 +1,8 @@
 /*
  * The init program of klto's boot tests: freestanding, one file, no library.
  *
- * In:  an initramfs with /modules/order (file names in dependency order) and the modules beside it.
+ * In:  an initramfs with /modules/order (file names in dependency order) and the modules beside it, and
+ *      /wrong-version.ko, which must not load.
  * Out: lines "klto-init: ..." in the kernel log, one for each proof; "klto-init: FAIL step errno"
  *      where one fails; "klto-init: done" at the end; then the machine goes down.
  *
@@ -337,6 +338,26 @@ static void load_modules(void)
 	end_line(&line);
 }
 
+/* A module with one wrong CRC: the kernel says so, and does not load it. */
+static void refuse_wrong_version(void)
+{
+	long file = open_file("/wrong-version.ko", O_RDONLY);
+	if (file == -ENOENT)
+		return absent("versions");
+	if (file < 0)
+		return fail("versions", file);
+	say("versions begin");
+	long result = call(SYS_FINIT_MODULE, file, (long)"", 0, 0, 0);
+	close_file(file);
+	if (result >= 0)
+		return fail("versions-loaded", result);
+	struct line line;
+	start_line(&line);
+	add_text(&line, "versions end errno ");
+	add_number(&line, (u64)-result, 10);
+	end_line(&line);
+}
+
 /* The initramfs itself is the disk: it begins with the magic number of cpio's newc format. */
 static void read_disk(void)
 {
@@ -581,6 +602,7 @@ static void power_off(void)
 void run(const u64 *stack)
 {
 	mount_all();
+	refuse_wrong_version();
 	load_modules();
 	read_disk();
 	trace_functions();

@@ -88,6 +88,21 @@ fn control_c_in_a_compile() {
     stopped("int-compile", Moment::Compile, interrupt);
 }
 
+/// A shell's loop around it then stops too.
+#[test]
+fn klto_ends_by_the_signal_that_ended_make() {
+    let build = jbd2("int-status");
+    let mut child = start(&build);
+    await_process(build.output_directory(), "compiler", Process::is_compile);
+    interrupt(&child, &[]);
+    let status = child.wait().unwrap();
+    let plain = jbd2("int-status-plain").plain().mode(None);
+    let mut child = start(&plain);
+    await_process(plain.output_directory(), "compiler", Process::is_compile);
+    interrupt(&child, &[]);
+    assert_eq!(child.wait().unwrap(), status);
+}
+
 #[test]
 fn control_c_in_a_backend() {
     stopped("int-backend", Moment::Backend, interrupt);

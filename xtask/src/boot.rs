@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use fs_err as fs;
 use klto_core::Failure;
+use object::{Object as _, ObjectSection as _};
 
 use crate::kernel::{self, Architecture, Feature, Tree};
 use crate::qemu::{self, Ending};
@@ -50,7 +51,12 @@ pub fn boot(tree: &Tree, output: &Path) -> Result<Booted> {
     let scratch = tempfile::tempdir()?;
     let init = build_init(tree.architecture, scratch.path())?;
     let archive = scratch.path().join("initramfs.cpio");
-    fs::write(&archive, initramfs::build(&init, &load_modules(&order)?))?;
+    let loaded = load_modules(&order)?;
+    let wrong = match tree.features.contains(&Feature::Versions) {
+        true => Some(wrong_version(&loaded)?),
+        false => None,
+    };
+    fs::write(&archive, initramfs::build(&init, &loaded, wrong.as_deref()))?;
     let config = match tree.features.contains(&Feature::Config) {
         true => fs::read(output.join("kernel/config_data.gz"))?,
         false => Vec::new(),
@@ -79,6 +85,28 @@ fn load_modules(order: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>> {
         Ok((name.into_owned(), fs::read(file)?))
     };
     order.iter().map(load).collect()
+}
+
+/// The first module that needs versions, with another CRC for one symbol. It is not the first entry:
+/// that is the version of the module structure, which the kernel compares by a rule of its own.
+fn wrong_version(modules: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    for (_, module) in modules {
+        if klto_verify::module_versions(module)?.len() < 2 {
+            continue;
+        }
+        let file = object::File::parse(module.as_slice())?;
+        let section = file.section_by_name("__versions");
+        // An entry is a CRC in a word and a name, 64 bytes together.
+        if let Some((offset, _)) = section.and_then(|section| section.file_range()) {
+            let mut wrong = module.clone();
+            let place = usize::try_from(offset)? + 64;
+            if let Some(byte) = wrong.get_mut(place) {
+                *byte ^= 1;
+            }
+            return Ok(wrong);
+        }
+    }
+    Err(Failure::build("no module has symbol versions").into())
 }
 
 /// Compiles `tests/kernel/init.c` without any library for `architecture`.
@@ -136,7 +164,17 @@ const COMPLAINTS: &[&str] = &[
     "general protection fault",
 ];
 
-/// Complaints that no announcement covers.
+/// Complaints that have nothing to do with loading a module.
+const OF_A_CRASH: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "Kernel panic",
+    "CFI failure",
+    "cut here",
+];
+
+/// Complaints that not even a crash on purpose covers.
 const NEVER: &[&str] = &[
     "WARNING:",
     "Kernel panic",
@@ -144,30 +182,61 @@ const NEVER: &[&str] = &[
     "disagrees about version",
 ];
 
-const CRASH_BEGIN: &str = "klto-init: lkdtm begin";
-const CRASH_END: &str = "klto-init: lkdtm end child-signal ";
+/// What init provokes on purpose.
+struct Announced {
+    begin: &'static str,
+    end: &'static str,
+    /// Complaints that stay problems.
+    never: &'static [&'static str],
+    /// One of these must come.
+    wanted: &'static [&'static str],
+    /// The problem where none comes.
+    otherwise: &'static str,
+}
+
+const CRASH: Announced = Announced {
+    begin: "klto-init: lkdtm begin",
+    end: "klto-init: lkdtm end child-signal ",
+    never: NEVER,
+    wanted: &["Oops", "Internal error"],
+    otherwise: "lkdtm's EXEC_RODATA did not make the kernel stop its caller",
+};
+
+const WRONG_VERSION: Announced = Announced {
+    begin: "klto-init: versions begin",
+    end: "klto-init: versions end ",
+    never: OF_A_CRASH,
+    wanted: &["disagrees about version of symbol"],
+    otherwise: "the kernel did not say which symbol of the module has another version",
+};
 
 /// All that is missing or wrong in `console`; empty when the boot is good.
 pub fn check(console: &str, expected: &Expected) -> Vec<String> {
     let mut problems = missing_lines(console, expected);
-    let mut announced = false;
-    let mut crashed = false;
+    let mut announced: Option<&Announced> = None;
+    let mut came = false;
     for line in console.lines() {
-        if line.contains(CRASH_END) {
-            announced = false;
+        if let Some(over) = announced.filter(|announced| line.contains(announced.end)) {
+            if !came {
+                problems.push(over.otherwise.to_owned());
+            }
+            announced = None;
         }
-        let list = if announced { NEVER } else { COMPLAINTS };
+        let list = announced.map_or(COMPLAINTS, |announced| announced.never);
         if list.iter().any(|complaint| line.contains(complaint)) {
             problems.push(format!("not announced: {line}"));
         }
         if line.contains("klto-init: FAIL") {
             problems.push(line.to_owned());
         }
-        crashed |= announced && (line.contains("Oops") || line.contains("Internal error"));
-        announced |= line.contains(CRASH_BEGIN);
-    }
-    if !crashed && expected.features.contains(&Feature::Lkdtm) {
-        problems.push("lkdtm's EXEC_RODATA did not make the kernel stop its caller".to_owned());
+        let is_wanted =
+            |announced: &Announced| announced.wanted.iter().any(|text| line.contains(text));
+        came |= announced.is_some_and(is_wanted);
+        let begins = |announced: &&Announced| line.contains(announced.begin);
+        if let Some(next) = [&CRASH, &WRONG_VERSION].into_iter().find(begins) {
+            announced = Some(next);
+            came = false;
+        }
     }
     problems
 }
@@ -175,15 +244,18 @@ pub fn check(console: &str, expected: &Expected) -> Vec<String> {
 /// Init's lines must come in this order, other lines between them.
 fn missing_lines(console: &str, expected: &Expected) -> Vec<String> {
     let mut wanted = vec!["start".to_owned(), "mounts done".to_owned()];
+    let lines_of = |feature: Feature| match expected.features.contains(&feature) {
+        true => present_lines(feature, expected),
+        false => vec![format!("{} absent", init_name(feature))],
+    };
+    wanted.extend(lines_of(Feature::Versions));
     let loaded = |name: &String| format!("module {name} loaded");
     wanted.extend(expected.modules.iter().map(loaded));
     wanted.push(format!("modules ok {}", expected.modules.len()));
-    wanted.extend(Feature::ALL.iter().flat_map(
-        |feature| match expected.features.contains(feature) {
-            true => present_lines(*feature, expected),
-            false => vec![format!("{} absent", init_name(*feature))],
-        },
-    ));
+    let after_modules = Feature::ALL
+        .into_iter()
+        .filter(|feature| *feature != Feature::Versions);
+    wanted.extend(after_modules.flat_map(lines_of));
     wanted.push("done".to_owned());
     let mut lines = console.lines();
     let mut missing = Vec::new();
@@ -214,6 +286,7 @@ fn missing_lines(console: &str, expected: &Expected) -> Vec<String> {
 /// What init calls a feature.
 const fn init_name(feature: Feature) -> &'static str {
     match feature {
+        Feature::Versions => "versions",
         Feature::Disk => "disk",
         Feature::Tracer => "tracer",
         Feature::Config => "config.gz",
@@ -234,6 +307,11 @@ fn present_lines(feature: Feature, expected: &Expected) -> Vec<String> {
             let (length, hash) = expected.config;
             vec![format!("{name} {length} bytes fnv {hash:x}")]
         }
+        // EINVAL, from resolve_symbol() in the kernel's module loader.
+        Feature::Versions => vec![
+            "versions begin".to_owned(),
+            "versions end errno 22".to_owned(),
+        ],
         Feature::Lkdtm => vec![
             "lkdtm begin".to_owned(),
             "lkdtm end child-signal ".to_owned(),

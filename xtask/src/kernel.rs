@@ -39,6 +39,8 @@ impl Architecture {
 /// What init proves where the kernel has it; see `tests/kernel/init.c`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
+    /// A module with one wrong CRC is refused.
+    Versions,
     /// A virtio disk can be read.
     Disk,
     /// The function tracer shows a line.
@@ -57,7 +59,8 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, in the order in which init comes to them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Versions,
         Self::Disk,
         Self::Tracer,
         Self::Config,
@@ -143,6 +146,7 @@ pub static TREES: &[Tree] = &[
         image_goal: "bzImage",
         machine: &X86_64_PC,
         features: &[
+            Feature::Versions,
             Feature::Disk,
             Feature::Tracer,
             Feature::Config,

@@ -1,4 +1,4 @@
-//! One build, from a resolved plan to make's exit code.
+//! One build, from a resolved plan to the end of make.
 //!
 //! This is the table of contents of a session: scratch directory and lock, journal, engine and store,
 //! jobserver, socket, make, and what is written down at the end.
@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -52,8 +52,8 @@ pub struct Settings {
     pub directory: PathBuf,
 }
 
-/// Runs the build; the exit code is make's.
-pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<u8> {
+/// Runs the build; how make ended.
+pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatus> {
     if build.is_dry() {
         return become_dry_make(build, settings);
     }
@@ -90,9 +90,9 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<u8> {
     make.env(SOCKET_VARIABLE, server.socket());
     let _fork_servers = start_fork_servers(&build, settings, (&session, &server.socket()))?;
     let cancelled = Arc::clone(&session);
-    let code = run_make(make, move || cancelled.engine.cancel())?;
+    let status = run_make(make, move || cancelled.engine.cancel())?;
     finish(&session);
-    Ok(code)
+    Ok(status)
 }
 
 /// Another command line for each mode: kbuild makes an object again when its command changes.
@@ -102,7 +102,7 @@ fn add_mode_marker(build: &mut LtoBuild, journal: &str) -> anyhow::Result<()> {
 
 /// `-n`, `-q` and `-t`: no tool needs the session, but make compares command lines, so they are those
 /// of a build. Nothing of klto's is written.
-fn become_dry_make(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<u8> {
+fn become_dry_make(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatus> {
     let scratch = build.tree.written().join(SCRATCH_NAME);
     let scratch = fs_err::canonicalize(&scratch).unwrap_or(scratch);
     let shims = scratch.join("shims");

@@ -3,8 +3,7 @@
 //! klto is the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER): when make is killed, its recipes
 //! fall to klto, which ends them. When klto is killed, make receives SIGTERM and ends its own.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,12 +12,11 @@ use rustix::process::{Pid, Signal, kill_process, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Runs make to its end; `cancel` is called when the user stops the build. The exit code is make's
-/// own, or 128 plus the number of the signal that ended it.
+/// Runs make to its end; `cancel` is called when the user stops the build.
 pub(crate) fn run_make(
     mut make: Command,
     cancel: impl Fn() + Send + 'static,
-) -> anyhow::Result<u8> {
+) -> anyhow::Result<ExitStatus> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context("becoming the reaper of make's children")?;
     let mut child = signal_with_parent(&mut make, Signal::TERM)
@@ -45,8 +43,7 @@ pub(crate) fn run_make(
     end_orphans();
     handle.close();
     let _ = watcher.join();
-    let signal = status.signal().unwrap_or(0);
-    Ok(u8::try_from(status.code().unwrap_or(128 + signal)).unwrap_or(u8::MAX))
+    Ok(status)
 }
 
 /// The signals that stop a build. One that is ignored already stays so, in make too: `nohup klto

@@ -1,8 +1,9 @@
 //! The stand-in for each tool that kbuild calls.
 //!
-//! In: a tool call, under the tool's own name. Out: the tool itself, or what the session answers.
-//! A call that no session can have an opinion on becomes the real tool at once, without a message;
-//! so does every call outside a session. It knows the shape of tool calls and nothing of kernels.
+//! In: a tool call, under the tool's own name. Out: what the tool does, or what the session answers.
+//! A call that no session can have an opinion on goes to the tool at once, without a message; so does
+//! every call outside a session. The tool is run by its fork server where that can be, and otherwise
+//! takes the shim's place. It knows the shape of tool calls and nothing of kernels.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};

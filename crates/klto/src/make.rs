@@ -1,13 +1,15 @@
-//! `klto make`: from the words of the command line to make's exit code.
+//! `klto make`: from the words of the command line to the end of make.
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
 
 use anyhow::Context as _;
 use klto_core::Failure;
 use klto_kbuild::{Invocation, LtoRequest, MakeArguments, PlainMake, Plan};
 use klto_session::{Settings, remove_scratch, run as run_session};
+
+use signal_hook::low_level::emulate_default_handler;
 
 use crate::store;
 
@@ -28,9 +30,19 @@ pub fn run(request: Option<LtoRequest>, words: &[OsString]) -> anyhow::Result<u8
                 environment: invocation.environment,
                 directory: invocation.directory,
             };
-            run_session(*build, &settings)
+            Ok(end_as(run_session(*build, &settings)?))
         }
     }
+}
+
+/// The exit code of a make that ended by itself; otherwise klto dies of the same signal, so that a
+/// shell sees a build that was interrupted.
+fn end_as(status: ExitStatus) -> u8 {
+    let signal = status.signal().unwrap_or(0);
+    if signal != 0 {
+        let _ = emulate_default_handler(signal);
+    }
+    u8::try_from(status.code().unwrap_or(128 + signal)).unwrap_or(u8::MAX)
 }
 
 /// The shim's executable stands beside klto's.
@@ -73,7 +85,7 @@ fn run_plain(invocation: &Invocation, plain: PlainMake) -> anyhow::Result<u8> {
     if status.success() {
         remove_scratch(&output)?;
     }
-    Ok(u8::try_from(status.code().unwrap_or(1)).unwrap_or(u8::MAX))
+    Ok(end_as(status))
 }
 
 /// Goals that change what a later goal reads (`defconfig all`) run one after the other.
@@ -90,7 +102,7 @@ fn run_stages(invocation: &Invocation, stages: Vec<MakeArguments>) -> anyhow::Re
             .status()
             .context("starting klto")?;
         if !status.success() {
-            return Ok(u8::try_from(status.code().unwrap_or(1)).unwrap_or(u8::MAX));
+            return Ok(end_as(status));
         }
     }
     Ok(0)

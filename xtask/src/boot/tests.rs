@@ -6,6 +6,10 @@ const GOOD: &str = "\
 KASLR enabled
 klto-init: start
 klto-init: mounts done
+klto-init: versions begin
+jbd2: disagrees about version of symbol kfree
+jbd2: Unknown symbol kfree (err -22)
+klto-init: versions end errno 22
 klto-init: module ext4 loaded
 klto-init: modules ok 1
 klto-init: disk ok
@@ -91,6 +95,18 @@ fn a_warning_inside_the_announcement_is_a_problem() {
 }
 
 #[test]
+fn a_wrong_version_must_be_named_and_nothing_else_go_wrong() {
+    let symbol = "jbd2: disagrees about version of symbol kfree\n";
+    assert_eq!(problems_after(symbol, ""), [WRONG_VERSION.otherwise]);
+    let crash = format!("{symbol}Oops: general protection fault\n");
+    assert_eq!(problems_after(symbol, &crash).len(), 1);
+    assert_eq!(
+        problems_after("versions end errno 22", "versions end errno 8").len(),
+        1
+    );
+}
+
+#[test]
 fn a_caller_that_survives_is_a_problem() {
     assert_eq!(problems_after("child-signal 11", "child-signal 0").len(), 1);
     assert_eq!(
@@ -113,6 +129,7 @@ fn a_feature_that_a_tree_does_not_have_must_be_said_to_be_absent() {
     let console = "\
 klto-init: start
 klto-init: mounts done
+klto-init: versions absent
 klto-init: module ext4 loaded
 klto-init: modules ok 1
 klto-init: disk absent

@@ -89,6 +89,11 @@ pub fn removes_objects(goal: &OsStr) -> bool {
     goal == "clean" || goal == "mrproper" || goal == "distclean"
 }
 
+/// Whether the goal removes the configuration too.
+pub fn removes_configuration(goal: &OsStr) -> bool {
+    goal == "mrproper" || goal == "distclean"
+}
+
 /// The commands that stand for this one where it mixes goals that change what a build reads
 /// (configuration, cleaning) with others: kbuild makes such goals one by one, in order.
 pub fn stages(arguments: &MakeArguments) -> Vec<MakeArguments> {

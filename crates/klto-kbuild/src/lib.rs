@@ -33,7 +33,10 @@ pub use make_arguments::{
     Assignment, Jobs, MakeArguments, MakeFlags, MakeOption, Operator, UsedOption,
 };
 pub use mode::{LtoRequest, Mode};
-pub use plan::{Invocation, LtoBuild, Parallelism, PlainMake, PlainReason, Plan};
+pub use plan::{
+    ConfigChange, Diagnosis, Invocation, LtoBuild, Parallelism, PlainMake, PlainReason, Plan,
+    Reconfiguration,
+};
 pub use toolchain::{LlvmVersion, Role, Tool, ToolHook, Toolchain};
 pub use tree::{ExternalModule, Tree};
 pub use variables::Variables;

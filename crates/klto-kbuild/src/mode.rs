@@ -4,9 +4,10 @@
 //! command that makes request and configuration agree. It knows no tools.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use klto_core::Failure;
 
 use crate::config::{Config, UpstreamLto};
@@ -48,6 +49,27 @@ impl std::fmt::Display for LtoRequest {
     }
 }
 
+/// The choice that `klto config` remembers beside the `.config` of a tree without an option for it.
+pub fn choice_file(tree: &Tree) -> PathBuf {
+    let mut name = tree.config.clone().into_os_string();
+    name.push(".klto");
+    name.into()
+}
+
+/// The remembered choice, if there is one.
+pub fn remembered(tree: &Tree) -> Result<Option<LtoRequest>> {
+    let path = choice_file(tree);
+    match fs_err::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        text => {
+            let request = text?.trim().parse::<LtoRequest>();
+            Ok(Some(
+                request.with_context(|| format!("reading {}", path.display()))?,
+            ))
+        }
+    }
+}
+
 /// What a build does about LTO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -81,6 +103,10 @@ pub fn decide(
     arguments: &MakeArguments,
 ) -> Result<Mode> {
     let upstream = upstream_lto(tree, config);
+    let request = match (request, upstream) {
+        (None, UpstreamLto::Absent) => remembered(tree)?,
+        _ => request,
+    };
     if upstream == UpstreamLto::Absent && request != Some(LtoRequest::Thin) {
         return Ok(Mode::None);
     }
@@ -94,9 +120,7 @@ pub fn decide(
     };
     match upstream {
         UpstreamLto::Absent => Ok(Mode::Thin),
-        _ if wanted != upstream => {
-            Err(disagreement(tree, config, arguments, upstream, wanted).into())
-        }
+        _ if wanted != upstream => Err(disagreement(config, arguments, upstream, wanted).into()),
         UpstreamLto::Thin => Ok(Mode::Thin),
         UpstreamLto::None => Ok(Mode::None),
         UpstreamLto::Full => Ok(Mode::Unsupported("LTO_CLANG_FULL")),
@@ -119,7 +143,6 @@ fn unconfigured(request: Option<LtoRequest>, tree: &Tree, arguments: &MakeArgume
 }
 
 fn disagreement(
-    tree: &Tree,
     config: &Config,
     arguments: &MakeArguments,
     found: UpstreamLto,
@@ -130,28 +153,14 @@ fn disagreement(
         wanted.option().unwrap_or_default(),
     );
     let (found, wanted) = names;
-    let script = tree.source.join("scripts/config");
-    let words = [
-        script.as_os_str(),
-        OsStr::new("--file"),
-        tree.config.as_os_str(),
-    ];
-    let words = words
-        .into_iter()
-        .chain(["-d", found, "-e", wanted].map(OsStr::new));
-    let change = shell(words.map(OsStr::to_owned));
-    let mut hint = format!("{change} && klto {}", make(None, arguments, "olddefconfig"));
-    if wanted != "LTO_NONE" && !config.is_set("HAS_LTO_CLANG") {
-        hint.push_str(
-            "\n  CONFIG_HAS_LTO_CLANG is not set, so this takes effect only when its conditions in \
-             arch/Kconfig hold: all tools from LLVM (LLVM=1), and no option that excludes LTO",
-        );
-    }
     let request = if wanted == "LTO_NONE" { "none" } else { "thin" };
     let message = format!(
         "--lto={request} is asked for, but {} chooses {found}",
         config.path().display()
     );
+    let words = arguments.without_jobs().with_goals([]).words();
+    let change = ["config".into(), format!("--lto={request}").into()];
+    let hint = format!("klto {}", shell(change.into_iter().chain(words)));
     Failure::bad_input(message).hint(hint)
 }
 
@@ -250,17 +259,15 @@ mod tests {
                 "{config:?}"
             );
         }
-        let make = "klto make LLVM=1 KCFLAGS='-g -O2' olddefconfig";
         let text = mode(directory.path(), none, Some(LtoRequest::Thin)).unwrap_err();
-        let expected = format!(
-            "klto: error: --lto=thin is asked for, but S/.config chooses LTO_NONE\n  hint: \
-             S/scripts/config --file S/.config -d LTO_NONE -e LTO_CLANG_THIN && {make}\n"
-        );
+        let expected = "klto: error: --lto=thin is asked for, but S/.config chooses LTO_NONE\n  \
+                        hint: klto config --lto=thin LLVM=1 KCFLAGS='-g -O2'\n";
         assert_eq!(text, expected);
         let text = mode(directory.path(), thin, Some(LtoRequest::None)).unwrap_err();
-        assert!(text.contains("-d LTO_CLANG_THIN -e LTO_NONE && "), "{text}");
-        let text = mode(directory.path(), Some(""), Some(LtoRequest::Thin)).unwrap_err();
-        assert!(text.contains("CONFIG_HAS_LTO_CLANG is not set"), "{text}");
+        assert!(
+            text.contains("hint: klto config --lto=none LLVM=1 "),
+            "{text}"
+        );
         let text = mode(directory.path(), None, None).unwrap_err();
         assert!(
             text.contains("hint: make one, for instance with: klto make LLVM=1"),
@@ -285,6 +292,21 @@ mod tests {
         );
         let text = mode(directory.path(), None, Some(LtoRequest::Thin)).unwrap_err();
         assert!(text.contains("klto make --lto=thin LLVM=1 "), "{text}");
+    }
+
+    #[test]
+    fn a_tree_without_the_option_has_its_choice_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        fake_kernel(directory.path(), V5_10);
+        let config = Some("CONFIG_MODULES=y\n");
+        let file = directory.path().join(".config.klto");
+        fs_err::write(&file, "thin\n").unwrap();
+        assert_eq!(mode(directory.path(), config, None), Ok(Mode::Thin));
+        let none = Some(LtoRequest::None);
+        assert_eq!(mode(directory.path(), config, none), Ok(Mode::None));
+        fs_err::write(&file, "fat\n").unwrap();
+        let text = mode(directory.path(), config, None).unwrap_err();
+        assert!(text.contains(".config.klto"), "{text}");
     }
 
     #[test]

@@ -1,24 +1,37 @@
-//! Configurations that klto does not build with LTO on trees without an option for it.
+//! Configurations that cannot be built with LTO.
 //!
-//! In: a configuration and the major version of LLVM. Out: the first row of the table that holds.
-//! Where the tree has the option, its own Kconfig excludes such configurations.
+//! In: a configuration, whether klto adds LTO or the tree has the option, and the major version of
+//! LLVM. Out: the rows of the table that hold. Where the tree has the option, its own Kconfig excludes
+//! such configurations (its LTO choice then disappears without a word), and the table says why.
 
 use klto_core::Failure;
 
 use crate::config::Config;
 
+/// Which trees a row speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trees {
+    All,
+    /// Trees to which klto adds LTO.
+    WithoutOption,
+    /// Trees whose Kconfig has the option.
+    WithOption,
+}
+
 struct Refusal {
     /// Holds if all of these are set.
     options: &'static [&'static str],
+    trees: Trees,
     /// Holds for LLVM older than this; always if there is none.
     before_llvm: Option<u32>,
     why: &'static str,
     change: &'static str,
 }
 
-const REFUSALS: [Refusal; 6] = [
+const REFUSALS: [Refusal; 14] = [
     Refusal {
         options: &["KASAN_GENERIC"],
+        trees: Trees::WithoutOption,
         before_llvm: None,
         why: "generic KASAN marks globals object by object, and arch/Kconfig of later trees \
               excludes it with LTO and debug information",
@@ -26,19 +39,38 @@ const REFUSALS: [Refusal; 6] = [
     },
     Refusal {
         options: &["KASAN_SW_TAGS"],
+        trees: Trees::WithoutOption,
         before_llvm: None,
         why: "software KASAN tags globals object by object, and arch/Kconfig of later trees \
               excludes it with LTO and debug information",
         change: "turn CONFIG_KASAN off, or build without --lto",
     },
     Refusal {
+        options: &["KASAN_GENERIC", "DEBUG_INFO"],
+        trees: Trees::WithOption,
+        before_llvm: Some(17),
+        why: "LLVM before 17 makes invalid debug information of KASAN's calls under LTO \
+              (ClangBuiltLinux issue 1721)",
+        change: "turn CONFIG_KASAN or CONFIG_DEBUG_INFO off, or use LLVM 17 or newer",
+    },
+    Refusal {
+        options: &["KASAN_SW_TAGS", "DEBUG_INFO"],
+        trees: Trees::WithOption,
+        before_llvm: Some(17),
+        why: "LLVM before 17 makes invalid debug information of KASAN's calls under LTO \
+              (ClangBuiltLinux issue 1721)",
+        change: "turn CONFIG_KASAN or CONFIG_DEBUG_INFO off, or use LLVM 17 or newer",
+    },
+    Refusal {
         options: &["GCOV_KERNEL"],
+        trees: Trees::All,
         before_llvm: None,
-        why: "gcov counts by object, and arch/Kconfig of later trees excludes it with LTO",
+        why: "gcov counts by object, and arch/Kconfig of trees with the option excludes it with LTO",
         change: "turn CONFIG_GCOV_KERNEL off, or build without --lto",
     },
     Refusal {
         options: &["KCOV", "DEBUG_INFO"],
+        trees: Trees::All,
         before_llvm: Some(17),
         why: "LLVM before 17 makes invalid debug information of KCOV's calls under LTO \
               (ClangBuiltLinux issue 1721)",
@@ -46,6 +78,7 @@ const REFUSALS: [Refusal; 6] = [
     },
     Refusal {
         options: &["TRIM_UNUSED_KSYMS"],
+        trees: Trees::WithoutOption,
         before_llvm: None,
         why: "symbols that only generated calls need (memcpy, memset) are not seen in bitcode and \
               would be trimmed",
@@ -53,52 +86,117 @@ const REFUSALS: [Refusal; 6] = [
     },
     Refusal {
         options: &["CPU_BIG_ENDIAN", "FTRACE_MCOUNT_RECORD"],
+        trees: Trees::WithoutOption,
         before_llvm: None,
         why: "klto writes the table of traced functions for little-endian targets only",
         change: "turn CONFIG_FUNCTION_TRACER off, or build without --lto",
     },
+    Refusal {
+        options: &["CPU_BIG_ENDIAN", "ARM64"],
+        trees: Trees::WithOption,
+        before_llvm: None,
+        why: "arch/arm64/Kconfig supports LTO for little-endian kernels only",
+        change: "choose CONFIG_CPU_LITTLE_ENDIAN",
+    },
+    Refusal {
+        options: &["FTRACE_MCOUNT_USE_RECORDMCOUNT"],
+        trees: Trees::WithOption,
+        before_llvm: None,
+        why: "recordmcount cannot read bitcode, and arch/Kconfig excludes it with LTO",
+        change: "turn CONFIG_FUNCTION_TRACER off, or use a compiler that writes the table itself",
+    },
+    Refusal {
+        options: &["RUST", "DEBUG_INFO_BTF"],
+        trees: Trees::WithOption,
+        before_llvm: None,
+        why: "pahole cannot leave Rust's types out of merged units, and init/Kconfig excludes Rust \
+              with BTF and LTO",
+        change: "turn CONFIG_RUST or CONFIG_DEBUG_INFO_BTF off",
+    },
+    Refusal {
+        options: &["GENDWARFKSYMS"],
+        trees: Trees::WithOption,
+        before_llvm: None,
+        why: "gendwarfksyms reads the debug information of each object, and bitcode has none; \
+              kernel/module/Kconfig excludes it with LTO",
+        change: "choose CONFIG_GENKSYMS",
+    },
+    Refusal {
+        options: &["BUILTIN_MODULE_RANGES"],
+        trees: Trees::WithOption,
+        before_llvm: None,
+        why: "the ranges come from a link map by object, and lib/Kconfig.debug excludes them with LTO",
+        change: "turn CONFIG_BUILTIN_MODULE_RANGES off",
+    },
+    Refusal {
+        options: &["GCC_PLUGINS"],
+        trees: Trees::All,
+        before_llvm: None,
+        why: "plugins of GCC do not run in clang",
+        change: "turn CONFIG_GCC_PLUGINS off",
+    },
 ];
 
-/// Why the configuration cannot be built with LTO.
-pub(crate) fn refused(config: &Config, llvm_major: u32) -> Option<Failure> {
+/// Every reason why the configuration cannot be built with LTO.
+pub(crate) fn refusals(config: &Config, klto_adds_lto: bool, llvm_major: u32) -> Vec<Failure> {
     let holds = |row: &&Refusal| {
         row.options.iter().all(|option| config.is_set(option))
             && row.before_llvm.is_none_or(|fixed| llvm_major < fixed)
+            && match row.trees {
+                Trees::All => true,
+                Trees::WithoutOption => klto_adds_lto,
+                Trees::WithOption => !klto_adds_lto,
+            }
     };
-    let row = REFUSALS.iter().find(holds)?;
-    let options = row
-        .options
+    REFUSALS
         .iter()
-        .map(|option| format!("CONFIG_{option}=y"));
-    let message = format!(
-        "klto cannot build {} with LTO: {}: {}",
-        config.path().display(),
-        options.collect::<Vec<_>>().join(" with "),
-        row.why
-    );
-    Some(Failure::bad_input(message).hint(row.change))
+        .filter(holds)
+        .map(|row| row.failure(config))
+        .collect()
+}
+
+impl Refusal {
+    fn failure(&self, config: &Config) -> Failure {
+        let options = self
+            .options
+            .iter()
+            .map(|option| format!("CONFIG_{option}=y"));
+        let message = format!(
+            "klto cannot build {} with LTO: {}: {}",
+            config.path().display(),
+            options.collect::<Vec<_>>().join(" with "),
+            self.why
+        );
+        Failure::bad_input(message).hint(self.change)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refusal(text: &str, llvm: u32) -> Option<String> {
+    fn found(text: &str, klto_adds_lto: bool, llvm: u32) -> Vec<String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs_err::write(file.path(), text).unwrap();
-        refused(&Config::read(file.path()).unwrap().unwrap(), llvm).map(|failure| failure.message)
+        let config = Config::read(file.path()).unwrap().unwrap();
+        let failures = refusals(&config, klto_adds_lto, llvm).into_iter();
+        failures.map(|failure| failure.message).collect()
     }
 
     #[test]
-    fn every_row_refuses_its_own_options() {
+    fn every_row_refuses_its_own_options_on_its_own_trees() {
         for row in &REFUSALS {
             let set: String = row
                 .options
                 .iter()
                 .map(|option| format!("CONFIG_{option}=y\n"))
                 .collect();
-            let message = refusal(&set, 13).unwrap();
-            assert!(message.ends_with(row.why), "{message}");
+            for (klto_adds_lto, other) in [(true, Trees::WithOption), (false, Trees::WithoutOption)]
+            {
+                let messages = found(&set, klto_adds_lto, 13);
+                let is_there = messages.iter().any(|message| message.ends_with(row.why));
+                assert_eq!(is_there, row.trees != other, "{}", row.why);
+            }
         }
     }
 
@@ -111,7 +209,9 @@ mod tests {
             ("CONFIG_KCOV=y\nCONFIG_DEBUG_INFO=y\n", 17),
             ("# CONFIG_GCOV_KERNEL is not set\n", 13),
         ] {
-            assert_eq!(refusal(text, llvm), None, "{text}");
+            for klto_adds_lto in [true, false] {
+                assert_eq!(found(text, klto_adds_lto, llvm), [""; 0], "{text}");
+            }
         }
     }
 }

@@ -188,6 +188,8 @@ fn shim_table(build: &LtoBuild) -> std::ffi::OsString {
             Role::Compiler => ShimRole::Compiler,
             Role::Linker => ShimRole::Linker,
             Role::ObjectCopier | Role::Stripper => ShimRole::ObjectRewriter,
+            // They read bitcode as it is.
+            Role::Archiver | Role::SymbolLister => ShimRole::Other,
             _ => ShimRole::ObjectReader,
         };
         let Some(program) = &build.toolchain.tool(*role).resolved else {

@@ -3,8 +3,9 @@
 //! It lies in a short private directory: a socket's path has at most 107 bytes (unix(7)), and output
 //! trees can be deep. One thread serves one conversation.
 
+use std::io::ErrorKind;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -12,6 +13,9 @@ use klto_wire::{Finished, Reply, Request};
 
 use crate::recipe::Caller;
 use crate::session::Session;
+
+const PREFIX: &str = "klto-";
+const SOCKET_NAME: &str = "s";
 
 /// A listening socket; removed when dropped.
 pub(crate) struct Server {
@@ -28,8 +32,9 @@ impl Server {
         } else {
             PathBuf::from("/tmp")
         };
+        remove_forsaken(&parent);
         let directory = tempfile::Builder::new()
-            .prefix("klto-")
+            .prefix(PREFIX)
             .tempdir_in(&parent)
             .with_context(|| {
                 format!("making a directory for the socket in {}", parent.display())
@@ -48,7 +53,23 @@ impl Server {
 
     /// Where shims connect.
     pub fn socket(&self) -> PathBuf {
-        self.directory.path().join("s")
+        self.directory.path().join(SOCKET_NAME)
+    }
+}
+
+/// Removes the directories of sessions that were killed: nobody listens on their sockets any more.
+/// Other users' cannot be removed.
+fn remove_forsaken(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX));
+        let refused = || {
+            let connected = UnixStream::connect(entry.path().join(SOCKET_NAME));
+            connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        };
+        if ours && refused() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 

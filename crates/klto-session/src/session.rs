@@ -101,6 +101,7 @@ impl Session {
             Role::Compiler => self.compiler(request, caller),
             Role::Linker => self.linker(request, caller),
             Role::ObjectRewriter | Role::ObjectReader => self.reader(request),
+            Role::Other => Ok(as_called(request)),
         };
         let reply = match answer {
             Ok(Answer::Reply(reply)) => reply,

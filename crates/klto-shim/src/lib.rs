@@ -102,6 +102,7 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
         Role::ObjectRewriter | Role::ObjectReader => arguments
             .iter()
             .any(|argument| !argument.as_bytes().starts_with(b"-")),
+        Role::Other => false,
     }
 }
 

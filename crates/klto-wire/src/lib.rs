@@ -63,14 +63,17 @@ pub enum Role {
     ObjectRewriter,
     /// A tool that prints what objects hold: objdump, readelf.
     ObjectReader,
+    /// A tool on which the session has no opinion, as the archiver.
+    Other,
 }
 
 impl Role {
-    const ALL: [(Role, &'static str); 4] = [
+    const ALL: [(Role, &'static str); 5] = [
         (Role::Compiler, "compiler"),
         (Role::Linker, "linker"),
         (Role::ObjectRewriter, "rewriter"),
         (Role::ObjectReader, "reader"),
+        (Role::Other, "other"),
     ];
 
     /// The word for this role in [`SHIMS_VARIABLE`] and in frames.

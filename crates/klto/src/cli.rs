@@ -14,15 +14,31 @@ klto builds any Linux kernel tree with Clang link-time optimization, unpatched.
 
 Usage:
   klto make [--lto=none|thin] [arguments of make]
+  klto config --lto=none|thin [arguments of make]
+  klto doctor [arguments of make]
   klto explain --native | --recipe OBJECT [-O OUTPUT]
   klto --version | --help
 
 Commands:
   make      Runs make with klto behind its tools. Without --lto the .config decides; on a
             tree that has no LTO option, --lto=thin adds ThinLTO.
+  config    Changes the LTO choice of the .config, by the tree's own scripts/config and
+            `make olddefconfig`, and sees that Kconfig took it.
+  doctor    Says what stands between this tree, configuration and toolchain and LTO, why,
+            and what to change. Exit code 0: LTO can work.
   explain   --native lists the objects that are compiled without LTO because something
             reads them as ELF, and what reads each. --recipe prints, as a shell script, the
             line of kbuild's recipe that made OBJECT, a path in the output tree.
+
+Modes:
+  none      No LTO. Each object is optimized by itself.
+  thin      ThinLTO. Functions are imported across objects, then each object is optimized
+            by itself again, in parallel; klto keeps the results. Smaller and faster code
+            than none; a clean build takes about as long, and no process needs much more
+            memory than a compiler does. CFI needs it or full.
+  full      Full LTO, `CONFIG_LTO_CLANG_FULL`. The whole kernel is optimized as one object
+            by one thread: many minutes and gigabytes for each link, nothing is reused,
+            and the code is seldom better than with thin. Left to kbuild for now.
 
 Environment:
   KLTO_CACHE        the store's directory (default: $XDG_CACHE_HOME/klto)
@@ -39,6 +55,18 @@ pub enum Command {
     Make {
         /// `--lto=`.
         request: Option<LtoRequest>,
+        /// make's own words.
+        arguments: Vec<OsString>,
+    },
+    /// `klto config --lto=… …`
+    Config {
+        /// `--lto=`.
+        request: LtoRequest,
+        /// make's own words.
+        arguments: Vec<OsString>,
+    },
+    /// `klto doctor …`
+    Doctor {
         /// make's own words.
         arguments: Vec<OsString>,
     },
@@ -71,6 +99,10 @@ pub fn parse(words: &[OsString]) -> anyhow::Result<Command> {
     };
     match first.to_str() {
         Some("make") => parse_make(rest),
+        Some("config") => parse_config(rest),
+        Some("doctor") => Ok(Command::Doctor {
+            arguments: rest.to_vec(),
+        }),
         Some("explain") => parse_explain(rest),
         Some("--help" | "-h" | "help") => Ok(Command::Print(HELP.to_owned())),
         Some("--version" | "-V") => Ok(Command::Print(format!(
@@ -86,6 +118,19 @@ pub fn parse(words: &[OsString]) -> anyhow::Result<Command> {
 }
 
 fn parse_make(words: &[OsString]) -> anyhow::Result<Command> {
+    let (request, arguments) = split_request(words)?;
+    Ok(Command::Make { request, arguments })
+}
+
+fn parse_config(words: &[OsString]) -> anyhow::Result<Command> {
+    let (request, arguments) = split_request(words)?;
+    let missing = || Failure::bad_input("config needs --lto=thin or --lto=none");
+    let request = request.ok_or_else(missing)?;
+    Ok(Command::Config { request, arguments })
+}
+
+/// klto's own option, and make's words.
+fn split_request(words: &[OsString]) -> anyhow::Result<(Option<LtoRequest>, Vec<OsString>)> {
     let mut request = None;
     let mut arguments = Vec::new();
     for word in words {
@@ -98,7 +143,7 @@ fn parse_make(words: &[OsString]) -> anyhow::Result<Command> {
             None => arguments.push(word.clone()),
         }
     }
-    Ok(Command::Make { request, arguments })
+    Ok((request, arguments))
 }
 
 fn parse_explain(words: &[OsString]) -> anyhow::Result<Command> {
@@ -153,6 +198,7 @@ mod tests {
             "build",
             "make --lto",
             "make --lto=fast",
+            "config LLVM=1",
             "explain",
             "explain --native -O",
             "explain --recipe",

@@ -1,6 +1,8 @@
 //! `klto`: the command line, and nothing that is not the command line.
 
 mod cli;
+mod config;
+mod doctor;
 mod explain;
 mod make;
 mod store;
@@ -16,6 +18,8 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let result = cli::parse(&arguments).and_then(|command| match command {
         cli::Command::Make { request, arguments } => make::run(request, &arguments),
+        cli::Command::Config { request, arguments } => config::run(request, &arguments),
+        cli::Command::Doctor { arguments } => doctor::run(&arguments),
         cli::Command::Explain { question, output } => explain::run(&question, &output),
         cli::Command::Print(text) => {
             print!("{text}");

@@ -84,6 +84,8 @@ fn run_plain(invocation: &Invocation, plain: PlainMake) -> anyhow::Result<u8> {
     let status = make.status().context("starting make")?;
     if status.success() {
         remove_scratch(&output)?;
+        // It is not there on most trees.
+        let _ = plain.remove_choice.map(std::fs::remove_file);
     }
     Ok(end_as(status))
 }

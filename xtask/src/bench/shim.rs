@@ -1,9 +1,7 @@
 //! What a shim costs over the plain tool, call by call, while a build with two jobs runs.
 //!
-//! In: klto's program. Out: a thousand pairs for each kind of call. Next to a build that takes all
-//! processors a call of 20 ms varies by more than a shim costs. So the first kind has `true` for its
-//! tool: what a shim does before it becomes the tool does not depend on the tool. The second kind is
-//! `true` on both sides, and shows what the method cannot tell. The rest are real tools.
+//! In: klto's program. Out: a thousand pairs for each kind of call, of the tool itself and of the shim,
+//! which has the session's fork server run it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,22 +18,12 @@ use crate::command;
 
 /// The kinds of calls.
 pub(super) const SERIES: &[&str] = &[
-    SHIM_ALONE,
-    CONTROL,
     "clang --version",
     "ld.lld -v",
     "cc-option probe",
-    "llvm-nm, by the session",
+    "llvm-nm",
     "ld.lld -r, by the session",
 ];
-
-const SHIM_ALONE: &str = "cc-option probe, the tool is true";
-const CONTROL: &str = "true on both sides";
-
-/// Whether the targets hold for this kind of calls: for all but the control.
-pub(super) fn has_target(series: &str) -> bool {
-    series != CONTROL
-}
 
 /// Adds the pairs that are missing, kind by kind.
 pub(super) fn measure(cache: &Cache, klto: &Path, figures: &mut Figures) -> Result<()> {
@@ -71,16 +59,9 @@ fn native_object(directory: &Path) -> Result<PathBuf> {
     Ok(object)
 }
 
-/// A tool that does nothing.
-const TRUE: &str = "/bin/true";
-
 struct Call {
     tool: &'static str,
     arguments: Vec<String>,
-    /// What the shim stands for, where it is not the tool.
-    instead: Option<&'static str>,
-    /// Whether both sides run the plain tool.
-    is_control: bool,
 }
 
 impl Call {
@@ -90,7 +71,7 @@ impl Call {
         let (tool, words) = match series {
             "clang --version" => ("clang-22", vec!["--version"]),
             "ld.lld -v" => ("ld.lld-22", vec!["-v"]),
-            "llvm-nm, by the session" => ("llvm-nm-22", vec![object.as_str()]),
+            "llvm-nm" => ("llvm-nm-22", vec![object.as_str()]),
             "ld.lld -r, by the session" => ("ld.lld-22", vec!["-r", "-o", &output, &object]),
             // As try-run of scripts/Kbuild.include and cc-option of scripts/Makefile.compiler.
             _ => (
@@ -111,8 +92,6 @@ impl Call {
         Self {
             tool,
             arguments: words.into_iter().map(str::to_owned).collect(),
-            instead: [SHIM_ALONE, CONTROL].contains(&series).then_some(TRUE),
-            is_control: series == CONTROL,
         }
     }
 
@@ -123,20 +102,15 @@ impl Call {
         shim_first: bool,
     ) -> Result<Option<Pair>> {
         let (shim, plain) = self.programs(environment)?;
-        let mut environment = environment.clone();
-        if let Some(tool) = self.instead {
-            let table = format!("{}\tcompiler\t{tool}\n", self.tool);
-            environment.insert("KLTO_SHIMS".into(), table.into());
-        }
         let order = match shim_first {
             true => [&shim, &plain],
             false => [&plain, &shim],
         };
         let mut seconds = [0.0; 2];
         for (program, place) in order.into_iter().zip(&mut seconds) {
-            match self.seconds(program, &environment)? {
+            match self.seconds(program, environment)? {
                 Some(measured) => *place = measured,
-                None if *program == shim && !self.is_control => return Ok(None),
+                None if *program == shim => return Ok(None),
                 None => bail!("{} fails by itself", plain.display()),
             }
         }
@@ -161,11 +135,7 @@ impl Call {
             .map(|directory| directory.join(self.tool))
             .filter(|program| program.exists());
         match (found.next(), found.next()) {
-            (Some(shim), Some(plain)) => {
-                let plain = self.instead.map_or(plain, PathBuf::from);
-                let shim = if self.is_control { plain.clone() } else { shim };
-                Ok((shim, plain))
-            }
+            (Some(shim), Some(plain)) => Ok((shim, plain)),
             _ => bail!("no shim for {} in the PATH of make", self.tool),
         }
     }

@@ -14,7 +14,7 @@ use crate::environment::Environment;
 use crate::make_arguments::{Jobs, MakeArguments, MakeFlags};
 use crate::mcount;
 use crate::mode;
-use crate::refusals;
+use crate::refusals::refusals;
 use crate::toolchain::{Additions, LlvmVersion, Role, ToolHook, Toolchain};
 use crate::tree::Tree;
 use crate::variables::Variables;
@@ -97,7 +97,9 @@ impl LtoBuild {
 }
 
 pub(super) fn resolve(tree: Tree, config: Config, variables: &Variables) -> Result<LtoBuild> {
-    refuse_what_hides_klto(&tree, variables)?;
+    if let Some(hidden) = what_hides_klto(&tree, variables)?.into_iter().next() {
+        return Err(hidden.into());
+    }
     let upstream = mode::upstream_lto(&tree, Some(&config));
     let klto_adds_lto = upstream == UpstreamLto::Absent;
     let additions = Additions::of(&tree, variables, klto_adds_lto)?;
@@ -108,12 +110,12 @@ pub(super) fn resolve(tree: Tree, config: Config, variables: &Variables) -> Resu
     };
     let toolchain = Toolchain::resolve(&tree, &variables)?;
     let llvm = toolchain.check()?;
-    if klto_adds_lto {
-        refuse_old_tree(&tree)?;
-        refuse_objtool_per_object(&tree, &config)?;
-        if let Some(refusal) = refusals::refused(&config, llvm.major) {
-            return Err(refusal.into());
-        }
+    if klto_adds_lto
+        && let Some(refusal) = without_option(&tree, &config, llvm.major)
+            .into_iter()
+            .next()
+    {
+        return Err(refusal.into());
     }
     let mut arguments = with_tools.without_jobs();
     if klto_adds_lto && let Some((variable, value)) = mcount::without_recordmcount(&config, &tree)?
@@ -150,31 +152,40 @@ fn parallelism(arguments: &MakeArguments, make_flags: &MakeFlags) -> Parallelism
     }
 }
 
-fn refuse_what_hides_klto(tree: &Tree, variables: &Variables) -> Result<(), anyhow::Error> {
+/// What would run tools past klto.
+pub(super) fn what_hides_klto(tree: &Tree, variables: &Variables) -> Result<Vec<Failure>> {
+    let mut found = Vec::new();
     if variables.on_command_line("PATH")?.is_some() {
         let failure = Failure::bad_input("PATH= among make's arguments hides klto from kbuild");
-        return Err(failure
-            .hint("set PATH in the environment: PATH=… klto make …")
-            .into());
+        found.push(failure.hint("set PATH in the environment: PATH=… klto make …"));
     }
     let local = tree.output.join(".kernelvariables");
     if local.is_file() {
         let message = format!("{} may name tools that klto cannot see", local.display());
         let hint = "use --lto=none, or move its settings to make's command line";
-        return Err(Failure::bad_input(message).hint(hint).into());
+        found.push(Failure::bad_input(message).hint(hint));
     }
     if variables.get("LLVM_IAS")?.is_some_and(|value| value == "0") {
         let failure = Failure::bad_input("LTO needs clang's own assembler, but LLVM_IAS=0 is set");
-        return Err(failure.hint("leave LLVM_IAS out").into());
+        found.push(failure.hint("leave LLVM_IAS out"));
     }
-    Ok(())
+    Ok(found)
+}
+
+/// Why klto cannot add LTO to this tree with this configuration; nothing if it can.
+pub(super) fn without_option(tree: &Tree, config: &Config, llvm_major: u32) -> Vec<Failure> {
+    let mut found: Vec<Failure> = old_tree(tree).into_iter().collect();
+    found.extend(objtool_per_object(tree, config));
+    found.extend(refusals(config, true, llvm_major));
+    found.extend(mcount::without_recordmcount(config, tree).err());
+    found
 }
 
 /// There objtool reads each object as soon as it is compiled (cmd_objtool in scripts/Makefile.build),
 /// by a path that no shim has.
-fn refuse_objtool_per_object(tree: &Tree, config: &Config) -> Result<(), Failure> {
+fn objtool_per_object(tree: &Tree, config: &Config) -> Option<Failure> {
     if !tree.has(Behaviour::ObjtoolPerObject) || !config.is_set("STACK_VALIDATION") {
-        return Ok(());
+        return None;
     }
     let message = format!(
         "klto cannot build {} with LTO: CONFIG_STACK_VALIDATION=y runs objtool on each object of \
@@ -183,18 +194,18 @@ fn refuse_objtool_per_object(tree: &Tree, config: &Config) -> Result<(), Failure
         tree.version
     );
     let hint = "choose CONFIG_UNWINDER_FRAME_POINTER and turn CONFIG_STACK_VALIDATION off, or build without --lto";
-    Err(Failure::bad_input(message).hint(hint))
+    Some(Failure::bad_input(message).hint(hint))
 }
 
-fn refuse_old_tree(tree: &Tree) -> Result<(), Failure> {
+fn old_tree(tree: &Tree) -> Option<Failure> {
     let (version, patchlevel) = OLDEST_TREE;
     if tree.version.is_at_least(version, patchlevel) {
-        return Ok(());
+        return None;
     }
     let message = format!(
         "{} is Linux {}; klto adds LTO to {version}.{patchlevel} and newer",
         tree.source.display(),
         tree.version
     );
-    Err(Failure::bad_input(message).hint("build it without --lto"))
+    Some(Failure::bad_input(message).hint("build it without --lto"))
 }

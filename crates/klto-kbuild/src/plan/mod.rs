@@ -3,7 +3,9 @@
 //! In: an [`Invocation`], the files of the tree, the tools in PATH. Out: a [`Plan`] that has passed
 //! every check. Nothing is written, and nothing but `--version` of the tools is run.
 
+mod doctor;
 mod lto;
+mod reconfigure;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +15,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+pub use doctor::Diagnosis;
 pub use lto::{LtoBuild, Parallelism};
+pub use reconfigure::{ConfigChange, Reconfiguration};
 
 use crate::config::{Config, UpstreamLto};
 use crate::environment::Environment;
@@ -76,6 +80,8 @@ pub struct PlainMake {
     pub why: PlainReason,
     /// The directory whose klto files go with everything else that was built in it.
     pub remove_scratch: Option<PathBuf>,
+    /// The remembered choice of LTO, which goes with the configuration.
+    pub remove_choice: Option<PathBuf>,
     /// What the user is told.
     pub notes: Vec<String>,
 }
@@ -183,6 +189,7 @@ impl PlainMake {
             arguments: additions.apply(arguments),
             why,
             remove_scratch: None,
+            remove_choice: None,
             notes: additions.notes,
         }
     }
@@ -221,5 +228,7 @@ fn without_build(invocation: &Invocation, variables: &Variables) -> PlainMake {
     let mut plain = PlainMake::with(arguments, why, additions);
     let removes = arguments.goals().any(goals::removes_objects);
     plain.remove_scratch = removes.then(|| tree.written().to_owned());
+    let unconfigures = arguments.goals().any(goals::removes_configuration);
+    plain.remove_choice = unconfigures.then(|| mode::choice_file(&tree));
     plain
 }

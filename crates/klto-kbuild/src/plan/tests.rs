@@ -41,6 +41,21 @@ impl Setting {
     }
 
     fn resolve(&self, words: &str) -> Result<Plan> {
+        Plan::resolve(&self.invocation(words))
+    }
+
+    /// The conflicts that `klto doctor` finds, the temporary directory left out of them.
+    fn conflicts(&self, words: &str) -> Vec<String> {
+        let diagnosis = Diagnosis::of(&self.invocation(words)).unwrap();
+        let root = self.directory.path().canonicalize().unwrap();
+        let root = format!("{}/", root.display());
+        let conflicts = diagnosis.conflicts.into_iter();
+        conflicts
+            .map(|conflict| conflict.message.replace(&root, ""))
+            .collect()
+    }
+
+    fn invocation(&self, words: &str) -> Invocation {
         let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
         let path = self.directory.path().join("bin").display().to_string();
         let pairs = self
@@ -48,13 +63,13 @@ impl Setting {
             .iter()
             .copied()
             .chain([("PATH", path.as_str())]);
-        Plan::resolve(&Invocation {
+        Invocation {
             request: self.request,
             arguments: MakeArguments::parse(&words),
             environment: pairs.collect(),
             directory: self.directory.path().join("src"),
             machine: "x86_64".into(),
-        })
+        }
     }
 
     fn plain(&self, words: &str) -> PlainMake {
@@ -311,5 +326,73 @@ fn objtool_on_each_object_is_refused() {
         setting
             .failure("LLVM=-22")
             .contains("CONFIG_STACK_VALIDATION=y runs objtool on each object")
+    );
+}
+
+#[test]
+fn the_doctor_finds_nothing_where_a_build_would_start() {
+    assert_eq!(Setting::new(V6_12, THIN).conflicts("LLVM=-22"), [""; 0]);
+    let none = "CONFIG_HAS_LTO_CLANG=y\nCONFIG_LTO_NONE=y\n";
+    assert_eq!(Setting::new(V6_12, none).conflicts("LLVM=-22"), [""; 0]);
+    assert_eq!(Setting::new(V5_10, "").conflicts("LLVM=-22"), [""; 0]);
+}
+
+#[test]
+fn the_doctor_names_every_conflict_at_once() {
+    let config = "CONFIG_GCOV_KERNEL=y\nCONFIG_KASAN_GENERIC=y\nCONFIG_FTRACE_MCOUNT_RECORD=y\n";
+    let setting = Setting::new(V5_10, config);
+    script(
+        &setting.directory.path().join("bin/gnu-nm"),
+        "GNU nm (GNU Binutils) 2.40",
+    );
+    let found = setting.conflicts("LLVM=-22 NM=gnu-nm OBJCOPY=none LLVM_IAS=0");
+    let expected = [
+        "LTO needs clang's own assembler, but LLVM_IAS=0 is set",
+        "LTO needs llvm-nm, but NM=gnu-nm runs bin/gnu-nm (GNU nm (GNU Binutils) 2.40)",
+        "none (OBJCOPY) is not found",
+        "klto cannot build src/.config with LTO: CONFIG_KASAN_GENERIC=y: generic KASAN marks \
+         globals object by object, and arch/Kconfig of later trees excludes it with LTO and debug \
+         information",
+        "klto cannot build src/.config with LTO: CONFIG_GCOV_KERNEL=y: gcov counts by object, and \
+         arch/Kconfig of trees with the option excludes it with LTO",
+        "klto cannot build src/.config with LTO: CONFIG_FTRACE_MCOUNT_RECORD=y needs recordmcount \
+         for x86, which cannot read bitcode",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_doctor_says_why_kconfig_offers_no_lto() {
+    let of = |config| Setting::new(V6_12, config).conflicts("LLVM=-22");
+    let hidden = "CONFIG_HAS_LTO_CLANG is not set in src/.config: it was configured with other tools, \
+                  or an option excludes LTO";
+    assert_eq!(of("CONFIG_LTO_NONE=y\n"), [hidden]);
+    let ranges = of("CONFIG_LTO_NONE=y\nCONFIG_BUILTIN_MODULE_RANGES=y\n");
+    assert_eq!(ranges.len(), 1);
+    assert!(
+        ranges[0].contains("CONFIG_BUILTIN_MODULE_RANGES=y"),
+        "{ranges:?}"
+    );
+}
+
+#[test]
+fn btf_needs_a_pahole_that_merges_units() {
+    let config = "CONFIG_HAS_LTO_CLANG=y\nCONFIG_DEBUG_INFO_BTF=y\n";
+    let setting = Setting::new(V6_12, config);
+    let pahole = setting.directory.path().join("bin/pahole");
+    let words = format!("LLVM=-22 PAHOLE={}", pahole.display());
+    for (version, fits) in [
+        ("v1.20", false),
+        ("v1.21", true),
+        ("v1.31.1", true),
+        ("v2.0", true),
+    ] {
+        script(&pahole, version);
+        assert_eq!(setting.conflicts(&words).is_empty(), fits, "{version}");
+    }
+    let missing = setting.conflicts("LLVM=-22 PAHOLE=/none/pahole");
+    assert!(
+        missing[0].starts_with("CONFIG_DEBUG_INFO_BTF=y needs pahole, but "),
+        "{missing:?}"
     );
 }

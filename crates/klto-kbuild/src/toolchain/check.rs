@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use klto_core::{Failure, run_captured};
 
 use super::{Role, Tool, Toolchain};
@@ -41,24 +41,43 @@ const LLVM_TOOLS: [(Role, &str); 4] = [
 impl Toolchain {
     /// Runs the tools that LTO needs and compares their versions.
     pub fn check(&self) -> Result<LlvmVersion> {
+        let (version, conflicts) = self.examine();
+        match (conflicts.into_iter().next(), version) {
+            (Some(conflict), _) => Err(conflict.into()),
+            (None, Some(version)) => Ok(version),
+            (None, None) => Err(Failure::bug("no tool was asked for its version").into()),
+        }
+    }
+
+    /// The compiler's version, if it has one, and everything that is wrong with the tools.
+    pub(crate) fn examine(&self) -> (Option<LlvmVersion>, Vec<Failure>) {
+        let mut conflicts = Vec::new();
         let mut versions = Vec::new();
         for (role, words_before) in LLVM_TOOLS {
             let tool = self.tool(role);
-            versions.push((tool, self.version(tool, words_before)?));
+            match self.version(tool, words_before) {
+                Ok(version) => versions.push((tool, version)),
+                Err(conflict) => conflicts.push(conflict),
+            }
         }
-        for role in Role::ALL.into_iter().filter(|role| role.facts().needed) {
-            self.existing(self.tool(role))?;
-        }
-        self.agreement(&versions)
+        let others = Role::ALL.into_iter().filter(|role| role.facts().needed);
+        let others = others.filter(|role| LLVM_TOOLS.iter().all(|(checked, _)| checked != role));
+        conflicts.extend(others.filter_map(|role| self.existing(self.tool(role)).err()));
+        conflicts.extend(disagreements(&versions));
+        let compiler = versions
+            .iter()
+            .find(|(tool, _)| tool.role == Role::Compiler);
+        (compiler.map(|(_, version)| *version), conflicts)
     }
 
-    fn version(&self, tool: &Tool, words_before: &str) -> Result<LlvmVersion> {
+    fn version(&self, tool: &Tool, words_before: &str) -> Result<LlvmVersion, Failure> {
         let path = self.existing(tool)?;
-        let captured = run_captured(path, ["--version"], Path::new("/"))
-            .with_context(|| format!("running {} --version", path.display()))
-            .with_context(|| Failure::environment(format!("{} cannot be run", tool.program)))?;
+        let captured = run_captured(path, ["--version"], Path::new("/")).map_err(|error| {
+            let what = format!("{} --version cannot be run: {error}", path.display());
+            Failure::environment(what)
+        })?;
         let text = String::from_utf8_lossy(&captured.stdout);
-        parse_version(&text, words_before).ok_or_else(|| wrong_tool(tool, path, &text).into())
+        parse_version(&text, words_before).ok_or_else(|| wrong_tool(tool, path, &text))
     }
 
     fn existing<'a>(&self, tool: &'a Tool) -> Result<&'a Path, Failure> {
@@ -79,38 +98,38 @@ impl Toolchain {
         }
         Failure::environment(message).hint(hint)
     }
+}
 
-    fn agreement(&self, versions: &[(&Tool, LlvmVersion)]) -> Result<LlvmVersion> {
-        let Some((compiler, version)) = versions.first() else {
-            return Err(Failure::bug("no tool was asked for its version").into());
-        };
-        if version.major < OLDEST_LLVM {
-            let message = format!(
-                "{} is LLVM {version}; klto's LTO needs {OLDEST_LLVM} or newer, the oldest that \
-                 current kernels accept",
-                compiler.program
-            );
-            return Err(Failure::environment(message)
-                .hint("choose another with LLVM=-22")
-                .into());
-        }
-        match versions
-            .iter()
-            .find(|(_, other)| other.major != version.major)
-        {
-            None => Ok(*version),
-            Some((other, found)) => {
-                let message = format!(
-                    "{} is LLVM {found} but {} is LLVM {version}; they do not read each other's \
-                     bitcode",
-                    other.program, compiler.program
-                );
-                let hint = "choose tools of one version, for all at once with LLVM=-22 or \
-                            LLVM=/usr/lib/llvm-22/bin/";
-                Err(Failure::environment(message).hint(hint).into())
-            }
-        }
+/// A compiler that is too old, and tools of another version than the compiler's.
+fn disagreements(versions: &[(&Tool, LlvmVersion)]) -> Vec<Failure> {
+    let compiler = versions
+        .iter()
+        .find(|(tool, _)| tool.role == Role::Compiler);
+    let Some((compiler, version)) = compiler else {
+        return Vec::new();
+    };
+    let mut conflicts = Vec::new();
+    if version.major < OLDEST_LLVM {
+        let message = format!(
+            "{} is LLVM {version}; klto's LTO needs {OLDEST_LLVM} or newer, the oldest that \
+             current kernels accept",
+            compiler.program
+        );
+        conflicts.push(Failure::environment(message).hint("choose another with LLVM=-22"));
     }
+    let others = versions
+        .iter()
+        .filter(|(_, other)| other.major != version.major);
+    conflicts.extend(others.map(|(other, found)| {
+        let message = format!(
+            "{} is LLVM {found} but {} is LLVM {version}; they do not read each other's bitcode",
+            other.program, compiler.program
+        );
+        let hint = "choose tools of one version, for all at once with LLVM=-22 or \
+                    LLVM=/usr/lib/llvm-22/bin/";
+        Failure::environment(message).hint(hint)
+    }));
+    conflicts
 }
 
 fn wrong_tool(tool: &Tool, path: &Path, text: &str) -> Failure {

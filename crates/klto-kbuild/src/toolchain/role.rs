@@ -33,7 +33,8 @@ pub(super) struct RoleFacts {
     pub(super) gnu_name: &'static str,
     /// Debian's package of LLVM's tool, without a version.
     pub(super) package: &'static str,
-    /// LTO works on what this tool reads or writes, so that it is called through klto.
+    /// It is called through klto: LTO works on what it reads or writes, or kbuild calls it so often
+    /// that loading it once pays.
     pub(super) hooked: bool,
     /// A build with LTO cannot do without it.
     pub(super) needed: bool,
@@ -67,8 +68,8 @@ impl Role {
         let (variable, llvm_name, gnu_name, package, hooked, needed) = match self {
             Self::Compiler => ("CC", "clang", "gcc", "clang", true, true),
             Self::Linker => ("LD", "ld.lld", "ld", "lld", true, true),
-            Self::Archiver => ("AR", "llvm-ar", "ar", "llvm", false, true),
-            Self::SymbolLister => ("NM", "llvm-nm", "nm", "llvm", false, true),
+            Self::Archiver => ("AR", "llvm-ar", "ar", "llvm", true, true),
+            Self::SymbolLister => ("NM", "llvm-nm", "nm", "llvm", true, true),
             Self::ObjectCopier => ("OBJCOPY", "llvm-objcopy", "objcopy", "llvm", true, true),
             Self::ObjectDumper => ("OBJDUMP", "llvm-objdump", "objdump", "llvm", true, true),
             Self::Stripper => ("STRIP", "llvm-strip", "strip", "llvm", true, false),

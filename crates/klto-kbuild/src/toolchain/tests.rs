@@ -208,6 +208,8 @@ fn hooks_follow_how_kbuild_finds_the_tool() {
     let expected = [
         "clang",
         "ld.lld",
+        "llvm-ar",
+        "llvm-nm",
         "llvm-objcopy",
         "llvm-objdump",
         "llvm-strip",

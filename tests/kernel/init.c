@@ -2,7 +2,7 @@
  * The init program of klto's boot tests: freestanding, one file, no library.
  *
  * In:  an initramfs with /modules/order (file names in dependency order) and the modules beside it, and
- *      /wrong-version.ko, which must not load.
+ *      /wrong-version.ko, which must not load; /check-cfi where the kernel has CFI.
  * Out: lines "klto-init: ..." in the kernel log, one for each proof; "klto-init: FAIL step errno"
  *      where one fails; "klto-init: done" at the end; then the machine goes down.
  *
@@ -560,29 +560,49 @@ static void check_kvm(void)
 
 #define CRASH_ENTRY "/sys/kernel/debug/provoke-crash/DIRECT"
 
-/* The kernel must refuse to run its read-only data, and kills the child that asks for it. */
-static void provoke_crash(void)
+/* A child asks lkdtm for `crash`; the kernel must find it out, and kill the child. */
+static void provoke_crash(const char *feature, const char *crash)
 {
-	int status = 0;
 	long entry = open_file(CRASH_ENTRY, O_WRONLY);
 	if (entry == -ENOENT)
-		return absent("lkdtm");
-	close_file(entry);
-	say("lkdtm begin");
-	long child = call(SYS_CLONE, SIGCHLD, 0, 0, 0, 0);
-	if (child == 0) {
-		long result = put(CRASH_ENTRY, "EXEC_RODATA");
-		fail("lkdtm-survived", result);
-		call(SYS_EXIT_GROUP, 1, 0, 0, 0, 0);
-	}
-	long ended = child < 0 ? child : call(SYS_WAIT4, child, (long)&status, 0, 0, 0);
-	if (ended < 0)
-		return fail("lkdtm", ended);
+		return absent(feature);
+	if (entry < 0)
+		return fail(feature, entry);
 	struct line line;
 	start_line(&line);
-	add_text(&line, "lkdtm end child-signal ");
+	add_text(&line, feature);
+	add_text(&line, " begin");
+	end_line(&line);
+	long child = call(SYS_CLONE, SIGCHLD, 0, 0, 0, 0);
+	if (child == 0) {
+		write_file(entry, crash, length(crash));
+		start_line(&line);
+		add_text(&line, "FAIL ");
+		add_text(&line, crash);
+		add_text(&line, " survived");
+		end_line(&line);
+		call(SYS_EXIT_GROUP, 0, 0, 0, 0, 0);
+	}
+	int status = 0;
+	long waited = child < 0 ? child : call(SYS_WAIT4, child, (long)&status, 0, 0, 0);
+	close_file(entry);
+	if (waited < 0)
+		return fail(feature, waited);
+	start_line(&line);
+	add_text(&line, feature);
+	add_text(&line, " end child-signal ");
 	add_number(&line, (u64)status & 0x7f, 10);
 	end_line(&line);
+}
+
+/* A call by a pointer of another type. A kernel without CFI lets it pass, so it is asked for. */
+static void check_cfi(void)
+{
+	long asked = open_file("/check-cfi", O_RDONLY);
+	if (asked < 0)
+		return absent("cfi");
+	close_file(asked);
+	provoke_crash("cfi", "CFI_FORWARD_PROTO");
 }
 
 /* x86_64 has no ACPI here, so it restarts; QEMU's -no-reboot ends the machine then. */
@@ -610,7 +630,8 @@ void run(const u64 *stack)
 	call_vdso(stack);
 	check_efi();
 	check_kvm();
-	provoke_crash();
+	provoke_crash("lkdtm", "EXEC_RODATA");
+	check_cfi();
 	say("done");
 	power_off();
 }

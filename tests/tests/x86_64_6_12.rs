@@ -4,6 +4,12 @@
 //! The tests share one output directory, made from nothing at the first test; each leaves it as it
 //! found it. Names order them: what changes the configuration comes last.
 
+// Steps outside of `#[test]` functions are tests too.
+#![allow(clippy::unwrap_used)]
+
+mod external;
+mod prepared;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -255,4 +261,9 @@ fn c1_a_changed_incbin_file_is_seen() {
     fs_err::write(&config, old).unwrap();
     let back = step("6.12 x86_64: the old host name", || thin().build.succeed());
     assert_eq!(back.log.objects("ran", "backend"), BTreeSet::new());
+}
+
+#[test]
+fn d1_external_modules_build_load_and_are_found_again() {
+    external::build_load_and_find_again(&thin().build, "external-6.12");
 }

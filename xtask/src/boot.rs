@@ -47,16 +47,25 @@ pub struct Booted {
 
 /// Boots what was built for `tree` in `output`.
 pub fn boot(tree: &Tree, output: &Path) -> Result<Booted> {
-    let order = modules::load_order(output)?;
+    boot_with(tree, output, &[])
+}
+
+/// The same, and loads these modules after the tree's own.
+pub fn boot_with(tree: &Tree, output: &Path, more_modules: &[PathBuf]) -> Result<Booted> {
+    let mut order = modules::load_order(output)?;
+    order.extend_from_slice(more_modules);
     let scratch = tempfile::tempdir()?;
     let init = build_init(tree.architecture, scratch.path())?;
     let archive = scratch.path().join("initramfs.cpio");
     let loaded = load_modules(&order)?;
-    let wrong = match tree.features.contains(&Feature::Versions) {
-        true => Some(wrong_version(&loaded)?),
-        false => None,
-    };
-    fs::write(&archive, initramfs::build(&init, &loaded, wrong.as_deref()))?;
+    let mut others = Vec::new();
+    if tree.features.contains(&Feature::Versions) {
+        others.push(("wrong-version.ko", wrong_version(&loaded)?));
+    }
+    if tree.features.contains(&Feature::Cfi) {
+        others.push(("check-cfi", Vec::new()));
+    }
+    fs::write(&archive, initramfs::build(&init, &loaded, &others))?;
     let config = match tree.features.contains(&Feature::Config) {
         true => fs::read(output.join("kernel/config_data.gz"))?,
         false => Vec::new(),
@@ -202,6 +211,14 @@ const CRASH: Announced = Announced {
     otherwise: "lkdtm's EXEC_RODATA did not make the kernel stop its caller",
 };
 
+const WRONG_CALL: Announced = Announced {
+    begin: "klto-init: cfi begin",
+    end: "klto-init: cfi end child-signal ",
+    never: &["WARNING:", "Kernel panic", "disagrees about version"],
+    wanted: &["CFI failure"],
+    otherwise: "CFI did not find the call by a pointer of another type",
+};
+
 const WRONG_VERSION: Announced = Announced {
     begin: "klto-init: versions begin",
     end: "klto-init: versions end ",
@@ -233,7 +250,10 @@ pub fn check(console: &str, expected: &Expected) -> Vec<String> {
             |announced: &Announced| announced.wanted.iter().any(|text| line.contains(text));
         came |= announced.is_some_and(is_wanted);
         let begins = |announced: &&Announced| line.contains(announced.begin);
-        if let Some(next) = [&CRASH, &WRONG_VERSION].into_iter().find(begins) {
+        if let Some(next) = [&CRASH, &WRONG_CALL, &WRONG_VERSION]
+            .into_iter()
+            .find(begins)
+        {
             announced = Some(next);
             came = false;
         }
@@ -277,8 +297,10 @@ fn missing_lines(console: &str, expected: &Expected) -> Vec<String> {
             missing.push(format!("missing: {proof}"));
         }
     }
-    if console.contains("klto-init: lkdtm end child-signal 0") {
-        missing.push("lkdtm's caller was not killed".to_owned());
+    for feature in ["lkdtm", "cfi"] {
+        if console.contains(&format!("klto-init: {feature} end child-signal 0")) {
+            missing.push(format!("{feature}: the child was not killed"));
+        }
     }
     missing
 }
@@ -294,6 +316,7 @@ const fn init_name(feature: Feature) -> &'static str {
         Feature::Efi => "efi",
         Feature::Kvm => "kvm",
         Feature::Lkdtm => "lkdtm",
+        Feature::Cfi => "cfi",
     }
 }
 
@@ -312,10 +335,9 @@ fn present_lines(feature: Feature, expected: &Expected) -> Vec<String> {
             "versions begin".to_owned(),
             "versions end errno 22".to_owned(),
         ],
-        Feature::Lkdtm => vec![
-            "lkdtm begin".to_owned(),
-            "lkdtm end child-signal ".to_owned(),
-        ],
+        Feature::Lkdtm | Feature::Cfi => {
+            vec![format!("{name} begin"), format!("{name} end child-signal ")]
+        }
         Feature::Disk | Feature::Vdso | Feature::Efi | Feature::Kvm => vec![format!("{name} ok")],
     }
 }

@@ -15,11 +15,11 @@ const DEVICE: u32 = 0o020_600;
 const FILE: u32 = 0o100_644;
 const PROGRAM: u32 = 0o100_755;
 
-/// Builds the archive: `init`, the directories it mounts on, `/modules/order` and the modules, and the
-/// module `wrong_version` beside them.
+/// Builds the archive: `init`, the directories it mounts on, `/modules/order` and the modules, and
+/// `others` by name.
 ///
 /// `/dev/console` is what the kernel opens for init, `/dev/kmsg` what init reports to.
-pub fn build(init: &[u8], modules: &[(String, Vec<u8>)], wrong_version: Option<&[u8]>) -> Vec<u8> {
+pub fn build(init: &[u8], modules: &[(String, Vec<u8>)], others: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut archive = Archive::default();
     for name in ["dev", "proc", "sys", "modules"] {
         archive.entry(name, DIRECTORY, (0, 0), &[]);
@@ -35,8 +35,8 @@ pub fn build(init: &[u8], modules: &[(String, Vec<u8>)], wrong_version: Option<&
     for (name, content) in modules {
         archive.entry(&format!("modules/{name}"), FILE, (0, 0), content);
     }
-    if let Some(module) = wrong_version {
-        archive.entry("wrong-version.ko", FILE, (0, 0), module);
+    for (name, content) in others {
+        archive.entry(name, FILE, (0, 0), content);
     }
     archive.entry("TRAILER!!!", 0, (0, 0), &[]);
     archive.bytes
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn cpio_reads_what_is_written() {
         let modules = [("a.ko".to_owned(), b"12345".to_vec())];
-        let archive = build(b"program", &modules, None);
+        let archive = build(b"program", &modules, &[]);
         let mut cpio = Command::new("cpio")
             .args(["--list", "--verbose", "--numeric-uid-gid", "--quiet"])
             .stdin(Stdio::piped())

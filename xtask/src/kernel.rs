@@ -55,11 +55,13 @@ pub enum Feature {
     Kvm,
     /// lkdtm's EXEC_RODATA kills its caller.
     Lkdtm,
+    /// lkdtm's CFI_FORWARD_PROTO kills its caller.
+    Cfi,
 }
 
 impl Feature {
     /// All of them, in the order in which init comes to them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Versions,
         Self::Disk,
         Self::Tracer,
@@ -68,6 +70,7 @@ impl Feature {
         Self::Efi,
         Self::Kvm,
         Self::Lkdtm,
+        Self::Cfi,
     ];
 }
 
@@ -130,7 +133,16 @@ pub static TREES: &[Tree] = &[
         image: "arch/arm64/boot/Image",
         image_goal: "Image",
         machine: &ARM64_EFI,
-        features: &Feature::ALL,
+        features: &[
+            Feature::Versions,
+            Feature::Disk,
+            Feature::Tracer,
+            Feature::Config,
+            Feature::Vdso,
+            Feature::Efi,
+            Feature::Kvm,
+            Feature::Lkdtm,
+        ],
         boot_proofs: &["KASLR enabled", "Hyp mode initialized successfully"],
     },
     Tree {
@@ -152,6 +164,7 @@ pub static TREES: &[Tree] = &[
             Feature::Config,
             Feature::Vdso,
             Feature::Lkdtm,
+            Feature::Cfi,
         ],
         boot_proofs: &["SMP alternatives: Using kCFI"],
     },

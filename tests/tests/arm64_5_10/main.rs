@@ -7,8 +7,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod code;
+#[path = "../external/mod.rs"]
+mod external;
 mod members;
 mod names;
+#[path = "../prepared/mod.rs"]
+mod prepared;
 mod reuse;
 
 use std::path::{Path, PathBuf};
@@ -62,6 +66,11 @@ fn equals_the_reference() {
         // No left-over section is what is wanted; everything else must have been there.
         assert!(row.count > 0, "nothing was compared: {}", row.what);
     }
+}
+
+#[test]
+fn external_modules_build_load_and_are_found_again() {
+    external::build_load_and_find_again(&thin().build, "arm64-external");
 }
 
 /// Each module's unit, by the object that kbuild names it after.

@@ -23,6 +23,10 @@ Unable to handle kernel execute from non-executable memory
 Internal error: Oops: 000000008600000f [#1] SMP
 Call trace:
 klto-init: lkdtm end child-signal 11
+klto-init: cfi begin
+CFI failure at lkdtm_indirect_call+0x16/0x20 [lkdtm] (target: lkdtm_increment_int+0x0/0x10)
+Oops: invalid opcode: 0000 [#2] SMP
+klto-init: cfi end child-signal 11
 klto-init: done
 reboot: Power down
 ";
@@ -95,6 +99,12 @@ fn a_warning_inside_the_announcement_is_a_problem() {
 }
 
 #[test]
+fn cfi_must_find_the_wrong_call() {
+    let failure = "CFI failure at lkdtm_indirect_call+0x16/0x20 [lkdtm] ";
+    assert_eq!(problems_after(failure, ""), [WRONG_CALL.otherwise]);
+}
+
+#[test]
 fn a_wrong_version_must_be_named_and_nothing_else_go_wrong() {
     let symbol = "jbd2: disagrees about version of symbol kfree\n";
     assert_eq!(problems_after(symbol, ""), [WRONG_VERSION.otherwise]);
@@ -108,13 +118,20 @@ fn a_wrong_version_must_be_named_and_nothing_else_go_wrong() {
 
 #[test]
 fn a_caller_that_survives_is_a_problem() {
-    assert_eq!(problems_after("child-signal 11", "child-signal 0").len(), 1);
+    assert_eq!(
+        problems_after("lkdtm end child-signal 11", "lkdtm end child-signal 0").len(),
+        1
+    );
+    assert_eq!(
+        problems_after("cfi end child-signal 11", "cfi end child-signal 0").len(),
+        1
+    );
     assert_eq!(
         problems_after("Internal error: Oops: 000000008600000f [#1] SMP\n", "").len(),
         1
     );
     assert_eq!(
-        problems_after("Call trace:", "klto-init: FAIL lkdtm-survived 0").len(),
+        problems_after("Call trace:", "klto-init: FAIL EXEC_RODATA survived").len(),
         1
     );
 }
@@ -139,6 +156,7 @@ klto-init: vdso ok
 klto-init: efi absent
 klto-init: kvm absent
 klto-init: lkdtm absent
+klto-init: cfi absent
 klto-init: done
 ";
     assert_eq!(check(console, &expected), Vec::<String>::new());

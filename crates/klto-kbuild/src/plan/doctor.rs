@@ -10,7 +10,6 @@ use klto_core::{Failure, run_captured};
 
 use super::{Invocation, lto};
 use crate::config::{Config, UpstreamLto};
-use crate::make_arguments::MakeFlags;
 use crate::mode;
 use crate::refusals::refusals;
 use crate::toolchain::{Additions, LlvmVersion, Toolchain};
@@ -33,13 +32,9 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// Examines what a `klto make` with this invocation would build.
     pub fn of(invocation: &Invocation) -> Result<Self> {
-        let make_flags = MakeFlags::of_environment(&invocation.environment);
-        let variables = Variables {
-            arguments: &invocation.arguments,
-            make_flags: &make_flags,
-            environment: &invocation.environment,
-        };
-        let tree = Tree::probe(&invocation.directory, &variables, &invocation.machine)?;
+        let make_flags = invocation.make_flags();
+        let variables = invocation.variables(&make_flags);
+        let tree = invocation.tree(&variables)?;
         let config = Config::read(&tree.config)?;
         let upstream = mode::upstream_lto(&tree, config.as_ref());
         let klto_adds_lto = upstream == UpstreamLto::Absent;

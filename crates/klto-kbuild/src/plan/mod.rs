@@ -57,6 +57,22 @@ impl Invocation {
                 .into_owned(),
         })
     }
+
+    fn make_flags(&self) -> MakeFlags {
+        MakeFlags::of_environment(&self.environment)
+    }
+
+    fn variables<'a>(&'a self, make_flags: &'a MakeFlags) -> Variables<'a> {
+        Variables {
+            arguments: &self.arguments,
+            make_flags,
+            environment: &self.environment,
+        }
+    }
+
+    fn tree(&self, variables: &Variables) -> Result<Tree> {
+        Tree::probe(&self.directory, variables, &self.machine)
+    }
 }
 
 /// What to run.
@@ -131,7 +147,7 @@ impl Plan {
     /// Decides what to run.
     pub fn resolve(invocation: &Invocation) -> Result<Self> {
         let arguments = &invocation.arguments;
-        let make_flags = MakeFlags::of_environment(&invocation.environment);
+        let make_flags = invocation.make_flags();
         if let Some(why) = not_for_klto(arguments, &make_flags) {
             return Ok(Self::PlainMake(PlainMake::verbatim(arguments, why)));
         }
@@ -146,11 +162,7 @@ impl Plan {
             _ if dry => return untouched(),
             _ => return Ok(Self::Stages(stages)),
         }
-        let variables = Variables {
-            arguments,
-            make_flags: &make_flags,
-            environment: &invocation.environment,
-        };
+        let variables = invocation.variables(&make_flags);
         if arguments.goals().next().is_some()
             && arguments
                 .goals()
@@ -158,7 +170,7 @@ impl Plan {
         {
             return Ok(Self::PlainMake(without_build(invocation, &variables)));
         }
-        let tree = match Tree::probe(&invocation.directory, &variables, &invocation.machine) {
+        let tree = match invocation.tree(&variables) {
             Err(_) if dry => return untouched(),
             probed => probed?,
         };
@@ -213,7 +225,7 @@ fn not_for_klto(arguments: &MakeArguments, make_flags: &MakeFlags) -> Option<Pla
 fn without_build(invocation: &Invocation, variables: &Variables) -> PlainMake {
     let arguments = variables.arguments;
     let why = PlainReason::NothingIsBuilt;
-    let Ok(tree) = Tree::probe(&invocation.directory, variables, &invocation.machine) else {
+    let Ok(tree) = invocation.tree(variables) else {
         return PlainMake::verbatim(arguments, why);
     };
     let configures = arguments

@@ -11,11 +11,9 @@ use klto_core::Failure;
 
 use super::Invocation;
 use crate::config::{Config, UpstreamLto};
-use crate::make_arguments::{MakeArguments, MakeFlags};
+use crate::make_arguments::MakeArguments;
 use crate::mode::{self, LtoRequest};
 use crate::toolchain::Additions;
-use crate::tree::Tree;
-use crate::variables::Variables;
 
 /// What has to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,13 +42,9 @@ pub struct ConfigChange {
 impl Reconfiguration {
     /// What makes the `.config` of this invocation choose `request`.
     pub fn of(invocation: &Invocation, request: LtoRequest) -> Result<Self> {
-        let make_flags = MakeFlags::of_environment(&invocation.environment);
-        let variables = Variables {
-            arguments: &invocation.arguments,
-            make_flags: &make_flags,
-            environment: &invocation.environment,
-        };
-        let tree = Tree::probe(&invocation.directory, &variables, &invocation.machine)?;
+        let make_flags = invocation.make_flags();
+        let variables = invocation.variables(&make_flags);
+        let tree = invocation.tree(&variables)?;
         let Some(config) = Config::read(&tree.config)? else {
             let message = format!("{} does not exist", tree.config.display());
             let hint = "make one, for instance with: klto make defconfig";

@@ -1,0 +1,7 @@
+/* The source behind the switch. */
+#include "sample.h"
+
+const char *klto_sample_text(void)
+{
+	return "switched on";
+}

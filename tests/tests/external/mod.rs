@@ -1,0 +1,91 @@
+//! External modules against a kernel that klto built: `M=`, from a read-only build directory, with
+//! symbols of another external module, and as DKMS calls make.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use klto_tests::{Build, Log, fresh_directory, is_bitcode, step};
+use xtask::boot::{boot_with, verdict};
+use xtask::kernel;
+
+use crate::prepared::{after_mounts, copy_tree, run};
+
+const SWITCH: &str = "CONFIG_KLTO_SAMPLE_TEXT=y";
+
+/// Copies of the sources, below a directory of the test's own.
+fn sources(name: &str) -> (PathBuf, PathBuf) {
+    let root = fresh_directory(name).unwrap();
+    let place = |name: &str| {
+        let to = root.join(name);
+        copy_tree(&kernel::fragments().join(name), &to).unwrap();
+        to
+    };
+    (place("external"), place("external-user"))
+}
+
+fn of_module(build: &Build, module: &Path) -> Build {
+    let word = format!("M={}", module.display());
+    build.clone().word(word).goals(&["modules"])
+}
+
+fn objects(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| format!("{name}.o")).collect()
+}
+
+/// All of it, on the tree that `build` has built already.
+pub fn build_load_and_find_again(build: &Build, name: &str) {
+    let (sample, user) = sources(name);
+    let with_switch = of_module(build, &sample).word(SWITCH);
+    step("an external module", || with_switch.succeed());
+    for object in ["sample.o", "sum.o", "text.o"] {
+        assert!(is_bitcode(&sample.join(object)), "{object}");
+    }
+    let three = objects(&["sample", "sum", "text"]);
+    assert_eq!(Log::read(&sample).objects("ran", "backend"), three);
+    let module = fs_err::read(sample.join("klto_sample.ko")).unwrap();
+
+    let symbols = sample.join("Module.symvers");
+    let symbols = format!("KBUILD_EXTRA_SYMBOLS={}", symbols.display());
+    of_module(build, &user).word(symbols).succeed();
+    let modules = ["external/klto_sample.ko", "external-user/klto_user.ko"];
+    let root = sample.parent().unwrap();
+    let modules = modules.map(|module| root.join(module));
+    let booted = boot_with(build.tree(), build.output_directory(), &modules).unwrap();
+    verdict(&booted).unwrap();
+    for line in ["klto_sample: sum 5, text switched on", "klto_user: sum 42"] {
+        assert!(booted.console.contains(line), "{line}\n{}", booted.console);
+    }
+
+    with_switch.clone().goals(&["clean"]).succeed();
+    assert!(!sample.join(".klto").exists() && !sample.join("sum.o").exists());
+    with_switch.succeed();
+    assert_eq!(Log::read(&sample).backends_found(), three);
+    assert!(fs_err::read(sample.join("klto_sample.ko")).unwrap() == module);
+
+    // Without the switch the bitcode of sum.c is the same.
+    of_module(build, &sample).succeed();
+    let one = objects(&["sample"]);
+    assert_eq!(Log::read(&sample).objects("ran", "backend"), one);
+
+    read_only_build_directory(&with_switch, &sample, &module);
+    as_dkms_does(build, &sample, &module);
+}
+
+fn read_only_build_directory(build: &Build, sample: &Path, module: &[u8]) {
+    let output = build.output_directory().display().to_string();
+    let mounts = format!("mount --bind {output} {output}; mount -o remount,ro,bind {output}");
+    run(&mut after_mounts(&mounts, &build.command())).expect(0, &[]);
+    assert!(fs_err::read(sample.join("klto_sample.ko")).unwrap() == module);
+}
+
+/// `make -C /lib/modules/VERSION/build M=DIRECTORY`: the output directory's own Makefile.
+fn as_dkms_does(build: &Build, sample: &Path, module: &[u8]) {
+    fs_err::remove_file(sample.join("klto_sample.ko")).unwrap();
+    let build = of_module(build, sample)
+        .word(SWITCH)
+        .started_in(sample)
+        .word("-C")
+        .word(build.output_directory());
+    build.succeed();
+    assert!(fs_err::read(sample.join("klto_sample.ko")).unwrap() == module);
+}

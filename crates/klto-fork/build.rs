@@ -1,4 +1,4 @@
-//! Compiles `src/preload/` to a shared object, which the library then holds as bytes: cargo has no
+//! Compiles `src/preload.rs` to a shared object, which the library then holds as bytes: cargo has no
 //! stable way to put one package's shared object into another's program.
 
 use std::env::{var, var_os};

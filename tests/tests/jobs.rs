@@ -27,7 +27,7 @@ struct Most {
 }
 
 fn is_tool(process: &Process) -> bool {
-    process.runs("clang") || process.runs("lld")
+    (process.runs("clang") || process.runs("lld")) && !process.is_fork_server()
 }
 
 /// Runs a command and looks at its processes all the while.

@@ -12,12 +12,14 @@ mod prepared;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use klto_formats::archive;
-use klto_tests::{Build, Outcome, PrivateSource, Shared, reference, step};
+use klto_tests::{Build, Outcome, PrivateSource, Shared, fresh_directory, reference, step};
 use klto_verify::Comparison;
 use xtask::boot::{boot, verdict};
+use xtask::command;
 use xtask::kernel::{Configuration, Lto};
 
 struct Thin {
@@ -266,4 +268,68 @@ fn c1_a_changed_incbin_file_is_seen() {
 #[test]
 fn d1_external_modules_build_load_and_are_found_again() {
     external::build_load_and_find_again(&thin().build, "external-6.12");
+}
+
+/// A build of other goals in the same output directory.
+fn goals(goals: &[&str]) -> Outcome {
+    thin().build.clone().goals(goals).succeed()
+}
+
+#[test]
+fn d2_single_objects_and_directories_are_made_as_kbuild_makes_them() {
+    let objects = ["fs/ext4/inode.o", "fs/jbd2/journal.o", "init/main.o"];
+    let before = objects.map(|object| fs_err::read(file(object)).unwrap());
+    for object in objects {
+        fs_err::remove_file(file(object)).unwrap();
+    }
+    goals(&["init/main.o", "fs/jbd2/", "fs/ext4/inode.o"]);
+    let after = objects.map(|object| fs_err::read(file(object)).unwrap());
+    assert!(before == after);
+    for made in ["init/main.i", "init/main.s", "lib/crc32.ko"] {
+        goals(&[made]);
+        assert!(file(made).is_file(), "{made}");
+    }
+}
+
+#[test]
+fn d3_compile_commands_can_be_run() {
+    goals(&["compile_commands.json"]);
+    let database = file("compile_commands.json");
+    // Prints the directory and the command of one file, as clangd would take them.
+    let script = "import json, sys\n\
+                  for entry in json.load(open(sys.argv[1])):\n\
+                  \tif entry['file'].endswith('/init/main.c'):\n\
+                  \t\tprint('cd', entry['directory'], '&&', entry['command'], '-fsyntax-only')\n";
+    let command = prepared::run(Command::new("python3").args(["-c", script]).arg(&database));
+    command.expect(0, &[]);
+    assert_eq!(
+        command.stdout.matches(" init/main.o ").count(),
+        1,
+        "{command:?}"
+    );
+    prepared::run(Command::new("sh").args(["-c", &command.stdout])).expect(0, &[]);
+}
+
+#[test]
+fn d4_a_package_holds_the_kernel_that_booted() {
+    let root = fresh_directory("tar-6.12").unwrap();
+    let before = fs_err::read(file("arch/x86/boot/bzImage")).unwrap();
+    goals(&["tar-pkg"]);
+    let listed = fs_err::read_dir(thin().build.output_directory()).unwrap();
+    let mut packages = listed
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "tar"));
+    let package = packages.next().unwrap();
+    let mut tar = Command::new("tar");
+    command::run(tar.arg("-xf").arg(&package).arg("-C").arg(&root)).unwrap();
+    let files = prepared::files_below(&root);
+    let image = |path: &&PathBuf| path.to_string_lossy().contains("/boot/vmlinuz-");
+    let image = files.iter().find(image).unwrap();
+    assert!(fs_err::read(image).unwrap() == before);
+    let modules = files
+        .iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "ko"));
+    let order = fs_err::read_to_string(file("modules.order")).unwrap();
+    assert_eq!(modules.count(), order.lines().count());
+    fs_err::remove_file(package).unwrap();
 }

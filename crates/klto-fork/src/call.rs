@@ -2,7 +2,11 @@
 //!
 //! A message is a `u32` length (little endian), sent together with the three standard descriptors, and
 //! a body: the file mode mask, then the directory, the arguments and the environment as
-//! length-prefixed strings. The answer is the tool's wait status, an `i32`.
+//! length-prefixed strings. The answer is one byte when the child has the call, and the tool's wait
+//! status, an `i32`, when it is over.
+
+/// The variable that tells the preloaded object its listening socket's descriptor.
+pub const LISTEN_VARIABLE: &str = "KLTO_FORK_LISTEN";
 
 /// What a tool is started with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,4 +65,33 @@ fn text(rest: &mut &[u8]) -> Option<Vec<u8>> {
 
 fn list(rest: &mut &[u8]) -> Option<Vec<Vec<u8>>> {
     (0..number(rest)?).map(|_| text(rest)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::any;
+
+    proptest::proptest! {
+        #[test]
+        fn a_call_is_read_as_it_was_written(
+            umask: u32,
+            directory in vec(any::<u8>(), 0..40),
+            arguments in vec(vec(any::<u8>(), 0..40), 0..8),
+            environment in vec(vec(any::<u8>(), 0..40), 0..8),
+        ) {
+            let call = Call { umask, directory, arguments, environment };
+            let body = call.encode();
+            for end in 0..body.len() {
+                assert_eq!(Call::decode(&body[..end]), None);
+            }
+            assert_eq!(Call::decode(&body), Some(call));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..200)) {
+            let _ = Call::decode(&bytes);
+        }
+    }
 }

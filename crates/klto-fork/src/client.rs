@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::Signal;
 
 use crate::call::Call;
 use crate::is_for_the_loader;
@@ -34,7 +35,7 @@ impl From<io::Error> for Unfit {
     }
 }
 
-/// Runs a call to its end; `arguments` begin with the program's name, as kbuild or klto wrote it.
+/// Runs a call to its end; `arguments` begin with the program's name, `argv[0]`.
 ///
 /// When the caller goes away, the tool is killed.
 pub fn run<'a>(
@@ -66,9 +67,14 @@ pub fn run<'a>(
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
     send_with_descriptors(&stream, &length.to_le_bytes(), &descriptors)?;
     stream.write_all(&body)?;
+    stream.read_exact(&mut [0])?;
+    // From here on the tool runs; it must not run twice. It dies with its server.
     let mut status = [0; 4];
-    stream.read_exact(&mut status)?;
-    Ok(ExitStatus::from_raw(i32::from_le_bytes(status)))
+    let raw = match stream.read_exact(&mut status) {
+        Ok(()) => i32::from_le_bytes(status),
+        Err(_) => Signal::KILL.as_raw(),
+    };
+    Ok(ExitStatus::from_raw(raw))
 }
 
 /// Only the standard descriptors are passed on.

@@ -19,16 +19,16 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+#[allow(
+    dead_code,
+    reason = "the preloaded object decodes, the library encodes"
+)]
 mod call;
 mod client;
 mod server;
 
-pub use call::Call;
 pub use client::{Unfit, run};
 pub use server::{Server, socket_beside};
-
-/// The variable that tells the preloaded object its listening socket's descriptor.
-const LISTEN_VARIABLE: &str = "KLTO_FORK_LISTEN";
 
 /// Whether a program's loader or allocator reads the variable before `main`.
 fn is_for_the_loader(name: &OsStr) -> bool {

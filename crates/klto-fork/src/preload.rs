@@ -10,6 +10,10 @@
 
 #![allow(unsafe_code)]
 
+#[allow(
+    dead_code,
+    reason = "the preloaded object decodes, the library encodes"
+)]
 #[path = "call.rs"]
 mod call;
 
@@ -19,7 +23,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use call::Call;
+use call::{Call, LISTEN_VARIABLE};
 
 type Main = unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) -> c_int;
 type Hook = Option<unsafe extern "C" fn()>;
@@ -129,7 +133,7 @@ unsafe extern "C" fn held_main(
     argv: *mut *mut c_char,
     environment: *mut *mut c_char,
 ) -> c_int {
-    let listen = std::env::var("KLTO_FORK_LISTEN").ok();
+    let listen = std::env::var(LISTEN_VARIABLE).ok();
     let Some(listen) = listen.and_then(|text| text.parse::<RawFd>().ok()) else {
         // SAFETY: these are main's own arguments.
         return unsafe { original_main(argc, argv, environment) };
@@ -233,13 +237,15 @@ impl Running {
 }
 
 /// In the child: the call, from the first byte to its end.
-fn run(stream: UnixStream, handlers: &[Handler], title: &Title) -> ! {
+fn run(mut stream: UnixStream, handlers: &[Handler], title: &Title) -> ! {
     // SAFETY: plain system calls; the process has one thread.
     unsafe { prctl(PR_SET_PDEATHSIG, SIGKILL as c_ulong) };
     let Some(call) = receive(&stream) else {
         // SAFETY: nothing of the tool has run.
         unsafe { _exit(127) }
     };
+    // A caller that is gone needs no answer.
+    let _ = stream.write_all(&[1]);
     std::mem::forget(stream);
     // SAFETY: everything above the standard descriptors belongs to the server, and nothing that owns
     // one of them is used or dropped any more.

@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 use klto_core::die_with_parent;
 use rustix::io::FdFlags;
 
-use crate::{LISTEN_VARIABLE, is_for_the_loader};
+use crate::call::LISTEN_VARIABLE;
+use crate::is_for_the_loader;
 
 /// The compiled `preload.rs`.
 const PRELOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/preload.so"));

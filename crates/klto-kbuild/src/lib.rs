@@ -1,7 +1,7 @@
 //! What klto knows of kernel trees, configurations and toolchains.
 //!
 //! In: klto's command line, the environment and the tree on disk. Out: a checked [`Plan`] for
-//! running make. Nothing here writes a file or starts a build.
+//! running make, a [`Diagnosis`], or a [`Reconfiguration`]. Nothing here writes a file or starts a build.
 //!
 //! [`MakeArguments`] and [`MakeFlags`] model make's words; [`Tree`] and [`Config`] are what is on
 //! disk; [`Toolchain`] is what kbuild would run; [`Behaviour`] is all that differs between trees;

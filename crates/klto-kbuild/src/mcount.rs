@@ -28,5 +28,6 @@ pub(crate) fn without_recordmcount(
         config.path().display(),
         tree.source_architecture
     );
-    Err(Failure::bad_input(message).hint("turn CONFIG_FUNCTION_TRACER off, or build without --lto"))
+    Err(Failure::bad_input(message)
+        .hint("turn CONFIG_FUNCTION_TRACER off, or build with --lto=none"))
 }

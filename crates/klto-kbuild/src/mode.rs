@@ -1,4 +1,5 @@
-//! Which LTO a build has: the user's `--lto`, the tree's own option, or none.
+//! Which LTO a build has: the user's `--lto`, the tree's own option, the choice that `klto config`
+//! remembered, or none.
 //!
 //! In: the request, the tree, its configuration. Out: the mode, or a failure whose hint is the
 //! command that makes request and configuration agree. It knows no tools.

@@ -35,7 +35,7 @@ const REFUSALS: [Refusal; 14] = [
         before_llvm: None,
         why: "generic KASAN marks globals object by object, and arch/Kconfig of later trees \
               excludes it with LTO and debug information",
-        change: "turn CONFIG_KASAN off, or build without --lto",
+        change: "turn CONFIG_KASAN off, or build with --lto=none",
     },
     Refusal {
         options: &["KASAN_SW_TAGS"],
@@ -43,7 +43,7 @@ const REFUSALS: [Refusal; 14] = [
         before_llvm: None,
         why: "software KASAN tags globals object by object, and arch/Kconfig of later trees \
               excludes it with LTO and debug information",
-        change: "turn CONFIG_KASAN off, or build without --lto",
+        change: "turn CONFIG_KASAN off, or build with --lto=none",
     },
     Refusal {
         options: &["KASAN_GENERIC", "DEBUG_INFO"],
@@ -66,7 +66,7 @@ const REFUSALS: [Refusal; 14] = [
         trees: Trees::All,
         before_llvm: None,
         why: "gcov counts by object, and arch/Kconfig of trees with the option excludes it with LTO",
-        change: "turn CONFIG_GCOV_KERNEL off, or build without --lto",
+        change: "turn CONFIG_GCOV_KERNEL off, or choose no LTO: klto config --lto=none",
     },
     Refusal {
         options: &["KCOV", "DEBUG_INFO"],
@@ -82,14 +82,14 @@ const REFUSALS: [Refusal; 14] = [
         before_llvm: None,
         why: "symbols that only generated calls need (memcpy, memset) are not seen in bitcode and \
               would be trimmed",
-        change: "turn CONFIG_TRIM_UNUSED_KSYMS off, or build without --lto",
+        change: "turn CONFIG_TRIM_UNUSED_KSYMS off, or build with --lto=none",
     },
     Refusal {
-        options: &["CPU_BIG_ENDIAN", "FTRACE_MCOUNT_RECORD"],
+        options: &["CPU_BIG_ENDIAN"],
         trees: Trees::WithoutOption,
         before_llvm: None,
-        why: "klto writes the table of traced functions for little-endian targets only",
-        change: "turn CONFIG_FUNCTION_TRACER off, or build without --lto",
+        why: "LTO on arm64 is for little-endian kernels only, upstream too",
+        change: "choose CONFIG_CPU_LITTLE_ENDIAN, or build with --lto=none",
     },
     Refusal {
         options: &["CPU_BIG_ENDIAN", "ARM64"],

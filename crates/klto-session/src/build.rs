@@ -1,7 +1,7 @@
 //! One build, from a resolved plan to the end of make.
 //!
 //! This is the table of contents of a session: scratch directory and lock, journal, engine and store,
-//! jobserver, socket, make, and what is written down at the end.
+//! jobserver, socket, fork servers, make, and what is written down at the end.
 
 use std::collections::HashMap;
 use std::os::unix::process::CommandExt as _;
@@ -23,7 +23,7 @@ use klto_wire::{Role as ShimRole, SHIMS_VARIABLE, SOCKET_VARIABLE};
 use crate::jobs::Jobs;
 use crate::journal::Journal;
 use crate::log::{Log, tell};
-use crate::make::run_make;
+use crate::make::{end_orphans, run_make};
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::server::Server;
 use crate::session::{LtoAdditions, Session, lock};
@@ -88,9 +88,12 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let session = Arc::new(session);
     let server = Server::start(Arc::clone(&session))?;
     make.env(SOCKET_VARIABLE, server.socket());
-    let _fork_servers = start_fork_servers(&build, settings, (&session, &server.socket()))?;
+    let fork_servers = start_fork_servers(&build, settings, (&session, &server.socket()))?;
     let cancelled = Arc::clone(&session);
-    let status = run_make(make, move || cancelled.engine.cancel())?;
+    let status = run_make(make, move || cancelled.engine.cancel());
+    drop(fork_servers);
+    end_orphans();
+    let status = status?;
     finish(&session);
     Ok(status)
 }

@@ -1,7 +1,7 @@
 //! Compiler calls: C objects become bitcode, unless something reads them as ELF.
 //!
-//! A compile is recorded before it runs, for the backend needs its flags. The compiler itself runs in
-//! the shim's process; the session only says with which arguments.
+//! A compile is recorded before it runs, for the backend needs its flags. The session only says with
+//! which arguments; the shim has the compiler run.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -30,6 +30,8 @@ impl Session {
         let Some(call) = CompileCall::parse(&request.arguments) else {
             return Ok(as_called(request));
         };
+        let object = self.scratch.object_name(&request.directory, &call.output);
+        self.keep_recipe(&object, caller)?;
         let asked = request
             .arguments
             .iter()
@@ -37,8 +39,6 @@ impl Session {
         if !asked && !self.additions.adds_flags {
             return Ok(as_called(request));
         }
-        let object = self.scratch.object_name(&request.directory, &call.output);
-        self.keep_recipe(&object, caller)?;
         if let Some(reader) = unhooked_reader(&object) {
             lock(&self.journal).set_native_once(&object, reader)?;
         }

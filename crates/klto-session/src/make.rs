@@ -40,7 +40,6 @@ pub(crate) fn run_make(
         }
     });
     let status = child.wait().context("waiting for make")?;
-    end_orphans();
     handle.close();
     let _ = watcher.join();
     Ok(status)
@@ -69,8 +68,9 @@ fn pid_of(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
-/// Ends every process that fell to klto: first by SIGTERM, then by SIGKILL.
-fn end_orphans() {
+/// Ends every child that klto still has: first by SIGTERM, then by SIGKILL. Once klto's own are over,
+/// these are the recipes of a make that was killed.
+pub(crate) fn end_orphans() {
     for attempt in 0..100 {
         let orphans = children();
         if orphans.is_empty() {

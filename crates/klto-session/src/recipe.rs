@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use klto_kbuild::MakeFlags;
-use klto_wire::{SHIMS_VARIABLE, SOCKET_VARIABLE};
+use klto_wire::SOCKET_VARIABLE;
 use rustix::net::sockopt::socket_peercred;
 
 use crate::session::{Session, lock};
@@ -23,8 +23,8 @@ pub struct Recipe {
     pub arguments: Vec<OsString>,
     /// The working directory.
     pub directory: PathBuf,
-    /// The whole environment, sorted by name, but for what belongs to one build only: klto's socket
-    /// and make's jobserver.
+    /// The whole environment, sorted by name, but for what belongs to one build only: klto's socket,
+    /// MFLAGS, and the jobserver in MAKEFLAGS.
     pub environment: Vec<(OsString, OsString)>,
 }
 
@@ -103,7 +103,7 @@ fn variable(text: &OsString) -> Option<(OsString, OsString)> {
     let place = bytes.iter().position(|byte| *byte == b'=')?;
     let name = OsString::from_vec(bytes.get(..place)?.to_vec());
     let value = OsString::from_vec(bytes.get(place + 1..)?.to_vec());
-    let of_this_build = [SOCKET_VARIABLE, SHIMS_VARIABLE, "MFLAGS"];
+    let of_this_build = [SOCKET_VARIABLE, "MFLAGS"];
     if of_this_build.iter().any(|known| name == OsStr::new(known)) {
         return None;
     }

@@ -169,7 +169,7 @@ pub(crate) fn failed(error: &anyhow::Error) -> Reply {
     }
 }
 
-/// Become the tool as it was called.
+/// Have the tool run as it was called.
 pub(crate) fn as_called(request: Request) -> Answer {
     Answer::Reply(Reply::Exec {
         program: request.program,

@@ -42,11 +42,11 @@ pub fn main() -> ExitCode {
     let Some(socket) = std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from) else {
         return exec(&program, &arguments);
     };
-    let tools = socket_beside(&socket, &name.to_string_lossy());
+    let fork_server = socket_beside(&socket, &name.to_string_lossy());
     if !session_may_care(role, &arguments) {
-        return become_program(&tools, &program, &arguments);
+        return end_as_program(&fork_server, &program, &arguments);
     }
-    match converse(&socket, &tools, role, program, arguments) {
+    match converse(&socket, &fork_server, role, program, arguments) {
         Ok(code) => code,
         Err(error) => fail(&format!(
             "{}: the klto session is gone: {error}",
@@ -106,10 +106,10 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
     }
 }
 
-/// Holds the conversation; `tools` is the socket of the tool's fork server.
+/// Holds the conversation; `fork_server` is the socket of the tool's own.
 fn converse(
     socket: &Path,
-    tools: &Path,
+    fork_server: &Path,
     role: Role,
     program: PathBuf,
     arguments: Vec<OsString>,
@@ -131,7 +131,7 @@ fn converse(
     loop {
         match Reply::read(&mut stream)? {
             Reply::Exec { program, arguments } => {
-                return Ok(become_program(tools, &program, &arguments));
+                return Ok(end_as_program(fork_server, &program, &arguments));
             }
             Reply::Done {
                 code,
@@ -143,7 +143,7 @@ fn converse(
                 return Ok(ExitCode::from(code));
             }
             Reply::RunThenReport { program, arguments } => {
-                let status = match run_forked(tools, &program, &arguments) {
+                let status = match run_forked(fork_server, &program, &arguments) {
                     Ok(status) => status,
                     Err(_) => Command::new(program).args(arguments).status()?,
                 };
@@ -164,8 +164,8 @@ fn print(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Ends as the program does: by a fork server, or by becoming it.
-fn become_program(tools: &Path, program: &Path, arguments: &[OsString]) -> ExitCode {
-    match run_forked(tools, program, arguments) {
+fn end_as_program(fork_server: &Path, program: &Path, arguments: &[OsString]) -> ExitCode {
+    match run_forked(fork_server, program, arguments) {
         Ok(status) => end_as(status),
         Err(_) => exec(program, arguments),
     }
@@ -177,13 +177,13 @@ fn exec(program: &Path, arguments: &[OsString]) -> ExitCode {
 }
 
 fn run_forked(
-    tools: &Path,
+    fork_server: &Path,
     program: &Path,
     arguments: &[OsString],
 ) -> Result<ExitStatus, klto_fork::Unfit> {
     let words = std::iter::once(program.as_os_str());
     klto_fork::run(
-        tools,
+        fork_server,
         words.chain(arguments.iter().map(OsString::as_os_str)),
         std::env::vars_os(),
         &std::env::current_dir()?,
@@ -195,7 +195,8 @@ fn run_forked(
     )
 }
 
-/// Exits with the same code, or dies of the same signal without a second core dump.
+/// Exits with the same code, or dies of the same signal without a second core dump. SIGPIPE is one that
+/// Rust programs ignore: 141 then, as a shell says it.
 fn end_as(status: ExitStatus) -> ExitCode {
     let signal = status.signal().unwrap_or(0);
     if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {

@@ -1,7 +1,7 @@
 //! Messages between a tool shim and the session, over a Unix stream socket.
 //!
 //! In: tool calls and answers as values. Out: length-prefixed bytes and back. It decides nothing,
-//! and depends on the standard library alone, so that a shim stays small.
+//! and depends on the standard library alone.
 //!
 //! A conversation is one [`Request`], then [`Reply`]s; after [`Reply::RunThenReport`] the shim
 //! sends one [`Finished`] and waits for the next reply. A frame is `u32` length (little endian)
@@ -111,7 +111,7 @@ pub struct Request {
 /// What the shim is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// Become this program.
+    /// End as this program does.
     Exec {
         /// Path of the program.
         program: PathBuf,

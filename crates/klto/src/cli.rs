@@ -23,12 +23,14 @@ Commands:
   make      Runs make with klto behind its tools. Without --lto the .config decides; on a
             tree that has no LTO option, --lto=thin adds ThinLTO.
   config    Changes the LTO choice of the .config, by the tree's own scripts/config and
-            `make olddefconfig`, and sees that Kconfig took it.
+            `make olddefconfig`, and sees that Kconfig took it. On a tree without the
+            option it remembers the choice in .config.klto.
   doctor    Says what stands between this tree, configuration and toolchain and LTO, why,
             and what to change. Exit code 0: LTO can work.
   explain   --native lists the objects that are compiled without LTO because something
             reads them as ELF, and what reads each. --recipe prints, as a shell script, the
-            line of kbuild's recipe that made OBJECT, a path in the output tree.
+            line of kbuild's recipe that made OBJECT, a path in the output tree. Run outside
+            of a build, it has none of the flags that klto adds.
 
 Modes:
   none      No LTO. Each object is optimized by itself.
@@ -100,9 +102,8 @@ pub fn parse(words: &[OsString]) -> anyhow::Result<Command> {
     match first.to_str() {
         Some("make") => parse_make(rest),
         Some("config") => parse_config(rest),
-        Some("doctor") => Ok(Command::Doctor {
-            arguments: rest.to_vec(),
-        }),
+        // The choice does not change what stands in its way.
+        Some("doctor") => split_request(rest).map(|(_, arguments)| Command::Doctor { arguments }),
         Some("explain") => parse_explain(rest),
         Some("--help" | "-h" | "help") => Ok(Command::Print(HELP.to_owned())),
         Some("--version" | "-V") => Ok(Command::Print(format!(

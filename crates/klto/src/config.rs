@@ -54,7 +54,7 @@ fn remember(request: LtoRequest, file: &Path) -> anyhow::Result<u8> {
             removed => removed?,
         },
     }
-    println!("klto: klto make builds with --lto={request} now");
+    println!("klto: --lto={request} is what klto make does here now");
     Ok(0)
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use klto_core::Failure;
 use klto_kbuild::{Diagnosis, Invocation};
 
-/// Prints the diagnosis; 0 if LTO can work, otherwise the code with which a build would stop.
+/// Prints the diagnosis; 0 if LTO can work, otherwise the first conflict's code.
 pub fn run(words: &[OsString]) -> anyhow::Result<u8> {
     let diagnosis = Diagnosis::of(&Invocation::of_process(None, words)?)?;
     print!("{}", shown(&diagnosis));

@@ -8,7 +8,6 @@ use anyhow::Context as _;
 use klto_core::Failure;
 use klto_kbuild::{Invocation, LtoRequest, MakeArguments, PlainMake, Plan};
 use klto_session::{Settings, remove_scratch, run as run_session};
-
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::store;
@@ -84,8 +83,9 @@ fn run_plain(invocation: &Invocation, plain: PlainMake) -> anyhow::Result<u8> {
     let status = make.status().context("starting make")?;
     if status.success() {
         remove_scratch(&output)?;
-        // It is not there on most trees.
-        let _ = plain.remove_choice.map(std::fs::remove_file);
+        if let Some(choice) = plain.remove_choice.filter(|choice| choice.exists()) {
+            fs_err::remove_file(choice)?;
+        }
     }
     Ok(end_as(status))
 }

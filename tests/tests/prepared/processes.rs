@@ -33,6 +33,11 @@ impl Process {
         self.program.file_name().is_some_and(|found| found == name)
     }
 
+    /// A fork server that waits for calls, as it was started.
+    pub fn is_fork_server(&self) -> bool {
+        self.command.split_whitespace().skip(1).eq(["--version"])
+    }
+
     /// A backend: clang that reads bitcode.
     pub fn is_backend(&self) -> bool {
         self.runs("clang") && self.command.contains(" -x ir ")

@@ -1,7 +1,8 @@
 //! Everything that stands between a tree and LTO, at once: `klto doctor`.
 //!
-//! In: an invocation of make. Out: what was found, and each conflict with its remedy. A build stops at
-//! the first of the same conflicts; the functions that find them are shared.
+//! In: an invocation of make. Out: what was found, and each conflict with its remedy. On a tree to
+//! which klto adds LTO a build stops at the first of these, pahole's apart. On others Kconfig has
+//! hidden the choice, and only the doctor says why.
 
 use std::path::Path;
 
@@ -149,6 +150,7 @@ fn old_pahole(variables: &Variables) -> Result<Option<Failure>> {
         .collect();
     match numbers.as_slice() {
         [major, minor, ..] if (*major, *minor) >= OLDEST_PAHOLE => Ok(None),
+        [] | [_] => conflict(format!("{} --version prints no version", program.display())),
         [..] => conflict(format!(
             "{version} does not merge the units of an LTO kernel"
         )),

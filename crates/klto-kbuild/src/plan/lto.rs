@@ -193,7 +193,7 @@ fn objtool_per_object(tree: &Tree, config: &Config) -> Option<Failure> {
         config.path().display(),
         tree.version
     );
-    let hint = "choose CONFIG_UNWINDER_FRAME_POINTER and turn CONFIG_STACK_VALIDATION off, or build without --lto";
+    let hint = "choose CONFIG_UNWINDER_FRAME_POINTER and turn CONFIG_STACK_VALIDATION off, or build with --lto=none";
     Some(Failure::bad_input(message).hint(hint))
 }
 
@@ -207,5 +207,5 @@ fn old_tree(tree: &Tree) -> Option<Failure> {
         tree.source.display(),
         tree.version
     );
-    Some(Failure::bad_input(message).hint("build it without --lto"))
+    Some(Failure::bad_input(message).hint("build it with --lto=none"))
 }

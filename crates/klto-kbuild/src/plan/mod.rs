@@ -168,6 +168,9 @@ impl Plan {
                 .goals()
                 .all(|goal| goals::classify(goal) != GoalClass::Build)
         {
+            if dry {
+                return untouched();
+            }
             return Ok(Self::PlainMake(without_build(invocation, &variables)));
         }
         let tree = match invocation.tree(&variables) {
@@ -231,7 +234,9 @@ fn without_build(invocation: &Invocation, variables: &Variables) -> PlainMake {
     let configures = arguments
         .goals()
         .any(|goal| goals::classify(goal) == GoalClass::Configure);
-    let adds_lto = invocation.request == Some(LtoRequest::Thin)
+    // A choice that cannot be read is named by the build.
+    let remembered = || mode::remembered(&tree).ok().flatten();
+    let adds_lto = invocation.request.or_else(remembered) == Some(LtoRequest::Thin)
         && mode::upstream_lto(&tree, None) == UpstreamLto::Absent;
     let additions = match configures {
         true => Additions::of(&tree, variables, adds_lto).unwrap_or_default(),

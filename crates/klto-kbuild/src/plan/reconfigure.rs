@@ -43,6 +43,10 @@ impl Reconfiguration {
     /// What makes the `.config` of this invocation choose `request`.
     pub fn of(invocation: &Invocation, request: LtoRequest) -> Result<Self> {
         let make_flags = invocation.make_flags();
+        if make_flags.is_dry(&invocation.arguments) {
+            let failure = Failure::bad_input("klto config cannot only say what it would do");
+            return Err(failure.hint("leave -n, -q and -t out").into());
+        }
         let variables = invocation.variables(&make_flags);
         let tree = invocation.tree(&variables)?;
         let Some(config) = Config::read(&tree.config)? else {

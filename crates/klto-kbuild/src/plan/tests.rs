@@ -138,7 +138,13 @@ fn removing_everything_removes_what_klto_keeps() {
 #[test]
 fn runs_that_run_nothing_or_are_not_understood_are_makes_own() {
     let setting = Setting::new(V6_12, THIN);
-    for words in ["--version", "-h -n", "-n clean all"] {
+    for words in [
+        "--version",
+        "-h -n",
+        "-n clean all",
+        "-n clean",
+        "-q mrproper",
+    ] {
         assert_eq!(
             setting.plain(words).why,
             PlainReason::NothingIsRun,

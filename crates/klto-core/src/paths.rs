@@ -1,5 +1,6 @@
 //! Path arithmetic without the file system, and publication of files by rename.
 
+use fs_err::os::unix::fs::OpenOptionsExt;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
@@ -32,6 +33,15 @@ static PUBLICATIONS: AtomicU64 = AtomicU64::new(0);
 ///
 /// Directories above `path` are made.
 pub fn publish(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    publish_with_mode(path, bytes, 0o666)
+}
+
+/// [`publish`] for what only the user may read.
+pub fn publish_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    publish_with_mode(path, bytes, 0o600)
+}
+
+fn publish_with_mode(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         fs_err::create_dir_all(parent)?;
     }
@@ -40,7 +50,13 @@ pub fn publish(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let number = PUBLICATIONS.fetch_add(1, Ordering::Relaxed);
     name.push(format!(".{}-{number}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = fs_err::File::create(&temporary)
+    let mut options = fs_err::OpenOptions::new();
+    let written = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&temporary)
         .and_then(|mut file| file.write_all(bytes))
         .and_then(|()| fs_err::rename(&temporary, path));
     if written.is_err() {

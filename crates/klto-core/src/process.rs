@@ -27,12 +27,17 @@ pub fn die_with_parent(command: &mut Command) -> &mut Command {
 /// [`die_with_parent`] with another signal: make ends its own children at SIGTERM.
 #[allow(unsafe_code)]
 pub fn signal_with_parent(command: &mut Command, signal: Signal) -> &mut Command {
-    // SAFETY: the closure runs between fork and exec and makes one system call (prctl); it
+    let parent = rustix::process::getpid();
+    // SAFETY: the closure runs between fork and exec and makes two system calls (prctl, getppid); it
     // allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(move || {
-            rustix::process::set_parent_process_death_signal(Some(signal))
-                .map_err(std::io::Error::from)
+            rustix::process::set_parent_process_death_signal(Some(signal))?;
+            // The parent may have ended before the call above.
+            match rustix::process::getppid() == Some(parent) {
+                true => Ok(()),
+                false => Err(rustix::io::Errno::SRCH.into()),
+            }
         })
     }
 }

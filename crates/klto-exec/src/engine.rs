@@ -382,6 +382,9 @@ impl Engine {
         {
             return Ok(ended);
         }
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the build was stopped"));
+        }
         let mut command = Command::new(&action.program);
         command
             .args(action.command_arguments())

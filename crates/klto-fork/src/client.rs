@@ -4,17 +4,18 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Signal;
 
-use crate::call::Call;
+use crate::call::{Call, DESCRIPTORS, TAKEN, place};
 use crate::is_for_the_loader;
 
 /// The fork server cannot run this call; start the tool instead.
@@ -37,7 +38,8 @@ impl From<io::Error> for Unfit {
 
 /// Runs a call to its end; `arguments` begin with the program's name, `argv[0]`.
 ///
-/// When the caller goes away, the tool is killed.
+/// When the caller goes away, the tool gets SIGTERM, and SIGKILL two seconds later. Limits (ulimit),
+/// priority and ignored signals are those of the fork server, not of the caller.
 pub fn run<'a>(
     socket: &Path,
     arguments: impl Iterator<Item = &'a OsStr>,
@@ -47,7 +49,7 @@ pub fn run<'a>(
 ) -> Result<ExitStatus, Unfit> {
     let mut call = Call {
         umask: umask()?,
-        directory: directory.as_os_str().as_bytes().to_vec(),
+        place: place()?,
         arguments: arguments.map(|word| word.as_bytes().to_vec()).collect(),
         environment: Vec::new(),
     };
@@ -65,9 +67,17 @@ pub fn run<'a>(
     let mut stream = UnixStream::connect(socket)?;
     let body = call.encode();
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty()).map_err(io::Error::from)?;
+    let [input, output, error] = descriptors;
+    let descriptors = [directory.as_fd(), input, output, error];
     send_with_descriptors(&stream, &length.to_le_bytes(), &descriptors)?;
     stream.write_all(&body)?;
-    stream.read_exact(&mut [0])?;
+    let mut taken = [0];
+    stream.read_exact(&mut taken)?;
+    if taken != [TAKEN] {
+        return Err(io::Error::other("another answer than a fork server gives").into());
+    }
     // From here on the tool runs; it must not run twice. It dies with its server.
     let mut status = [0; 4];
     let raw = match stream.read_exact(&mut status) {
@@ -96,9 +106,9 @@ fn umask() -> io::Result<u32> {
 fn send_with_descriptors(
     stream: &UnixStream,
     bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
+    descriptors: &[BorrowedFd<'_>; DESCRIPTORS],
 ) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(descriptors));
     let sent = sendmsg(

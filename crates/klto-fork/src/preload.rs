@@ -19,11 +19,13 @@ mod call;
 
 use std::ffi::{CString, c_char, c_int, c_long, c_short, c_uint, c_ulong, c_void};
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::time::{Duration, Instant};
 
-use call::{Call, LISTEN_VARIABLE};
+use call::{Call, DESCRIPTORS, LISTEN_VARIABLE, TAKEN, place};
 
 type Main = unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) -> c_int;
 type Hook = Option<unsafe extern "C" fn()>;
@@ -37,9 +39,13 @@ const SIGQUIT: c_int = 3;
 const SIGKILL: c_int = 9;
 const SIGPIPE: c_int = 13;
 const SIGTERM: c_int = 15;
+const SIGCHLD: c_int = 17;
 /// A build's signals reach the whole process group: the calls end by them, the server with klto.
 const IGNORED: [c_int; 5] = [SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM];
+const SIG_DFL: Handler = 0;
 const SIG_IGN: Handler = 1;
+/// How long a call that is told to end may clean up.
+const GRACE: Duration = Duration::from_secs(2);
 const PR_SET_PDEATHSIG: c_int = 1;
 const POLLIN: c_short = 0x1;
 const POLLRDHUP: c_short = 0x2000;
@@ -71,13 +77,13 @@ struct MsgHdr {
     flags: c_int,
 }
 
-/// `struct cmsghdr` with three descriptors, cmsg(3).
+/// `struct cmsghdr` with its descriptors, cmsg(3).
 #[repr(C)]
 struct Descriptors {
     length: usize,
     level: c_int,
     kind: c_int,
-    descriptors: [RawFd; 3],
+    descriptors: [RawFd; DESCRIPTORS],
 }
 
 const SOL_SOCKET: c_int = 1;
@@ -90,6 +96,9 @@ unsafe extern "C" {
     fn fork() -> c_int;
     fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
     fn kill(pid: c_int, signal: c_int) -> c_int;
+    fn getpid() -> c_int;
+    fn getppid() -> c_int;
+    fn fchdir(directory: RawFd) -> c_int;
     fn signal(number: c_int, handler: Handler) -> Handler;
     fn poll(fds: *mut PollFd, count: c_ulong, timeout: c_int) -> c_int;
     fn prctl(option: c_int, argument: c_ulong) -> c_int;
@@ -163,48 +172,218 @@ struct Running {
     /// Readable when the process is over (pidfd_open(2)).
     handle: OwnedFd,
     stream: UnixStream,
+    /// Since when it is told to end.
+    ending: Option<Instant>,
+}
+
+/// What a child needs to be as the tool would be.
+struct Server<'a> {
+    listener: &'a UnixListener,
+    /// What the ignored signals did before.
+    handlers: [Handler; IGNORED.len()],
+    /// The same for SIGCHLD.
+    child_handler: Handler,
+    title: &'a Title,
+    pid: c_int,
+    place: Vec<u8>,
 }
 
 fn serve(listener: &UnixListener, title: &Title) -> c_int {
-    // SAFETY: no handler is installed, only ignored signals.
-    let handlers = IGNORED.map(|number| unsafe { signal(number, SIG_IGN) });
+    let Ok(place) = place() else {
+        return 1;
+    };
+    if !has_system_calls() {
+        return 1;
+    }
+    // SAFETY: signals are ignored or left to the system; no handler is installed.
+    let server = unsafe {
+        Server {
+            listener,
+            handlers: IGNORED.map(|number| signal(number, SIG_IGN)),
+            // Ignored, children would be reaped before anybody asks for their status.
+            child_handler: signal(SIGCHLD, SIG_DFL),
+            title,
+            pid: getpid(),
+            place,
+        }
+    };
     let mut calls: Vec<Running> = Vec::new();
-    loop {
-        let waited = |fd, events| PollFd {
-            fd,
-            events,
-            revents: 0,
-        };
-        let mut waits = vec![waited(listener.as_raw_fd(), POLLIN)];
-        for call in &calls {
-            waits.push(waited(call.handle.as_raw_fd(), POLLIN));
-            waits.push(waited(call.stream.as_raw_fd(), POLLRDHUP));
-        }
-        // SAFETY: the vector holds as many entries as are passed.
-        if unsafe { poll(waits.as_mut_ptr(), waits.len() as c_ulong, -1) } < 0 {
-            continue;
-        }
-        let news: Vec<bool> = waits.iter().map(|wait| wait.revents != 0).collect();
-        let mut news = news.into_iter();
-        let asked = news.next() == Some(true);
+    let mut open = true;
+    while open || !calls.is_empty() {
+        let news = wait(open.then_some(listener), &calls);
+        let (closed, asked) = (open && news[0], open && news[1]);
+        let mut of_calls = news[2..].chunks(2);
         calls.retain_mut(|call| {
-            let (over, gone) = (news.next() == Some(true), news.next() == Some(true));
-            if over {
+            let Some([over, gone]) = of_calls.next() else {
+                return true;
+            };
+            if *over {
                 call.answer();
-            } else if gone {
-                // SAFETY: the child is not reaped yet, so the number is its own.
-                unsafe { kill(call.pid, SIGKILL) };
+            } else if *gone || closed {
+                call.end();
             }
             !over
         });
-        if asked && let Ok((stream, _)) = listener.accept() {
-            // SAFETY: this process has one thread.
-            match unsafe { fork() } {
-                0 => run(stream, &handlers, title),
-                pid if pid > 0 => calls.extend(Running::of(pid, stream)),
-                _ => {}
+        calls.iter().for_each(Running::end_for_good);
+        open &= !closed;
+        if asked && open {
+            server.take_call(&mut calls);
+        }
+    }
+    0
+}
+
+/// pidfd_open is of Linux 5.3, close_range of 5.9, and a sandbox may refuse either.
+fn has_system_calls() -> bool {
+    // SAFETY: the first gives a descriptor, which stays open; the second closes none.
+    unsafe {
+        let handle = syscall(SYS_PIDFD_OPEN, getpid() as c_ulong, 0, 0);
+        let last = c_ulong::from(c_uint::MAX);
+        handle >= 0 && syscall(SYS_CLOSE_RANGE, last, last, 0) == 0
+    }
+}
+
+/// Waits for news: whether klto closed standard input, whether somebody connects, and for each call
+/// whether it is over and whether its caller is gone.
+fn wait(listener: Option<&UnixListener>, calls: &[Running]) -> Vec<bool> {
+    let waited = |fd, events| PollFd {
+        fd,
+        events,
+        revents: 0,
+    };
+    // poll(2) skips negative descriptors.
+    let listener = listener.map(AsRawFd::as_raw_fd);
+    let mut waits = vec![
+        waited(if listener.is_some() { 0 } else { -1 }, POLLIN),
+        waited(listener.unwrap_or(-1), POLLIN),
+    ];
+    for call in calls {
+        let stream = match call.ending {
+            Some(_) => -1,
+            None => call.stream.as_raw_fd(),
+        };
+        waits.push(waited(call.handle.as_raw_fd(), POLLIN));
+        waits.push(waited(stream, POLLRDHUP));
+    }
+    let ending = calls.iter().any(|call| call.ending.is_some());
+    let timeout = if ending { 50 } else { -1 };
+    // SAFETY: the vector holds as many entries as are passed.
+    let count = unsafe { poll(waits.as_mut_ptr(), waits.len() as c_ulong, timeout) };
+    waits
+        .iter()
+        .map(|wait| count > 0 && wait.revents != 0)
+        .collect()
+}
+
+impl Server<'_> {
+    fn take_call(&self, calls: &mut Vec<Running>) {
+        // A descriptor that is certainly there for the handle of the child.
+        let spare = self.listener.try_clone();
+        let (Ok(spare), Ok((stream, _))) = (spare, self.listener.accept()) else {
+            // Out of descriptors: until a call is over.
+            std::thread::sleep(Duration::from_millis(1));
+            return;
+        };
+        // SAFETY: this process has one thread.
+        match unsafe { fork() } {
+            0 => {
+                drop(spare);
+                calls.clear();
+                self.run(stream)
+            }
+            pid if pid > 0 => {
+                drop(spare);
+                calls.extend(Running::of(pid, stream));
+            }
+            _ => {}
+        }
+    }
+
+    /// In the child: the call, from the first byte to its end.
+    fn run(&self, mut stream: UnixStream) -> ! {
+        let Some(call) = self.receive(&stream) else {
+            // Nothing of the tool has run, and no status may be taken for its own.
+            let _ = stream.shutdown(Shutdown::Both);
+            // SAFETY: ends this process.
+            unsafe { _exit(127) }
+        };
+        // A caller that is gone needs no answer.
+        let _ = stream.write_all(&[TAKEN]);
+        std::mem::forget(stream);
+        self.title.set(&call.arguments);
+        let arguments = strings(call.arguments);
+        let environment = strings(call.environment);
+        // SAFETY: everything above the standard descriptors belongs to the server, and nothing that
+        // owns one of them is used or dropped any more. Both lists are arrays of C strings that end
+        // with a null pointer and live for ever.
+        unsafe {
+            syscall(SYS_CLOSE_RANGE, 3, c_uint::MAX.into(), 0);
+            umask(call.umask);
+            for (number, handler) in IGNORED.iter().zip(self.handlers) {
+                signal(*number, handler);
+            }
+            signal(SIGCHLD, self.child_handler);
+            environ = environment.as_mut_ptr();
+            let count = (arguments.len() - 1) as c_int;
+            exit(original_main(
+                count,
+                arguments.as_mut_ptr(),
+                environment.as_mut_ptr(),
+            ))
+        }
+    }
+
+    /// Receives the call, takes its standard descriptors and goes to its directory; `None` when the
+    /// caller has to start the tool itself.
+    fn receive(&self, mut stream: &UnixStream) -> Option<Call> {
+        // SAFETY: plain system calls; the process has one thread.
+        unsafe {
+            prctl(PR_SET_PDEATHSIG, SIGKILL as c_ulong);
+            // The server may have ended before the call above.
+            if getppid() != self.pid {
+                return None;
             }
         }
+        let mut length = [0; 4];
+        let mut vector = IoVec {
+            base: length.as_mut_ptr().cast(),
+            length: length.len(),
+        };
+        let mut control = Descriptors {
+            length: 0,
+            level: 0,
+            kind: 0,
+            descriptors: [-1; DESCRIPTORS],
+        };
+        let mut message = MsgHdr {
+            name: std::ptr::null_mut(),
+            name_length: 0,
+            vectors: &mut vector,
+            vector_count: 1,
+            control: (&raw mut control).cast(),
+            control_length: size_of::<Descriptors>(),
+            flags: 0,
+        };
+        // SAFETY: every pointer in the message is to a live buffer of the stated length.
+        let received = unsafe { recvmsg(stream.as_raw_fd(), &mut message, MSG_CMSG_CLOEXEC) };
+        if received != 4 || (control.level, control.kind) != (SOL_SOCKET, SCM_RIGHTS) {
+            return None;
+        }
+        let mut body = vec![0; u32::from_le_bytes(length) as usize];
+        stream.read_exact(&mut body).ok()?;
+        let call = Call::decode(&body)?;
+        if call.arguments.is_empty() || call.place != self.place {
+            return None;
+        }
+        let [directory, streams @ ..] = control.descriptors;
+        for (to, from) in streams.into_iter().enumerate() {
+            // SAFETY: the standard descriptors are open, so those received are others.
+            if unsafe { dup2(from, to as RawFd) } < 0 {
+                return None;
+            }
+        }
+        // SAFETY: a plain system call.
+        (unsafe { fchdir(directory) } == 0).then_some(call)
     }
 }
 
@@ -213,9 +392,11 @@ impl Running {
         // SAFETY: pidfd_open takes a process and flags, and gives a descriptor.
         let handle = unsafe { syscall(SYS_PIDFD_OPEN, pid as c_ulong, 0, 0) };
         if handle < 0 {
-            // The caller sees a closed connection and starts the tool itself.
             // SAFETY: the child is not reaped yet.
-            unsafe { kill(pid, SIGKILL) };
+            unsafe {
+                kill(pid, SIGKILL);
+                waitpid(pid, &mut 0, 0);
+            }
             return None;
         }
         // SAFETY: the descriptor is new and nobody else's.
@@ -224,97 +405,35 @@ impl Running {
             pid,
             handle,
             stream,
+            ending: None,
         })
     }
 
+    /// It is over: its caller learns how.
     fn answer(&mut self) {
         let mut status = 0;
         // SAFETY: the child is over and not reaped yet.
-        unsafe { waitpid(self.pid, &mut status, 0) };
-        // A caller that is gone needs no answer.
-        let _ = self.stream.write_all(&status.to_le_bytes());
-    }
-}
-
-/// In the child: the call, from the first byte to its end.
-fn run(mut stream: UnixStream, handlers: &[Handler], title: &Title) -> ! {
-    // SAFETY: plain system calls; the process has one thread.
-    unsafe { prctl(PR_SET_PDEATHSIG, SIGKILL as c_ulong) };
-    let Some(call) = receive(&stream) else {
-        // SAFETY: nothing of the tool has run.
-        unsafe { _exit(127) }
-    };
-    // A caller that is gone needs no answer.
-    let _ = stream.write_all(&[1]);
-    std::mem::forget(stream);
-    // SAFETY: everything above the standard descriptors belongs to the server, and nothing that owns
-    // one of them is used or dropped any more.
-    unsafe { syscall(SYS_CLOSE_RANGE, 3, c_uint::MAX.into(), 0) };
-    let directory = std::path::PathBuf::from(os_string(call.directory));
-    if let Err(error) = std::env::set_current_dir(&directory) {
-        eprintln!("klto: error: {}: {error}", directory.display());
-        // SAFETY: nothing of the tool has run.
-        unsafe { _exit(127) }
-    }
-    title.set(&call.arguments);
-    let arguments = strings(call.arguments);
-    let environment = strings(call.environment);
-    // SAFETY: both are arrays of C strings that end with a null pointer and live for ever.
-    unsafe {
-        umask(call.umask);
-        for (number, handler) in IGNORED.iter().zip(handlers) {
-            signal(*number, *handler);
-        }
-        environ = environment.as_mut_ptr();
-        let count = (arguments.len() - 1) as c_int;
-        exit(original_main(
-            count,
-            arguments.as_mut_ptr(),
-            environment.as_mut_ptr(),
-        ))
-    }
-}
-
-/// Receives the call and takes its standard descriptors.
-fn receive(mut stream: &UnixStream) -> Option<Call> {
-    let mut length = [0; 4];
-    let mut vector = IoVec {
-        base: length.as_mut_ptr().cast(),
-        length: length.len(),
-    };
-    let mut control = Descriptors {
-        length: 0,
-        level: 0,
-        kind: 0,
-        descriptors: [-1; 3],
-    };
-    let mut message = MsgHdr {
-        name: std::ptr::null_mut(),
-        name_length: 0,
-        vectors: &mut vector,
-        vector_count: 1,
-        control: (&raw mut control).cast(),
-        control_length: size_of::<Descriptors>(),
-        flags: 0,
-    };
-    // SAFETY: every pointer in the message is to a live buffer of the stated length.
-    let received = unsafe { recvmsg(stream.as_raw_fd(), &mut message, MSG_CMSG_CLOEXEC) };
-    if received != 4 || (control.level, control.kind) != (SOL_SOCKET, SCM_RIGHTS) {
-        return None;
-    }
-    for (to, from) in control.descriptors.into_iter().enumerate() {
-        // SAFETY: the standard descriptors are open, so those received are others.
-        if unsafe { dup2(from, to as RawFd) } < 0 {
-            return None;
+        if unsafe { waitpid(self.pid, &mut status, 0) } == self.pid {
+            // A caller that is gone needs no answer.
+            let _ = self.stream.write_all(&status.to_le_bytes());
         }
     }
-    let mut body = vec![0; u32::from_le_bytes(length) as usize];
-    stream.read_exact(&mut body).ok()?;
-    Call::decode(&body).filter(|call| !call.arguments.is_empty())
-}
 
-fn os_string(bytes: Vec<u8>) -> std::ffi::OsString {
-    std::os::unix::ffi::OsStringExt::from_vec(bytes)
+    /// Tells it to end; it may clean up.
+    fn end(&mut self) {
+        if self.ending.is_none() {
+            self.ending = Some(Instant::now());
+            // SAFETY: the child is not reaped yet, so the number is its own.
+            unsafe { kill(self.pid, SIGTERM) };
+        }
+    }
+
+    fn end_for_good(&self) {
+        if self.ending.is_some_and(|since| since.elapsed() > GRACE) {
+            // SAFETY: the child is not reaped yet, so the number is its own.
+            unsafe { kill(self.pid, SIGKILL) };
+        }
+    }
 }
 
 /// C strings and a null pointer, never freed.

@@ -13,12 +13,13 @@ use rustix::io::FdFlags;
 use crate::call::LISTEN_VARIABLE;
 use crate::is_for_the_loader;
 
-/// The compiled `preload.rs`.
+/// The compiled `preload.rs`; empty for a C library other than glibc.
 const PRELOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/preload.so"));
 /// Space for the arguments that `ps` shows of a call; the kernel allows 128 KiB an argument.
 const TITLE_SPACE: usize = 32 * 1024;
 
-/// A tool that waits for calls; ended when dropped, and with the thread that started it.
+/// A tool that waits for calls. When dropped, it ends them by SIGTERM and then ends itself; it is killed
+/// when the thread ends that started it.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -47,6 +48,9 @@ impl Server {
         preload: &Path,
         socket: &Path,
     ) -> io::Result<Self> {
+        if PRELOAD.is_empty() {
+            return Err(io::Error::other("klto was built without fork servers"));
+        }
         let environment: Vec<_> = environment.collect();
         if let Some((name, _)) = environment.iter().find(|(name, _)| is_for_the_loader(name)) {
             return Err(io::Error::other(format!("{} is set", name.display())));
@@ -61,22 +65,33 @@ impl Server {
             .env("LD_PRELOAD", preload)
             .env(LISTEN_VARIABLE, listener.as_raw_fd().to_string())
             .current_dir("/");
-        for stream in [Command::stdin, Command::stdout, Command::stderr] {
-            stream(&mut command, Stdio::null());
-        }
+        // Its other end closes when klto drops the server.
+        command.stdin(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let child = die_with_parent(&mut command).spawn()?;
-        let server = Self { child };
+        let mut server = Self { child };
         let runs = std::fs::read_link(format!("/proc/{}/exe", server.child.id()))?;
         match runs == std::fs::canonicalize(program)? {
             true => Ok(server),
-            false => Err(io::Error::other(format!("it is run by {}", runs.display()))),
+            false => {
+                // An interpreter does not know what a closed standard input means.
+                let _ = server.child.kill();
+                Err(io::Error::other(format!("it is run by {}", runs.display())))
+            }
         }
+    }
+}
+
+impl Server {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }

@@ -16,7 +16,7 @@ use klto_fork::{Server, Unfit, run};
 struct Shell {
     directory: tempfile::TempDir,
     socket: PathBuf,
-    _server: Server,
+    server: Server,
 }
 
 impl Shell {
@@ -26,7 +26,7 @@ impl Shell {
         Self {
             directory,
             socket,
-            _server: server.unwrap(),
+            server: server.unwrap(),
         }
     }
 
@@ -126,7 +126,6 @@ fn a_call_ends_with_its_caller() {
     let this = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "caller", "--ignored", "--nocapture"])
         .env("SOCKET_OF_THE_TEST", &shell.socket)
-        .env("PID_FILE_OF_THE_TEST", &pid_file)
         .spawn();
     let mut this = this.unwrap();
     let read = || {
@@ -138,21 +137,63 @@ fn a_call_ends_with_its_caller() {
     this.kill().unwrap();
     this.wait().unwrap();
     wait_for(|| (!Path::new("/proc").join(pid.trim()).exists()).then_some(()));
+    assert!(shell.directory.path().join("cleaned").exists());
 }
+
+#[test]
+fn a_call_ends_with_its_server_and_cleans_up() {
+    let shell = Shell::start();
+    let directory = shell.directory.path().to_owned();
+    let socket = shell.socket.clone();
+    let call = std::thread::spawn(move || {
+        let nothing = File::open("/dev/null").unwrap();
+        run(
+            &socket,
+            ["sh", "-c", UNTIL_TERMINATED].map(OsStr::new).into_iter(),
+            std::iter::empty(),
+            &directory,
+            [nothing.as_fd(), nothing.as_fd(), nothing.as_fd()],
+        )
+    });
+    let started = shell.directory.path().join("pid");
+    wait_for(|| started.exists().then_some(()));
+    let Shell {
+        directory, server, ..
+    } = shell;
+    drop(server);
+    assert_eq!(call.join().unwrap().unwrap().code(), Some(4));
+    assert!(directory.path().join("cleaned").exists());
+}
+
+#[test]
+fn a_crowd_of_calls_is_served() {
+    let shell = Shell::start();
+    std::thread::scope(|scope| {
+        for number in 0..200 {
+            let shell = &shell;
+            scope.spawn(move || {
+                let status = shell.call(&format!("exit {}", number % 7), &[]).0;
+                assert_eq!(status.code(), Some(number % 7));
+            });
+        }
+    });
+}
+
+/// Names its process in `pid`, and cleans up when it is told to end.
+const UNTIL_TERMINATED: &str =
+    "trap ': > cleaned; exit 4' TERM; echo $$ > pid; while :; do :; done";
 
 /// Killed by the test above while it waits for its call.
 #[test]
 #[ignore = "a part of another test"]
 fn caller() {
     let socket = PathBuf::from(std::env::var_os("SOCKET_OF_THE_TEST").unwrap());
-    let file = std::env::var("PID_FILE_OF_THE_TEST").unwrap();
-    let script = format!("echo $$ > {file}; while :; do :; done");
     let nothing = File::open("/dev/null").unwrap();
     let _ = run(
         &socket,
-        ["sh", "-c", &script].map(OsStr::new).into_iter(),
+        ["sh", "-c", UNTIL_TERMINATED].map(OsStr::new).into_iter(),
         std::iter::empty(),
-        Path::new("/"),
+        socket.parent().unwrap(),
         [nothing.as_fd(), nothing.as_fd(), nothing.as_fd()],
     );
 }

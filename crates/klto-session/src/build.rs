@@ -91,8 +91,9 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let fork_servers = start_fork_servers(&build, settings, (&session, &server.socket()))?;
     let cancelled = Arc::clone(&session);
     let status = run_make(make, move || cancelled.engine.cancel());
+    let own: Vec<u32> = fork_servers.iter().map(ForkServer::id).collect();
+    end_orphans(&own);
     drop(fork_servers);
-    end_orphans();
     let status = status?;
     finish(&session);
     Ok(status)

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use klto_core::{Digest, publish};
+use klto_core::{Digest, publish_private};
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::Recipe;
@@ -93,7 +93,8 @@ impl Journal {
                 ..Records::default()
             };
         }
-        publish(path, &records.compact()?)?;
+        // Recipes hold whole environments.
+        publish_private(path, &records.compact()?)?;
         let file = fs_err::OpenOptions::new().append(true).open(path)?;
         Ok(Self { file, records })
     }

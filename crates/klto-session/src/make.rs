@@ -68,11 +68,13 @@ fn pid_of(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
-/// Ends every child that klto still has: first by SIGTERM, then by SIGKILL. Once klto's own are over,
-/// these are the recipes of a make that was killed.
-pub(crate) fn end_orphans() {
+/// Ends every child that klto still has, but `own`: first by SIGTERM, then by SIGKILL. These are the
+/// recipes of a make that was killed.
+pub(crate) fn end_orphans(own: &[u32]) {
     for attempt in 0..100 {
-        let orphans = children();
+        let is_own = |pid: &Pid| own.contains(&pid.as_raw_pid().cast_unsigned());
+        let mut orphans = children();
+        orphans.retain(|pid| !is_own(pid));
         if orphans.is_empty() {
             return;
         }

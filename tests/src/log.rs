@@ -23,6 +23,8 @@ pub struct Log {
     pub lines: Vec<String>,
     /// The actions in the order in which they ended.
     pub actions: Vec<Action>,
+    /// What changed, so that make ran.
+    pub why_make_ran: Option<String>,
     /// Bitcode that the thin-link of a unit took, in link order.
     pub inputs: BTreeMap<String, Vec<String>>,
     /// Lazy members that it did not take.
@@ -64,6 +66,7 @@ impl Log {
                     note: note.to_owned(),
                 });
             }
+            "make" => self.why_make_ran = rest.strip_prefix("runs: ").map(str::to_owned),
             "input" => self.inputs.entry(pair().0).or_default().push(pair().1),
             "left-out" => self.left_out.entry(pair().0).or_default().push(pair().1),
             "promoted" => drop(self.promoted.entry(pair().0).or_default().insert(pair().1)),

@@ -27,6 +27,7 @@ use crate::make::{end_orphans, run_make};
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::server::Server;
 use crate::session::{LtoAdditions, Session, lock};
+use crate::unchanged::Watch;
 
 /// Where results are kept between builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,12 +60,24 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     }
     // First: it takes over descriptors that MAKEFLAGS names by number.
     let jobs = Jobs::open(&build.parallelism)?;
+    let quiet = build.arguments.has(MakeOption::Silent);
+    let watch = Watch::begin(&build, settings);
+    let why = watch
+        .as_ref()
+        .map_or_else(|why| Some(why.clone()), Watch::reason);
+    let Some(why) = why else {
+        if !quiet {
+            println!("  KLTO    nothing has changed since the last build");
+        }
+        return Ok(ExitStatus::default());
+    };
     let store = open_store(&settings.store)?;
     // An external module's own tree: the kernel's may be read-only, or shared.
     let scratch = Scratch::open(build.tree.written())?;
     let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
-    let quiet = build.arguments.has(MakeOption::Silent);
     let log = Arc::new(Log::create(&scratch.path("log"), quiet)?);
+    log.line(&format!("make runs: {why}"));
+    Watch::forget(build.tree.written())?;
     let notices = Arc::clone(&log);
     let engine = Engine::new(store, settings.store.verify_percent, move |line: &str| {
         notices.line(line);
@@ -96,6 +109,14 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     drop(fork_servers);
     let status = status?;
     finish(&session);
+    if status.success()
+        && let Ok(watch) = watch
+        && let Err(error) = watch.keep(&session)
+    {
+        session
+            .log
+            .line(&format!("warning the state was not kept: {error}"));
+    }
     Ok(status)
 }
 

@@ -18,6 +18,7 @@ mod recipe;
 mod scratch;
 mod server;
 mod session;
+mod unchanged;
 mod unit;
 
 pub use build::{Settings, StoreChoice, run};

@@ -18,5 +18,5 @@ mod store;
 pub use collect::Collected;
 pub use entry::StoredResult;
 pub use error::StoreError;
-pub use memo::StatMemo;
+pub use memo::{StatMemo, has_trusted_stamps};
 pub use store::{Lookup, Store};

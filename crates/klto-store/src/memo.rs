@@ -221,7 +221,7 @@ impl Stamp {
 
 /// Whether this machine's kernel stamps every change of the file. The numbers are those that
 /// `statfs(2)` lists.
-fn has_trusted_stamps(file: &File) -> bool {
+pub fn has_trusted_stamps(file: &File) -> bool {
     const LOCAL: [u32; 9] = [
         0x0000_ef53, // ext2, ext3, ext4
         0x5846_5342, // xfs

@@ -1,0 +1,430 @@
+//! Whether anything that a build could read has changed since the last one that succeeded. If nothing
+//! has, make has nothing to do and is not run.
+//!
+//! In: a build before it starts. Out: why make has to run, or that it need not. No list of what kbuild
+//! reads is needed: every file of the source tree and of the output tree counts, by its stat, and so do
+//! make's words, the environment, the tools, and every directory in PATH. Any doubt runs make: a file
+//! system whose stamps cannot be trusted, a goal that does more than make files, an option that
+//! names a file elsewhere, a tree that changed while the build ran.
+//!
+//! Stats are taken 25 ms after the last process of the build has ended, so that a later change has
+//! other stamps (the argument is at `StatMemo` in `klto-store`).
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use klto_core::{Digest, KeyBuilder, publish};
+use klto_kbuild::{Environment, LtoBuild, MakeOption};
+use klto_store::has_trusted_stamps;
+use rayon::Scope;
+use serde::{Deserialize, Serialize};
+
+use crate::build::Settings;
+use crate::scratch::SCRATCH_NAME;
+use crate::session::{Session, lock, tool_environment};
+
+const MAGIC: &[u8; 8] = b"kltoall1";
+/// More than twice the longest tick of Linux.
+const TICK: Duration = Duration::from_millis(25);
+
+/// Variables that differ from shell to shell and that no build reads; make's own flags are
+/// compared without the jobserver.
+const VOLATILE: [&str; 7] = [
+    "_",
+    "SHLVL",
+    "OLDPWD",
+    "WINDOWID",
+    "MAKEFLAGS",
+    "MFLAGS",
+    "GNUMAKEFLAGS",
+];
+
+/// Options whose files may lie anywhere.
+const NAMES_FILES: [&str; 4] = [
+    "INITRAMFS_SOURCE",
+    "EXTRA_FIRMWARE",
+    "SYSTEM_TRUSTED_KEYS",
+    "SYSTEM_REVOCATION_KEYS",
+];
+
+/// Facts by name, as digests: `environment`, `source fs/ext4`.
+type Facts = BTreeMap<String, [u8; 32]>;
+
+/// What was so after the last build that succeeded.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct State {
+    facts: Facts,
+    /// Files that make the tools what they are.
+    tools: Vec<(PathBuf, [u8; 32])>,
+}
+
+/// Looks at one build from its beginning to its end.
+pub(crate) struct Watch {
+    facts: Facts,
+    roots: Roots,
+    file: PathBuf,
+    programs: Vec<PathBuf>,
+}
+
+/// The two trees, and the configuration.
+struct Roots {
+    source: PathBuf,
+    output: PathBuf,
+    config: PathBuf,
+}
+
+impl Watch {
+    /// Takes stock before the build.
+    ///
+    /// # Errors
+    ///
+    /// Why this build can never be answered without make.
+    pub fn begin(build: &LtoBuild, settings: &Settings) -> Result<Self, String> {
+        refuse(build)?;
+        if settings.environment.get("MAKEFILES").is_some() {
+            return Err("MAKEFILES is set".into());
+        }
+        let canonical = |path: &Path| fs_err::canonicalize(path).map_err(|error| error.to_string());
+        let roots = Roots {
+            source: canonical(&build.tree.source)?,
+            output: canonical(&build.tree.output)?,
+            config: build.tree.config.clone(),
+        };
+        if roots.source == roots.output {
+            // What changes during a build could be the build's own work.
+            return Err("sources and objects share one tree".into());
+        }
+        if roots.source.join(".git").is_file() {
+            return Err("git keeps the version of the tree elsewhere".into());
+        }
+        for root in [&roots.source, &roots.output] {
+            let file = std::fs::File::open(root).map_err(|error| error.to_string())?;
+            if !has_trusted_stamps(&file) {
+                return Err(format!(
+                    "the stamps in {} cannot be trusted",
+                    root.display()
+                ));
+            }
+        }
+        let mut facts = roots.facts().map_err(|error| error.to_string())?;
+        facts.insert("the arguments".into(), arguments(build));
+        let environment = of_environment(&settings.environment);
+        facts.insert("the environment".into(), environment);
+        let directory = settings.directory.as_os_str().as_bytes();
+        facts.insert("the directory".into(), digest(directory));
+        let path = settings.environment.get("PATH").unwrap_or_default();
+        for directory in std::env::split_paths(path) {
+            facts.insert(directory.display().to_string(), of_file(&directory));
+        }
+        if let Ok(klto) = std::env::current_exe() {
+            facts.insert("klto".into(), of_file(&klto));
+        }
+        let tools = build.toolchain.tools().iter();
+        let programs: Vec<PathBuf> = tools.filter_map(|tool| tool.resolved.clone()).collect();
+        for program in &programs {
+            facts.insert(program.display().to_string(), of_file(program));
+        }
+        Ok(Self {
+            facts,
+            file: roots.output.join(SCRATCH_NAME).join("complete"),
+            roots,
+            programs,
+        })
+    }
+
+    /// Why make has to run; `None` when everything is as the last build left it.
+    pub fn reason(&self) -> Option<String> {
+        let Some(state) = State::read(&self.file) else {
+            return Some("no build of these files is known to be complete".to_owned());
+        };
+        let changed = |name: &&String| self.facts.get(*name) != state.facts.get(*name);
+        let mut names = state.facts.keys().chain(self.facts.keys());
+        if let Some(name) = names.find(changed) {
+            return Some(format!("{name} has changed"));
+        }
+        let journal = self.file.with_file_name("journal");
+        let mut tools = state.tools.iter();
+        let other = tools.find(|(file, known)| of_file(file) != *known);
+        match (other, journal.is_file()) {
+            (Some((file, _)), _) => Some(format!("{} has changed", file.display())),
+            (None, false) => Some("the journal is gone".to_owned()),
+            (None, true) => None,
+        }
+    }
+
+    /// A build begins: nothing is complete.
+    pub fn forget(output: &Path) -> io::Result<()> {
+        match fs_err::remove_file(output.join(SCRATCH_NAME).join("complete")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// The build has succeeded. Nothing is kept when a file of the source tree or the configuration
+    /// changed in the meantime: nobody knows which of the two was read.
+    pub fn keep(mut self, session: &Session) -> anyhow::Result<()> {
+        std::thread::sleep(TICK);
+        let now = self.roots.facts()?;
+        let is_input = |name: &&String| name.starts_with("source") || **name == CONFIGURATION;
+        let before = self.facts.keys().filter(is_input);
+        if before
+            .chain(now.keys().filter(is_input))
+            .any(|name| self.facts.get(name) != now.get(name))
+        {
+            session
+                .log
+                .line("not complete: a file of the source tree changed during the build");
+            return Ok(());
+        }
+        self.facts.retain(|name, _| !is_of_tree(name));
+        self.facts.extend(now);
+        let environment = tool_environment(&[]);
+        let mut tools = Vec::new();
+        for program in &self.programs {
+            for file in &session.identity(program, &environment)?.files {
+                // A new file beside it may be found first.
+                let places = [Some(file.as_path()), file.parent()];
+                let places = places.into_iter().flatten();
+                tools.extend(places.map(|place| (place.to_owned(), of_file(place))));
+            }
+        }
+        tools.sort();
+        tools.dedup();
+        let state = State {
+            facts: self.facts,
+            tools,
+        };
+        Ok(state.write(&self.file)?)
+    }
+}
+
+impl State {
+    fn read(path: &Path) -> Option<Self> {
+        let bytes = std::fs::read(path).ok()?;
+        let (checksum, payload) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<32>()?;
+        let whole = digest(payload) == *checksum;
+        whole.then(|| postcard::from_bytes(payload).ok()).flatten()
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let payload = postcard::to_stdvec(self).map_err(io::Error::other)?;
+        publish(path, &[MAGIC, &digest(&payload)[..], &payload].concat())
+    }
+}
+
+const CONFIGURATION: &str = "the configuration";
+
+fn is_of_tree(name: &str) -> bool {
+    name.starts_with("source ") || name.starts_with("output ") || name == CONFIGURATION
+}
+
+impl Roots {
+    /// Every directory of both trees, and the content of `.config`.
+    fn facts(&self) -> io::Result<Facts> {
+        let facts = Mutex::default();
+        let failure = Mutex::new(None);
+        let walk = |name: &'static str, root: &Path| {
+            let tree = Walk {
+                name,
+                root: root.to_owned(),
+                roots: self,
+                facts: &facts,
+                failure: &failure,
+            };
+            rayon::scope(|scope| tree.enter(scope, root.to_owned()));
+        };
+        walk("output", &self.output);
+        walk("source", &self.source);
+        if let Some(error) = failure.into_inner().unwrap_or_default() {
+            return Err(error);
+        }
+        let mut facts = facts.into_inner().unwrap_or_default();
+        let config = fs_err::read(&self.config)?;
+        facts.insert(CONFIGURATION.into(), digest(&config));
+        Ok(facts)
+    }
+}
+
+impl Roots {
+    /// Fails for a link to a directory of which nobody here takes stock.
+    fn expect_inside(&self, link: &Path) -> io::Result<()> {
+        let target = fs_err::canonicalize(link)?;
+        match target.starts_with(&self.source) || target.starts_with(&self.output) {
+            true => Ok(()),
+            false => {
+                let text = format!("{} leads out of the tree", link.display());
+                Err(io::Error::other(text))
+            }
+        }
+    }
+}
+
+/// A walk over one tree.
+struct Walk<'a> {
+    name: &'static str,
+    root: PathBuf,
+    roots: &'a Roots,
+    facts: &'a Mutex<Facts>,
+    failure: &'a Mutex<Option<io::Error>>,
+}
+
+impl Walk<'_> {
+    fn enter<'s>(&'s self, scope: &Scope<'s>, directory: PathBuf) {
+        match self.look(scope, &directory) {
+            Ok(found) => {
+                let place = directory.strip_prefix(&self.root).unwrap_or(&directory);
+                let name = format!("{} {}", self.name, place.display());
+                lock(self.facts).insert(name, found);
+            }
+            Err(error) => *lock(self.failure) = Some(error),
+        }
+    }
+
+    /// The digest of a directory's names and stats; its directories are walks of their own.
+    fn look<'s>(&'s self, scope: &Scope<'s>, directory: &Path) -> io::Result<[u8; 32]> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            let path = entry.path();
+            let kind = entry.file_type()?;
+            let name = entry.file_name().as_bytes().to_vec();
+            if kind.is_dir() {
+                if self.is_left_out(&path) {
+                    continue;
+                }
+                entries.push((name, [0; 32]));
+                scope.spawn(move |scope| self.enter(scope, path));
+            } else {
+                let mut stat = of_metadata(&entry.metadata()?);
+                if kind.is_symlink()
+                    && let Ok(target) = std::fs::metadata(&path)
+                {
+                    match target.is_dir() {
+                        true => self.roots.expect_inside(&path)?,
+                        false => stat.extend(of_metadata(&target)),
+                    }
+                }
+                entries.push((name, digest(&stat)));
+            }
+        }
+        entries.sort();
+        let mut key = KeyBuilder::new("directory", 1);
+        for (name, stat) in entries {
+            key.field("name", &name).field("stat", &stat);
+        }
+        Ok(*key.finish().as_bytes())
+    }
+
+    /// klto's own files; an output tree inside the source tree; and what git stores without naming
+    /// a version (kbuild asks git for the version only).
+    fn is_left_out(&self, directory: &Path) -> bool {
+        let is_output = *directory == *self.roots.output;
+        let name = directory.file_name().unwrap_or_default();
+        let in_git = directory
+            .parent()
+            .is_some_and(|parent| parent.ends_with(".git"));
+        is_output || name == SCRATCH_NAME || in_git && (name == "objects" || name == "logs")
+    }
+}
+
+/// Why no answer for this build can do without make.
+fn refuse(build: &LtoBuild) -> Result<(), String> {
+    use MakeOption::{AlwaysMake, Eval, File, IgnoreErrors, IncludeDirectory, NewFile, OldFile};
+    for option in [
+        AlwaysMake,
+        Eval,
+        File,
+        IgnoreErrors,
+        IncludeDirectory,
+        NewFile,
+        OldFile,
+    ] {
+        let both = [&build.arguments, build.make_flags.arguments()];
+        if both.into_iter().any(|arguments| arguments.has(option)) {
+            return Err("make's options ask for more than what has changed".into());
+        }
+    }
+    if build.tree.external_module.is_some() {
+        return Err("an external module is built".into());
+    }
+    if let Some(goal) = build.arguments.goals().find(|goal| !only_makes_files(goal)) {
+        return Err(format!(
+            "the goal {} may do more than make files",
+            goal.display()
+        ));
+    }
+    let is_set = |option: &&&str| {
+        build
+            .config
+            .value(option)
+            .is_some_and(|value| !value.is_empty())
+    };
+    match NAMES_FILES.iter().find(is_set) {
+        Some(option) => Err(format!("CONFIG_{option} names files that may be elsewhere")),
+        None => Ok(()),
+    }
+}
+
+/// Goals of kbuild after which there are files and nothing else, and files by their name.
+fn only_makes_files(goal: &OsStr) -> bool {
+    let known = [
+        "all", "vmlinux", "modules", "bzImage", "Image", "Image.gz", "zImage",
+    ];
+    let endings: [&[u8]; 3] = [b".o", b".ko", b"/"];
+    let goal = goal.as_bytes();
+    known.iter().any(|name| name.as_bytes() == goal)
+        || endings.into_iter().any(|end| goal.ends_with(end))
+}
+
+fn arguments(build: &LtoBuild) -> [u8; 32] {
+    let mut key = KeyBuilder::new("arguments", 1);
+    for word in build.arguments.words() {
+        key.field("word", word.as_bytes());
+    }
+    key.field("flags", build.make_flags.without_jobserver().as_bytes());
+    *key.finish().as_bytes()
+}
+
+fn of_environment(environment: &Environment) -> [u8; 32] {
+    let mut key = KeyBuilder::new("environment", 1);
+    for (name, value) in environment.iter() {
+        if VOLATILE.iter().all(|volatile| name != *volatile) {
+            key.field("name", name.as_bytes())
+                .field("value", value.as_bytes());
+        }
+    }
+    *key.finish().as_bytes()
+}
+
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    *Digest::of_bytes(bytes).as_bytes()
+}
+
+/// The digest of a stat; that of nothing for a file that is not there.
+fn of_file(path: &Path) -> [u8; 32] {
+    let stat = std::fs::metadata(path).map(|metadata| of_metadata(&metadata));
+    digest(&stat.unwrap_or_default())
+}
+
+fn of_metadata(metadata: &std::fs::Metadata) -> Vec<u8> {
+    let numbers = [
+        metadata.dev().cast_signed(),
+        metadata.ino().cast_signed(),
+        i64::from(metadata.mode()),
+        metadata.size().cast_signed(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    ];
+    numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect()
+}

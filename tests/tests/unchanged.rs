@@ -68,6 +68,13 @@ fn every_change_runs_make_and_nothing_else_does() {
     let other = build.clone().environment("KLTO_OF_THE_TEST", "1");
     assert!(make_ran(&other).unwrap().contains("the environment"));
     assert_eq!(make_ran(&other), None);
+    let tools = prepared::directory("tools");
+    let of_user = prepared::tools::path_with(&tools);
+    let other = build.clone().environment("PATH", &of_user);
+    make_ran(&other).unwrap();
+    assert_eq!(make_ran(&other), None);
+    prepared::write_program(&tools.join("pahole"), "#!/bin/sh\necho v1.30\n");
+    expect_make(&other, "a new program in PATH", "tools");
     let other = build.clone().word("V=1");
     assert!(make_ran(&other).is_some());
     expect_make(&build, "other words", "the arguments");

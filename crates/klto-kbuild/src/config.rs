@@ -81,6 +81,11 @@ impl Config {
         self.values.get(name).map(String::as_str)
     }
 
+    /// The values of all options.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        self.values.values().map(String::as_str)
+    }
+
     /// Whether an option is `y` or `m`.
     pub fn is_set(&self, name: &str) -> bool {
         matches!(self.value(name), Some("y" | "m"))

@@ -62,10 +62,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let jobs = Jobs::open(&build.parallelism)?;
     let quiet = build.arguments.has(MakeOption::Silent);
     let watch = Watch::begin(&build, settings);
-    let why = watch
-        .as_ref()
-        .map_or_else(|why| Some(why.clone()), Watch::reason);
-    let Some(why) = why else {
+    let Some(why) = why_make_runs(&watch) else {
         if !quiet {
             println!("  KLTO    nothing has changed since the last build");
         }
@@ -99,25 +96,35 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         (memo, log),
     );
     let session = Arc::new(session);
-    let server = Server::start(Arc::clone(&session))?;
+    let status = run_make_in(&session, &build, settings, make)?;
+    finish(&session, watch.ok().filter(|_| status.success()));
+    Ok(status)
+}
+
+fn why_make_runs(watch: &Result<Watch, String>) -> Option<String> {
+    match watch {
+        Ok(watch) => watch.reason(),
+        Err(why) => Some(why.clone()),
+    }
+}
+
+/// make, between the start and the end of all that serves its tools.
+fn run_make_in(
+    session: &Arc<Session>,
+    build: &LtoBuild,
+    settings: &Settings,
+    mut make: Command,
+) -> anyhow::Result<ExitStatus> {
+    let server = Server::start(Arc::clone(session))?;
     make.env(SOCKET_VARIABLE, server.socket());
-    let fork_servers = start_fork_servers(&build, settings, (&session, &server.socket()))?;
-    let cancelled = Arc::clone(&session);
+    let fork_servers = start_fork_servers(build, settings, (session, &server.socket()))?;
+    let cancelled = Arc::clone(session);
     let status = run_make(make, move || cancelled.engine.cancel());
     let own: Vec<u32> = fork_servers.iter().map(ForkServer::id).collect();
     end_orphans(&own);
+    // Calls whose shims have just ended may still clean up.
     drop(fork_servers);
-    let status = status?;
-    finish(&session);
-    if status.success()
-        && let Ok(watch) = watch
-        && let Err(error) = watch.keep(&session)
-    {
-        session
-            .log
-            .line(&format!("warning the state was not kept: {error}"));
-    }
-    Ok(status)
+    status
 }
 
 /// Another command line for each mode: kbuild makes an object again when its command changes.
@@ -262,7 +269,7 @@ fn start_fork_servers(
 }
 
 /// What is kept for the next build; a failure here costs time, not rightness.
-fn finish(session: &Session) {
+fn finish(session: &Session, watch: Option<Watch>) {
     if let Err(error) = lock(&session.journal).sync() {
         session
             .log
@@ -279,5 +286,10 @@ fn finish(session: &Session) {
         session
             .log
             .line(&format!("warning the store was not cleaned: {error}"));
+    }
+    if let Some(Err(error)) = watch.map(|watch| watch.keep(session)) {
+        session
+            .log
+            .line(&format!("warning the state was not kept: {error}"));
     }
 }

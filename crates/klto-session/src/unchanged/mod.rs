@@ -3,31 +3,31 @@
 //!
 //! In: a build before it starts. Out: why make has to run, or that it need not. No list of what kbuild
 //! reads is needed: every file of the source tree and of the output tree counts, by its stat, and so do
-//! make's words, the environment, the tools, and every directory in PATH. Any doubt runs make: a file
-//! system whose stamps cannot be trusted, a goal that does more than make files, an option that
-//! names a file elsewhere, a tree that changed while the build ran.
+//! make's words, the environment, the host's and the user's names, the tools, every program in PATH, and
+//! files that the configuration names. Any doubt runs make: a file system whose stamps cannot be trusted,
+//! a goal that does more than make files, an option whose files may be anywhere, a tree that changed
+//! while the build ran.
 //!
 //! Stats are taken 25 ms after the last process of the build has ended, so that a later change has
 //! other stamps (the argument is at `StatMemo` in `klto-store`).
 
-use std::collections::BTreeMap;
+mod trees;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
-use klto_core::{Digest, KeyBuilder, publish};
+use klto_core::{KeyBuilder, publish};
 use klto_kbuild::{Environment, LtoBuild, MakeOption};
 use klto_store::has_trusted_stamps;
-use rayon::Scope;
 use serde::{Deserialize, Serialize};
 
 use crate::build::Settings;
 use crate::scratch::SCRATCH_NAME;
-use crate::session::{Session, lock, tool_environment};
+use crate::session::{Session, tool_environment};
+use trees::{Facts, Roots, digest, is_input, is_of_tree, of_file};
 
 const MAGIC: &[u8; 8] = b"kltoall1";
 /// More than twice the longest tick of Linux.
@@ -45,16 +45,14 @@ const VOLATILE: [&str; 7] = [
     "GNUMAKEFLAGS",
 ];
 
-/// Options whose files may lie anywhere.
-const NAMES_FILES: [&str; 4] = [
+/// Options that name files by lists, or below a directory that another option names.
+const NAMES_FILES: [&str; 5] = [
     "INITRAMFS_SOURCE",
     "EXTRA_FIRMWARE",
+    "BOOT_CONFIG_EMBED_FILE",
     "SYSTEM_TRUSTED_KEYS",
     "SYSTEM_REVOCATION_KEYS",
 ];
-
-/// Facts by name, as digests: `environment`, `source fs/ext4`.
-type Facts = BTreeMap<String, [u8; 32]>;
 
 /// What was so after the last build that succeeded.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -70,13 +68,6 @@ pub(crate) struct Watch {
     roots: Roots,
     file: PathBuf,
     programs: Vec<PathBuf>,
-}
-
-/// The two trees, and the configuration.
-struct Roots {
-    source: PathBuf,
-    output: PathBuf,
-    config: PathBuf,
 }
 
 impl Watch {
@@ -120,8 +111,14 @@ impl Watch {
         facts.insert("the directory".into(), digest(directory));
         let path = settings.environment.get("PATH").unwrap_or_default();
         for directory in std::env::split_paths(path) {
-            facts.insert(directory.display().to_string(), of_file(&directory));
+            let found = of_programs(&directory).unwrap_or_default();
+            facts.insert(directory.display().to_string(), found);
         }
+        for named in build.config.values().filter(|value| value.starts_with('/')) {
+            let name = format!("{named}, which the configuration names,");
+            facts.insert(name, of_file(Path::new(named)));
+        }
+        facts.insert("the host".into(), of_host());
         if let Ok(klto) = std::env::current_exe() {
             facts.insert("klto".into(), of_file(&klto));
         }
@@ -171,7 +168,7 @@ impl Watch {
     pub fn keep(mut self, session: &Session) -> anyhow::Result<()> {
         std::thread::sleep(TICK);
         let now = self.roots.facts()?;
-        let is_input = |name: &&String| name.starts_with("source") || **name == CONFIGURATION;
+        let is_input = |name: &&String| is_input(name);
         let before = self.facts.keys().filter(is_input);
         if before
             .chain(now.keys().filter(is_input))
@@ -215,121 +212,6 @@ impl State {
     fn write(&self, path: &Path) -> io::Result<()> {
         let payload = postcard::to_stdvec(self).map_err(io::Error::other)?;
         publish(path, &[MAGIC, &digest(&payload)[..], &payload].concat())
-    }
-}
-
-const CONFIGURATION: &str = "the configuration";
-
-fn is_of_tree(name: &str) -> bool {
-    name.starts_with("source ") || name.starts_with("output ") || name == CONFIGURATION
-}
-
-impl Roots {
-    /// Every directory of both trees, and the content of `.config`.
-    fn facts(&self) -> io::Result<Facts> {
-        let facts = Mutex::default();
-        let failure = Mutex::new(None);
-        let walk = |name: &'static str, root: &Path| {
-            let tree = Walk {
-                name,
-                root: root.to_owned(),
-                roots: self,
-                facts: &facts,
-                failure: &failure,
-            };
-            rayon::scope(|scope| tree.enter(scope, root.to_owned()));
-        };
-        walk("output", &self.output);
-        walk("source", &self.source);
-        if let Some(error) = failure.into_inner().unwrap_or_default() {
-            return Err(error);
-        }
-        let mut facts = facts.into_inner().unwrap_or_default();
-        let config = fs_err::read(&self.config)?;
-        facts.insert(CONFIGURATION.into(), digest(&config));
-        Ok(facts)
-    }
-}
-
-impl Roots {
-    /// Fails for a link to a directory of which nobody here takes stock.
-    fn expect_inside(&self, link: &Path) -> io::Result<()> {
-        let target = fs_err::canonicalize(link)?;
-        match target.starts_with(&self.source) || target.starts_with(&self.output) {
-            true => Ok(()),
-            false => {
-                let text = format!("{} leads out of the tree", link.display());
-                Err(io::Error::other(text))
-            }
-        }
-    }
-}
-
-/// A walk over one tree.
-struct Walk<'a> {
-    name: &'static str,
-    root: PathBuf,
-    roots: &'a Roots,
-    facts: &'a Mutex<Facts>,
-    failure: &'a Mutex<Option<io::Error>>,
-}
-
-impl Walk<'_> {
-    fn enter<'s>(&'s self, scope: &Scope<'s>, directory: PathBuf) {
-        match self.look(scope, &directory) {
-            Ok(found) => {
-                let place = directory.strip_prefix(&self.root).unwrap_or(&directory);
-                let name = format!("{} {}", self.name, place.display());
-                lock(self.facts).insert(name, found);
-            }
-            Err(error) => *lock(self.failure) = Some(error),
-        }
-    }
-
-    /// The digest of a directory's names and stats; its directories are walks of their own.
-    fn look<'s>(&'s self, scope: &Scope<'s>, directory: &Path) -> io::Result<[u8; 32]> {
-        let mut entries = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
-            let entry = entry?;
-            let path = entry.path();
-            let kind = entry.file_type()?;
-            let name = entry.file_name().as_bytes().to_vec();
-            if kind.is_dir() {
-                if self.is_left_out(&path) {
-                    continue;
-                }
-                entries.push((name, [0; 32]));
-                scope.spawn(move |scope| self.enter(scope, path));
-            } else {
-                let mut stat = of_metadata(&entry.metadata()?);
-                if kind.is_symlink()
-                    && let Ok(target) = std::fs::metadata(&path)
-                {
-                    match target.is_dir() {
-                        true => self.roots.expect_inside(&path)?,
-                        false => stat.extend(of_metadata(&target)),
-                    }
-                }
-                entries.push((name, digest(&stat)));
-            }
-        }
-        entries.sort();
-        let mut key = KeyBuilder::new("directory", 1);
-        for (name, stat) in entries {
-            key.field("name", &name).field("stat", &stat);
-        }
-        Ok(*key.finish().as_bytes())
-    }
-
-    /// klto's own files; an output tree inside the source tree; and what git stores without naming
-    /// a version (kbuild asks git for the version only).
-    fn is_left_out(&self, directory: &Path) -> bool {
-        let is_output = *directory == *self.roots.output;
-        let name = directory.file_name().unwrap_or_default();
-        let in_git = directory
-            .parent()
-            .is_some_and(|parent| parent.ends_with(".git"));
-        is_output || name == SCRATCH_NAME || in_git && (name == "objects" || name == "logs")
     }
 }
 
@@ -402,29 +284,30 @@ fn of_environment(environment: &Environment) -> [u8; 32] {
     *key.finish().as_bytes()
 }
 
-fn digest(bytes: &[u8]) -> [u8; 32] {
-    *Digest::of_bytes(bytes).as_bytes()
+/// kbuild writes the names of host and user into the kernel.
+fn of_host() -> [u8; 32] {
+    let host = rustix::system::uname();
+    let mut key = KeyBuilder::new("host", 1);
+    for name in [host.nodename(), host.release(), host.machine()] {
+        key.field("name", name.to_bytes());
+    }
+    let user = rustix::process::geteuid().as_raw();
+    key.field("user", &user.to_le_bytes());
+    *key.finish().as_bytes()
 }
 
-/// The digest of a stat; that of nothing for a file that is not there.
-fn of_file(path: &Path) -> [u8; 32] {
-    let stat = std::fs::metadata(path).map(|metadata| of_metadata(&metadata));
-    digest(&stat.unwrap_or_default())
-}
-
-fn of_metadata(metadata: &std::fs::Metadata) -> Vec<u8> {
-    let numbers = [
-        metadata.dev().cast_signed(),
-        metadata.ino().cast_signed(),
-        i64::from(metadata.mode()),
-        metadata.size().cast_signed(),
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-        metadata.ctime(),
-        metadata.ctime_nsec(),
-    ];
-    numbers
-        .iter()
-        .flat_map(|number| number.to_le_bytes())
-        .collect()
+/// The digest of names and stats in a directory of PATH, links followed.
+fn of_programs(directory: &Path) -> io::Result<[u8; 32]> {
+    let mut programs = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().as_bytes().to_vec();
+        programs.push((name, of_file(&entry.path())));
+    }
+    programs.sort();
+    let mut key = KeyBuilder::new("programs", 1);
+    for (name, stat) in programs {
+        key.field("name", &name).field("stat", &stat);
+    }
+    Ok(*key.finish().as_bytes())
 }

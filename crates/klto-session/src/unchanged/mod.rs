@@ -13,9 +13,10 @@
 
 mod trees;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub(crate) struct Watch {
     roots: Roots,
     file: PathBuf,
     programs: Vec<PathBuf>,
+    /// What the programs are given.
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Watch {
@@ -81,57 +84,22 @@ impl Watch {
         if settings.environment.get("MAKEFILES").is_some() {
             return Err("MAKEFILES is set".into());
         }
-        let canonical = |path: &Path| fs_err::canonicalize(path).map_err(|error| error.to_string());
-        let roots = Roots {
-            source: canonical(&build.tree.source)?,
-            output: canonical(&build.tree.output)?,
-            config: build.tree.config.clone(),
-        };
-        if roots.source == roots.output {
-            // What changes during a build could be the build's own work.
-            return Err("sources and objects share one tree".into());
-        }
-        if roots.source.join(".git").is_file() {
-            return Err("git keeps the version of the tree elsewhere".into());
-        }
-        for root in [&roots.source, &roots.output] {
-            let file = std::fs::File::open(root).map_err(|error| error.to_string())?;
-            if !has_trusted_stamps(&file) {
-                return Err(format!(
-                    "the stamps in {} cannot be trusted",
-                    root.display()
-                ));
-            }
-        }
+        let roots = trusted_roots(build)?;
         let mut facts = roots.facts().map_err(|error| error.to_string())?;
-        facts.insert("the arguments".into(), arguments(build));
-        let environment = of_environment(&settings.environment);
-        facts.insert("the environment".into(), environment);
-        let directory = settings.directory.as_os_str().as_bytes();
-        facts.insert("the directory".into(), digest(directory));
-        let path = settings.environment.get("PATH").unwrap_or_default();
-        for directory in std::env::split_paths(path) {
-            let found = of_programs(&directory).unwrap_or_default();
-            facts.insert(directory.display().to_string(), found);
-        }
-        for named in build.config.values().filter(|value| value.starts_with('/')) {
-            let name = format!("{named}, which the configuration names,");
-            facts.insert(name, of_file(Path::new(named)));
-        }
-        facts.insert("the host".into(), of_host());
-        if let Ok(klto) = std::env::current_exe() {
-            facts.insert("klto".into(), of_file(&klto));
-        }
         let tools = build.toolchain.tools().iter();
         let programs: Vec<PathBuf> = tools.filter_map(|tool| tool.resolved.clone()).collect();
-        for program in &programs {
-            facts.insert(program.display().to_string(), of_file(program));
-        }
+        facts.extend(outside(build, settings, &programs));
+        let pairs = settings.environment.iter();
+        let pairs: Vec<_> = pairs
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        let environment = tool_environment(&pairs);
         Ok(Self {
             facts,
             file: roots.output.join(SCRATCH_NAME).join("complete"),
             roots,
             programs,
+            environment,
         })
     }
 
@@ -174,17 +142,16 @@ impl Watch {
             .chain(now.keys().filter(is_input))
             .any(|name| self.facts.get(name) != now.get(name))
         {
-            session
-                .log
-                .line("not complete: a file of the source tree changed during the build");
+            session.log.line(
+                "not complete: the source tree or the configuration changed during the build",
+            );
             return Ok(());
         }
         self.facts.retain(|name, _| !is_of_tree(name));
         self.facts.extend(now);
-        let environment = tool_environment(&[]);
         let mut tools = Vec::new();
         for program in &self.programs {
-            for file in &session.identity(program, &environment)?.files {
+            for file in &session.identity(program, &self.environment)?.files {
                 // A new file beside it may be found first.
                 let places = [Some(file.as_path()), file.parent()];
                 let places = places.into_iter().flatten();
@@ -213,6 +180,67 @@ impl State {
         let payload = postcard::to_stdvec(self).map_err(io::Error::other)?;
         publish(path, &[MAGIC, &digest(&payload)[..], &payload].concat())
     }
+}
+
+/// The two trees, if a stat in them stands for content.
+fn trusted_roots(build: &LtoBuild) -> Result<Roots, String> {
+    let canonical = |path: &Path| fs_err::canonicalize(path).map_err(|error| error.to_string());
+    let roots = Roots {
+        source: canonical(&build.tree.source)?,
+        output: canonical(&build.tree.output)?,
+        config: build.tree.config.clone(),
+    };
+    if roots.source == roots.output {
+        // What changes during a build could be the build's own work.
+        return Err("sources and objects share one tree".into());
+    }
+    if roots.source.join(".git").is_file() {
+        return Err("git keeps the version of the tree elsewhere".into());
+    }
+    for root in [&roots.source, &roots.output] {
+        let opened = std::fs::File::open(root).map_err(|error| error.to_string())?;
+        let changed = opened
+            .metadata()
+            .map_err(|error| error.to_string())?
+            .ctime_nsec();
+        // No part below a millisecond: a file system that stores seconds.
+        if changed % 1_000_000 == 0 || !has_trusted_stamps(&opened) {
+            return Err(format!(
+                "the stamps of {} cannot be trusted",
+                root.display()
+            ));
+        }
+    }
+    Ok(roots)
+}
+
+/// What a build depends on besides the two trees.
+fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf]) -> Facts {
+    let mut facts = Facts::new();
+    facts.insert("the arguments".into(), arguments(build));
+    facts.insert(
+        "the environment".into(),
+        of_environment(&settings.environment),
+    );
+    facts.insert("the host".into(), of_host());
+    let directory = settings.directory.as_os_str().as_bytes();
+    facts.insert("the directory".into(), digest(directory));
+    let path = settings.environment.get("PATH").unwrap_or_default();
+    for directory in std::env::split_paths(path) {
+        let found = of_programs(&directory).unwrap_or_default();
+        facts.insert(directory.display().to_string(), found);
+    }
+    for named in build.config.values().filter(|value| value.starts_with('/')) {
+        let name = format!("{named}, which the configuration names,");
+        facts.insert(name, of_file(Path::new(named)));
+    }
+    if let Ok(klto) = std::env::current_exe() {
+        facts.insert("klto".into(), of_file(&klto));
+    }
+    for program in programs {
+        facts.insert(program.display().to_string(), of_file(program));
+    }
+    facts
 }
 
 /// Why no answer for this build can do without make.

@@ -43,18 +43,20 @@ impl Roots {
     pub fn facts(&self) -> io::Result<Facts> {
         let facts = Mutex::default();
         let failure = Mutex::new(None);
-        let walk = |name: &'static str, root: &Path| {
+        let walk = |name: &'static str, root: &Path| -> io::Result<()> {
             let tree = Walk {
                 name,
                 root: root.to_owned(),
+                device: fs_err::metadata(root)?.dev(),
                 roots: self,
                 facts: &facts,
                 failure: &failure,
             };
             rayon::scope(|scope| tree.enter(scope, root.to_owned()));
+            Ok(())
         };
-        walk("output", &self.output);
-        walk("source", &self.source);
+        walk("output", &self.output)?;
+        walk("source", &self.source)?;
         if let Some(error) = failure.into_inner().unwrap_or_default() {
             return Err(error);
         }
@@ -83,6 +85,8 @@ impl Roots {
 struct Walk<'a> {
     name: &'static str,
     root: PathBuf,
+    /// The file system whose stamps are trusted.
+    device: u64,
     roots: &'a Roots,
     facts: &'a Mutex<Facts>,
     failure: &'a Mutex<Option<io::Error>>,
@@ -102,6 +106,10 @@ impl Walk<'_> {
 
     /// The digest of a directory's names and stats; its directories are walks of their own.
     fn look<'s>(&'s self, scope: &Scope<'s>, directory: &Path) -> io::Result<[u8; 32]> {
+        if std::fs::metadata(directory)?.dev() != self.device {
+            let text = format!("{} is on another file system", directory.display());
+            return Err(io::Error::other(text));
+        }
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(directory)? {
             let entry = entry?;

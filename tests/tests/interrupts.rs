@@ -5,7 +5,7 @@
 
 mod prepared;
 
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -88,19 +88,20 @@ fn control_c_in_a_compile() {
     stopped("int-compile", Moment::Compile, interrupt);
 }
 
-/// A shell's loop around it then stops too.
+/// A shell's loop around it then stops too. At SIGTERM make tells its children and dies of it; what it
+/// does at ctrl-C depends on who ends first.
 #[test]
 fn klto_ends_by_the_signal_that_ended_make() {
-    let build = jbd2("int-status");
-    let mut child = start(&build);
-    await_process(build.output_directory(), "compiler", Process::is_compile);
-    interrupt(&child, &[]);
-    let status = child.wait().unwrap();
-    let plain = jbd2("int-status-plain").plain().mode(None);
-    let mut child = start(&plain);
-    await_process(plain.output_directory(), "compiler", Process::is_compile);
-    interrupt(&child, &[]);
-    assert_eq!(child.wait().unwrap(), status);
+    let ended = |build: &Build| {
+        let mut child = start(build);
+        await_process(build.output_directory(), "compiler", Process::is_compile);
+        let process = Pid::from_raw(klto_of(&child)).unwrap();
+        kill_process(process, Signal::TERM).unwrap();
+        child.wait().unwrap().signal()
+    };
+    let plain = jbd2("term-plain").plain().mode(None);
+    assert_eq!(ended(&plain), Some(15));
+    assert_eq!(ended(&jbd2("term")), Some(15));
 }
 
 #[test]

@@ -558,6 +558,36 @@ static void check_kvm(void)
 #endif
 }
 
+/* The functions on the kernel's own stack while it makes the text, innermost first. */
+static void show_stack(void)
+{
+	static char stack[8192];
+	long size = slurp("/proc/self/stack", stack, sizeof(stack));
+	if (size == -ENOENT)
+		return absent("stack");
+	if (size <= 0)
+		return fail("stack", size);
+	struct line line;
+	start_line(&line);
+	add_text(&line, "stack");
+	for (char *at = stack; *at;) {
+		/* "[<0>] name+0x12/0x34" */
+		while (*at && *at != ' ')
+			at++;
+		char *end = at;
+		while (*end && *end != '+' && *end != '\n')
+			end++;
+		char last = *end;
+		*end = 0;
+		add_text(&line, at);
+		*end = last;
+		at = end;
+		while (*at && *at++ != '\n')
+			;
+	}
+	end_line(&line);
+}
+
 #define CRASH_ENTRY "/sys/kernel/debug/provoke-crash/DIRECT"
 
 /* A child asks lkdtm for `crash`; the kernel must find it out, and kill the child. */
@@ -630,6 +660,7 @@ void run(const u64 *stack)
 	call_vdso(stack);
 	check_efi();
 	check_kvm();
+	show_stack();
 	provoke_crash("lkdtm", "EXEC_RODATA");
 	check_cfi();
 	say("done");

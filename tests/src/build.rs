@@ -84,6 +84,7 @@ impl Build {
                 Lto::None
             },
             modules: true,
+            trim: false,
         };
         Ok(Self {
             tree,

@@ -32,6 +32,7 @@ fn build() -> Build {
     let configuration = Configuration {
         lto: Lto::None,
         modules: false,
+        trim: false,
     };
     Build::of(tree, "modes")
         .unwrap()

@@ -249,6 +249,7 @@ fn another_configuration_than_asked_for_is_refused_with_the_command_that_changes
     let none = Configuration {
         lto: Lto::None,
         modules: true,
+        trim: false,
     };
     let build = jbd2_of_6_12("otherwise").configuration(none);
     build.configure().unwrap();

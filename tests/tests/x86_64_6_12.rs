@@ -37,6 +37,7 @@ fn thin() -> &'static Thin {
             .configuration(Configuration {
                 lto: Lto::Thin,
                 modules: true,
+                trim: false,
             });
         let source = PrivateSource::of(build.tree(), "6.12-source")?;
         let build = build.source(source.path());

@@ -315,6 +315,7 @@ const fn init_name(feature: Feature) -> &'static str {
         Feature::Vdso => "vdso",
         Feature::Efi => "efi",
         Feature::Kvm => "kvm",
+        Feature::Stack => "stack",
         Feature::Lkdtm => "lkdtm",
         Feature::Cfi => "cfi",
     }
@@ -326,6 +327,8 @@ fn present_lines(feature: Feature, expected: &Expected) -> Vec<String> {
     match feature {
         // It goes on with the traced line.
         Feature::Tracer => vec!["tracer ok ".to_owned()],
+        // It goes on with the names of functions, the innermost first.
+        Feature::Stack => vec!["stack ".to_owned()],
         Feature::Config => {
             let (length, hash) = expected.config;
             vec![format!("{name} {length} bytes fnv {hash:x}")]

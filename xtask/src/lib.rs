@@ -11,6 +11,7 @@ pub mod command;
 pub mod demo;
 pub mod initramfs;
 pub mod kernel;
+pub mod matrix;
 pub mod modules;
 pub mod new_make;
 pub mod observe;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use klto_core::{Failure, report};
 use xtask::cache::Cache;
 use xtask::kernel::{self, Configuration, Lto, Tree};
-use xtask::{bench, boot, demo, sources, test};
+use xtask::{bench, boot, demo, matrix, sources, test};
 
 const HELP: &str = "\
 usage: cargo xtask COMMAND
@@ -17,13 +17,16 @@ usage: cargo xtask COMMAND
   test [FILTER]         checks and tests everything, on both kernel trees
   bench [ROW …]         measures the rows (all: those that have no figures yet) and writes
                         docs/benchmarks.md; `bench --list` names them, `--again` measures anew
+  matrix [CELL …]       builds and boots every tree, architecture, mode and LLVM, or those cells
+                        whose names begin so, and writes docs/matrix.md; goes on where it was
+                        interrupted; `matrix --list` names the cells, `--again` runs them anew
   setup                 installs the Debian packages and fetches both kernel sources
   configure TREE DIRECTORY [none|thin] [no-modules]
                         writes a .config from the repository's fragments
   reference TREE        builds TREE by plain make, without LTO, into the development cache
   boot DIRECTORY TREE   boots the kernel built in DIRECTORY and checks its console
 
-TREE is 5.10 or 6.12. Downloads and builds lie in the development cache: KLTO_DEV_CACHE, or
+TREE is 5.10, 6.12 or 5.10-x86_64. Downloads and builds lie in the development cache: KLTO_DEV_CACHE, or
 klto-dev under XDG_CACHE_HOME or ~/.cache. Missing Debian packages are installed as root; any
 other user is told the command.
 ";
@@ -44,6 +47,7 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
         ["test"] => return test::run(None).map(ExitCode::from),
         ["test", filter] => return test::run(Some(filter)).map(ExitCode::from),
         ["bench", rows @ ..] => bench::run(rows)?,
+        ["matrix", cells @ ..] => matrix::run(cells)?,
         ["setup"] => test::setup()?,
         ["configure", tree, directory] => configure(tree, directory, "none", true)?,
         ["configure", tree, directory, lto] => configure(tree, directory, lto, true)?,
@@ -64,6 +68,7 @@ fn configure(tree: &str, directory: &str, lto: &str, modules: bool) -> Result<()
     let configuration = Configuration {
         lto: Lto::named(lto)?,
         modules,
+        trim: false,
     };
     kernel::configure(tree, &source, Path::new(directory), configuration)
 }

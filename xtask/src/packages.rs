@@ -45,16 +45,36 @@ pub const PACKAGES: &[&str] = &[
 
 /// The packages of [`PACKAGES`] that are not installed, in that order.
 pub fn missing() -> Result<Vec<&'static str>> {
+    missing_of(PACKAGES)
+}
+
+fn missing_of<'a>(wanted: &[&'a str]) -> Result<Vec<&'a str>> {
     let mut query = Command::new("dpkg-query");
     query.args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"]);
     // Its exit code is 1 as soon as one package is unknown; the known ones are printed still.
-    let output = query.args(PACKAGES).output()?;
-    Ok(not_installed(&String::from_utf8_lossy(&output.stdout)))
+    let output = query.args(wanted).output()?;
+    Ok(not_installed(
+        wanted,
+        &String::from_utf8_lossy(&output.stdout),
+    ))
 }
 
 /// Installs what is missing as root; otherwise fails with the command in the hint.
 pub fn install_missing() -> Result<()> {
-    let missing = missing()?;
+    install(&missing()?)
+}
+
+/// The same for these major versions of LLVM.
+pub fn install_llvm(versions: &[u32]) -> Result<()> {
+    let mut wanted = Vec::new();
+    for version in versions {
+        wanted.extend(["clang", "lld", "llvm"].map(|name| format!("{name}-{version}")));
+    }
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    install(&missing_of(&wanted)?)
+}
+
+fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -83,13 +103,13 @@ pub fn update_lists() {
     }
 }
 
-fn not_installed(known: &str) -> Vec<&'static str> {
+fn not_installed<'a>(wanted: &[&'a str], known: &str) -> Vec<&'a str> {
     let installed: Vec<&str> = known
         .lines()
         .filter_map(|line| line.strip_suffix(" installed"))
         .collect();
     let is_missing = |package: &&str| !installed.contains(package);
-    PACKAGES.iter().copied().filter(is_missing).collect()
+    wanted.iter().copied().filter(is_missing).collect()
 }
 
 #[cfg(test)]
@@ -105,6 +125,6 @@ mod tests {
                 other => format!("{other} installed\n"),
             })
             .collect();
-        assert_eq!(not_installed(&all), ["flex"]);
+        assert_eq!(not_installed(PACKAGES, &all), ["flex"]);
     }
 }

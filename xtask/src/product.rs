@@ -42,3 +42,16 @@ pub fn build_klto() -> Result<PathBuf> {
         .join("release/klto");
     Ok(fs::canonicalize(klto)?)
 }
+
+/// The commit and its date; a document that is written twice is the same twice.
+pub fn commit() -> Result<String> {
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        command::output(git.args(arguments).current_dir(repository()))
+    };
+    let mut name = git(&["log", "-1", "--format=%h %cs"])?.trim().to_owned();
+    if !git(&["status", "--porcelain", "crates"])?.is_empty() {
+        name += " with changes";
+    }
+    Ok(name)
+}

@@ -27,6 +27,8 @@ use crate::digest::{Digest, KeyBuilder};
 pub enum ActionKind {
     /// Bitcode, index and imports to one native object.
     Backend,
+    /// A native object to the same one with what objtool adds to it.
+    Objtool,
     /// A native object and its symbol versions to a native object that defines the CRCs.
     SymbolVersions,
 }
@@ -36,13 +38,14 @@ impl ActionKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Backend => "backend",
+            Self::Objtool => "objtool",
             Self::SymbolVersions => "symbol-versions",
         }
     }
 
     const fn key_version(self) -> u32 {
         match self {
-            Self::Backend | Self::SymbolVersions => 1,
+            Self::Backend | Self::Objtool | Self::SymbolVersions => 1,
         }
     }
 }
@@ -102,6 +105,9 @@ pub struct Action {
     pub inputs: Vec<Input>,
     /// Files written.
     pub outputs: Vec<PathBuf>,
+    /// The place of the input of which the first output begins as a copy, for a tool that edits a
+    /// file in place. The kind implies it.
+    pub edits: Option<usize>,
     /// Where the tool runs.
     pub directory: PathBuf,
     /// The whole environment of the tool, sorted by name.
@@ -205,6 +211,7 @@ mod tests {
                 digest: Digest::of_bytes(b"i"),
             }],
             outputs: vec!["out/a.o".into()],
+            edits: None,
             directory: "/build".into(),
             environment: vec![("LC_ALL".into(), "C".into())],
             storable: Storable::Yes,

@@ -12,14 +12,15 @@
 //! | running | failed | anything else; no further action starts |
 //!
 //! A tool writes beside its output's place, and only a checked output is moved there, so that a
-//! killed engine leaves the old file or none. A store that fails is reported once and not used
-//! again: the build goes on without it.
+//! killed engine leaves the old file or none. What the tool prints names the action's label, not
+//! that place. A store that fails is reported once and not used again: the build goes on without it.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -331,6 +332,7 @@ impl Engine {
             name.push(format!(".{}.tmp", std::process::id()));
             *output = output.with_file_name(name);
         }
+        let named = |printed| with_label(printed, &beside);
         let outcome = self.run_beside(&beside, check).and_then(|stderr| {
             for (from, to) in beside.output_places().iter().zip(action.output_places()) {
                 fs_err::rename(from, to).map_err(|error| (Vec::new(), error.to_string()))?;
@@ -338,8 +340,11 @@ impl Engine {
             Ok(stderr)
         });
         match outcome {
-            Ok(stderr) => Outcome::Done { stderr },
+            Ok(stderr) => Outcome::Done {
+                stderr: named(stderr),
+            },
             Err((stderr, reason)) => {
+                let stderr = named(stderr);
                 for output in &beside.output_places() {
                     let _ = fs_err::remove_file(output);
                 }
@@ -357,6 +362,10 @@ impl Engine {
         let places = action.output_places();
         for parent in places.iter().filter_map(|output| output.parent()) {
             fs_err::create_dir_all(parent).map_err(plain)?;
+        }
+        let edited = action.edits.and_then(|place| action.inputs.get(place));
+        if let (Some(input), Some(output)) = (edited, places.first()) {
+            fs_err::copy(action.directory.join(&input.path), output).map_err(plain)?;
         }
         let (status, printed) = self
             .launch(action)
@@ -398,6 +407,23 @@ impl Engine {
         printed.extend_from_slice(&output.stderr);
         Ok((output.status, printed))
     }
+}
+
+/// What a tool printed, with the action's label where it names its output.
+fn with_label(printed: Vec<u8>, action: &Action) -> Vec<u8> {
+    let Some(output) = action.outputs.first().map(|output| output.as_os_str()) else {
+        return printed;
+    };
+    let finder = memchr::memmem::Finder::new(output.as_bytes());
+    let mut named = Vec::with_capacity(printed.len());
+    let mut rest = 0;
+    for place in finder.find_iter(&printed) {
+        named.extend_from_slice(printed.get(rest..place).unwrap_or_default());
+        named.extend_from_slice(action.label.as_bytes());
+        rest = place + output.len();
+    }
+    named.extend_from_slice(printed.get(rest..).unwrap_or_default());
+    named
 }
 
 fn run_forked(action: &Action, socket: &Path) -> anyhow::Result<(ExitStatus, Vec<u8>)> {

@@ -27,6 +27,8 @@ pub struct BackendFlags {
     pub arguments: Vec<OsString>,
     /// `-I` directories in order: the integrated assembler searches them for `.incbin` files.
     pub include_directories: Vec<PathBuf>,
+    /// The file of split debug information (`-gsplit-dwarf`), as the compile names it.
+    pub split_dwarf: Option<PathBuf>,
     /// Why a result with these flags may not be stored, if so.
     pub not_storable: Option<String>,
 }
@@ -100,12 +102,25 @@ pub fn without_lto_or_depfile(arguments: &[OsString]) -> Vec<OsString> {
         .collect()
 }
 
-/// The call with another output; `None` if it names none.
+/// The call with another output; `None` if it names none. Split debug information keeps its place.
 pub fn with_output(arguments: &[OsString], output: &Path) -> Option<Vec<OsString>> {
+    let split_dwarf = backend_flags(arguments).split_dwarf;
     let mut arguments = arguments.to_vec();
+    if let Some(file) = &split_dwarf {
+        arguments.extend(split_dwarf_flags(file.as_os_str()));
+        arguments.extend(["-Xclang", "-split-dwarf-output", "-Xclang"].map(OsString::from));
+        arguments.push(file.into());
+    }
     let place = arguments.iter().position(|argument| argument == "-o")?;
     *arguments.get_mut(place + 1)? = output.into();
     Some(arguments)
+}
+
+/// Flags that have an object name `file` as that of its split debug information.
+pub fn split_dwarf_flags(file: &OsStr) -> [OsString; 4] {
+    let flags = ["-Xclang", "-split-dwarf-file", "-Xclang"].map(OsString::from);
+    let [xclang, flag, again] = flags;
+    [xclang, flag, again, file.to_owned()]
 }
 
 fn is_lto_flag(text: &[u8]) -> bool {
@@ -190,11 +205,14 @@ pub fn backend_flags(arguments: &[OsString]) -> BackendFlags {
     let mut flags = BackendFlags {
         arguments: Vec::new(),
         include_directories: Vec::new(),
+        split_dwarf: None,
         not_storable: None,
     };
+    let mut output = None;
     for word in words(arguments) {
         match word {
             Word::Operand(b"-I", value) => flags.include_directories.push(PathBuf::from(value)),
+            Word::Operand(b"-o", value) => output = Some(PathBuf::from(value)),
             Word::Operand(flag, value) if BACK_END_OPERANDS.contains(&flag) => {
                 note_unknown_file(&mut flags, value);
                 flags
@@ -205,6 +223,10 @@ pub fn backend_flags(arguments: &[OsString]) -> BackendFlags {
             Word::Operand(..) => {}
             Word::Plain(text) => keep_plain(&mut flags, text),
         }
+    }
+    let is_split = |flag: &OsString| flag == "-gsplit-dwarf" || flag == "-gsplit-dwarf=split";
+    if flags.arguments.iter().any(is_split) {
+        flags.split_dwarf = output.map(|output| output.with_extension("dwo"));
     }
     flags
 }
@@ -324,6 +346,17 @@ mod tests {
         assert!(!storable("-fprofile-sample-use=/tmp/profile"));
         assert!(!storable("-fplugin=x.so"));
         assert!(storable("-fdebug-prefix-map=/a=/b"));
+    }
+
+    #[test]
+    fn split_debug_information_keeps_its_name() {
+        let split = compile("-g -gsplit-dwarf");
+        let name = Path::new("fs/ext4/inode.dwo");
+        assert_eq!(backend_flags(&split).split_dwarf.as_deref(), Some(name));
+        assert_eq!(backend_flags(&compile("-g")).split_dwarf, None);
+        let moved = with_output(&split, Path::new("x.o")).unwrap();
+        let names = moved.iter().filter(|word| *word == name.as_os_str());
+        assert_eq!(names.count(), 2);
     }
 
     #[test]

@@ -14,10 +14,10 @@ mod environment;
 mod goals;
 pub mod link;
 mod make_arguments;
-mod mcount;
 mod mode;
 mod plan;
 mod refusals;
+mod steps;
 #[cfg(test)]
 mod testing;
 mod toolchain;
@@ -37,6 +37,7 @@ pub use plan::{
     ConfigChange, Diagnosis, Invocation, LtoBuild, Parallelism, PlainMake, PlainReason, Plan,
     Reconfiguration,
 };
+pub use steps::Step;
 pub use toolchain::{LlvmVersion, Role, Tool, ToolHook, Toolchain};
 pub use tree::{ExternalModule, Tree};
 pub use variables::Variables;

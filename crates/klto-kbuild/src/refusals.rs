@@ -28,7 +28,7 @@ struct Refusal {
     change: &'static str,
 }
 
-const REFUSALS: [Refusal; 14] = [
+const REFUSALS: [Refusal; 13] = [
     Refusal {
         options: &["KASAN_GENERIC"],
         trees: Trees::WithoutOption,
@@ -75,14 +75,6 @@ const REFUSALS: [Refusal; 14] = [
         why: "LLVM before 17 makes invalid debug information of KCOV's calls under LTO \
               (ClangBuiltLinux issue 1721)",
         change: "turn CONFIG_KCOV or CONFIG_DEBUG_INFO off, or use LLVM 17 or newer",
-    },
-    Refusal {
-        options: &["TRIM_UNUSED_KSYMS"],
-        trees: Trees::WithoutOption,
-        before_llvm: None,
-        why: "symbols that only generated calls need (memcpy, memset) are not seen in bitcode and \
-              would be trimmed",
-        change: "turn CONFIG_TRIM_UNUSED_KSYMS off, or build with --lto=none",
     },
     Refusal {
         options: &["CPU_BIG_ENDIAN"],

@@ -5,11 +5,11 @@
 //! the object's own win.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use klto_core::{Action, ActionKind, Argument, Digest, FileRef, Input, Storable};
 use klto_formats::elf;
-use klto_kbuild::compile::{BackendFlags, may_name_file};
+use klto_kbuild::compile::{BackendFlags, may_name_file, split_dwarf_flags};
 
 /// What a backend is made of.
 #[derive(Debug)]
@@ -79,6 +79,13 @@ pub fn backend_action(parts: BackendParts<'_>) -> Action {
     inputs.extend(parts.imports);
     inputs.extend(parts.assembler_files);
     arguments.extend([text("-o"), Argument::File("", FileRef::Output(0))]);
+    let mut outputs = vec![parts.native];
+    if let Some(file) = &parts.flags.split_dwarf {
+        outputs.extend(outputs.first().map(|native| split_dwarf_beside(native)));
+        arguments.extend(split_dwarf_flags(file.as_os_str()).map(Argument::Text));
+        arguments.extend(["-Xclang", "-split-dwarf-output", "-Xclang"].map(text));
+        arguments.push(Argument::File("", FileRef::Output(1)));
+    }
     let file_option = parts
         .link_options
         .iter()
@@ -97,11 +104,17 @@ pub fn backend_action(parts: BackendParts<'_>) -> Action {
         tool_identity: parts.tool_identity,
         arguments,
         inputs,
-        outputs: vec![parts.native],
+        outputs,
+        edits: None,
         directory: parts.directory,
         environment: parts.environment,
         storable,
     }
+}
+
+/// Where a backend puts split debug information.
+pub fn split_dwarf_beside(native: &Path) -> PathBuf {
+    native.with_extension("dwo")
 }
 
 /// Refuses what a backend must not write: clang gives exit code 0 and an empty object when an import
@@ -204,6 +217,17 @@ mod tests {
         );
         let other = backend_flags(&["-O3".into()]);
         assert_ne!(plain, backend_action(parts(&other, &[])).key());
+    }
+
+    #[test]
+    fn split_debug_information_is_an_output() {
+        let flags = backend_flags(&["-gsplit-dwarf".into(), "-o".into(), "init/main.o".into()]);
+        let action = backend_action(parts(&flags, &[]));
+        let outputs = ["raw/init/main.o", "raw/init/main.dwo"].map(PathBuf::from);
+        assert_eq!(action.outputs, outputs);
+        let words = action.command_arguments();
+        assert!(words.contains(&"init/main.dwo".into()));
+        assert_eq!(words.last(), Some(&"raw/init/main.dwo".into()));
     }
 
     #[test]

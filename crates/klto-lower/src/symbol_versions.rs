@@ -63,6 +63,7 @@ pub fn symbol_versions_action(
             },
         ],
         outputs: vec![output],
+        edits: None,
         directory,
         environment,
         storable,

@@ -44,19 +44,23 @@ impl ThinLinkPlace {
 
 /// Arguments of the linker for the thin-link of `unit`, whose link is `call`.
 ///
-/// Where the tree does not say how large an imported function may be, klto says what upstream says:
-/// 5 instructions ("kbuild: lto: limit inlining"); LLVM's own default is 100.
+/// `import_limit` says how large an imported function may be. Without it the tree's own limit stands,
+/// and where it has none, what upstream says: 5 instructions ("kbuild: lto: limit inlining"); LLVM's own
+/// default is 100.
 pub fn thin_link_arguments(
     unit: &LinkUnit,
     call: &LinkCall,
     place: &ThinLinkPlace,
+    import_limit: Option<u32>,
 ) -> Vec<OsString> {
     let mut arguments = call.options_for_thin_link();
-    let has_limit = arguments
-        .iter()
-        .any(|argument| argument.as_bytes().starts_with(b"-import-instr-limit="));
-    if !has_limit {
-        arguments.extend(["-mllvm", "-import-instr-limit=5"].map(OsString::from));
+    let is_limit = |argument: &OsString| argument.as_bytes().starts_with(b"-import-instr-limit=");
+    let own = arguments.iter_mut().find(|argument| is_limit(argument));
+    let limit = |limit: u32| OsString::from(format!("-import-instr-limit={limit}"));
+    match (own, import_limit) {
+        (Some(own), Some(given)) => *own = limit(given),
+        (Some(_), None) => {}
+        (None, given) => arguments.extend(["-mllvm".into(), limit(given.unwrap_or(5))]),
     }
     if call.relocatable {
         arguments.push("-r".into());
@@ -160,7 +164,7 @@ mod tests {
         .map(OsString::from);
         let call = LinkCall::parse(&arguments).unwrap();
         assert_eq!(
-            thin_link_arguments(&unit, &call, &place()),
+            thin_link_arguments(&unit, &call, &place(), None),
             [
                 "-m",
                 "x",
@@ -186,15 +190,19 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_the_tree_is_kept() {
+    fn a_limit_of_the_tree_is_kept_unless_the_user_gives_one() {
         let arguments = ["-mllvm", "-import-instr-limit=7", "-r", "-o", "a.o"].map(OsString::from);
         let call = LinkCall::parse(&arguments).unwrap();
         let unit = LinkUnit {
             name: "a.o".into(),
             members: vec![],
         };
-        let arguments = thin_link_arguments(&unit, &call, &place());
+        let arguments = thin_link_arguments(&unit, &call, &place(), None);
+        assert!(arguments.contains(&"-import-instr-limit=7".into()));
         assert!(!arguments.contains(&"-import-instr-limit=5".into()));
+        let arguments = thin_link_arguments(&unit, &call, &place(), Some(100));
+        assert!(arguments.contains(&"-import-instr-limit=100".into()));
+        assert!(!arguments.contains(&"-import-instr-limit=7".into()));
     }
 
     #[test]

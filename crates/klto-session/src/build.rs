@@ -45,6 +45,8 @@ pub struct StoreChoice {
 pub struct Settings {
     /// The store.
     pub store: StoreChoice,
+    /// The largest function that is imported, in LLVM's instructions; the tree's own limit without it.
+    pub import_limit: Option<u32>,
     /// The shim's executable.
     pub shim_program: PathBuf,
     /// What make inherits.
@@ -80,12 +82,13 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         notices.line(line);
         tell(line);
     });
-    let additions = additions(&build, &scratch)?;
+    let additions = additions(&build, settings, &scratch)?;
     let memo = StatMemo::open(&scratch.path("stat-memo"));
     let names = build.hooks.iter().map(|(_, hook)| hook.name());
-    let shims = scratch.link_shims(&settings.shim_program, names)?;
+    let stand_ins = build.steps.iter().filter_map(|step| step.stand_in());
+    let shims = scratch.place_shims(&settings.shim_program, names, stand_ins)?;
     build.hook_by_path(&shims);
-    add_mode_marker(&mut build, journal.identifier())?;
+    add_mode_marker(&mut build, settings, journal.identifier())?;
     let mut make = make_command(&build, settings, &shims);
     jobs.configure(&mut make, &build.make_flags);
     let session = Session::new(
@@ -128,8 +131,12 @@ fn run_make_in(
 }
 
 /// Another command line for each mode: kbuild makes an object again when its command changes.
-fn add_mode_marker(build: &mut LtoBuild, journal: &str) -> anyhow::Result<()> {
-    build.append_variable("KCFLAGS", &format!("-D__KLTO=thin_{journal}"))
+fn add_mode_marker(build: &mut LtoBuild, settings: &Settings, journal: &str) -> anyhow::Result<()> {
+    let mut mode = format!("thin_{journal}");
+    if let Some(limit) = settings.import_limit {
+        mode.push_str(&format!("_{limit}"));
+    }
+    build.append_variable("KCFLAGS", &format!("-D__KLTO={mode}"))
 }
 
 /// `-n`, `-q` and `-t`: no tool needs the session, but make compares command lines, so they are those
@@ -141,7 +148,7 @@ fn become_dry_make(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<E
     build.hook_by_path(&shims);
     let journal = Journal::read_identifier(&scratch.join("journal"));
     // Without a journal everything is made again.
-    add_mode_marker(&mut build, journal.as_deref().unwrap_or("new"))?;
+    add_mode_marker(&mut build, settings, journal.as_deref().unwrap_or("new"))?;
     let mut make = make_command(&build, settings, &shims);
     match &build.parallelism {
         Parallelism::Jobs(KbuildJobs::Number(count)) => drop(make.arg(format!("-j{count}"))),
@@ -152,7 +159,11 @@ fn become_dry_make(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<E
     Err(Failure::environment(format!("make: {error}")).into())
 }
 
-fn additions(build: &LtoBuild, scratch: &Scratch) -> anyhow::Result<LtoAdditions> {
+fn additions(
+    build: &LtoBuild,
+    settings: &Settings,
+    scratch: &Scratch,
+) -> anyhow::Result<LtoAdditions> {
     let adds_flags = build.upstream == UpstreamLto::Absent;
     let headers = compat_headers(&build.tree);
     let mut first_arguments = Vec::new();
@@ -168,6 +179,7 @@ fn additions(build: &LtoBuild, scratch: &Scratch) -> anyhow::Result<LtoAdditions
     }
     let linker = build.toolchain.tool(Role::Linker).resolved.clone();
     Ok(LtoAdditions {
+        import_limit: settings.import_limit,
         adds_flags,
         first_arguments,
         linker,
@@ -230,6 +242,10 @@ fn shim_table(build: &LtoBuild) -> std::ffi::OsString {
         table.push(format!("{}\t{}\t", hook.name(), shim_role.word()));
         table.push(program);
         table.push("\n");
+    }
+    for name in build.steps.iter().filter_map(|step| step.stand_in()) {
+        // Its first argument is the program.
+        table.push(format!("{name}\t{}\t\n", ShimRole::AfterCompile.word()));
     }
     table
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::recipe::Recipe;
 
-const MAGIC: &[u8; 8] = b"kltojrn2";
+const MAGIC: &[u8; 8] = b"kltojrn3";
 
 /// One compile that made bitcode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,24 @@ pub struct VersionsRecord {
     pub bitcode: [u8; 32],
 }
 
+/// What kbuild did to one object after its compile, where klto does it to the native instead.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepsRecord {
+    /// objtool.
+    pub objtool: Option<ObjtoolRecord>,
+    /// Whether recordmcount made its table of traced functions.
+    pub records_entry_calls: bool,
+}
+
+/// objtool as kbuild ran it on one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjtoolRecord {
+    /// The program, absolute.
+    pub program: PathBuf,
+    /// Arguments without the object.
+    pub arguments: Vec<OsString>,
+}
+
 /// A [`Recipe`] whose environment stands in an entry of its own: many recipes share one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct RecipeRecord {
@@ -57,6 +75,7 @@ enum Entry {
     Compile(PathBuf, CompileRecord),
     Versions(PathBuf, VersionsRecord),
     Native(PathBuf, String),
+    Steps(PathBuf, StepsRecord),
     Environment(Variables),
     Recipe(PathBuf, RecipeRecord),
 }
@@ -75,6 +94,7 @@ struct Records {
     compiles: BTreeMap<PathBuf, CompileRecord>,
     versions: BTreeMap<PathBuf, VersionsRecord>,
     natives: BTreeMap<PathBuf, String>,
+    steps: BTreeMap<PathBuf, StepsRecord>,
     environments: BTreeMap<[u8; 32], Variables>,
     recipes: BTreeMap<PathBuf, RecipeRecord>,
 }
@@ -140,8 +160,16 @@ impl Journal {
         self.records.natives.get(object).map(String::as_str)
     }
 
-    /// A compile begins.
+    /// What was done to an object after its last compile.
+    pub fn steps(&self, object: &Path) -> StepsRecord {
+        self.records.steps.get(object).cloned().unwrap_or_default()
+    }
+
+    /// A compile begins. What followed the last one does not count any more: kbuild does it again.
     pub fn begin_compile(&mut self, object: &Path, record: CompileRecord) -> io::Result<()> {
+        if self.records.steps.contains_key(object) {
+            self.record(Entry::Steps(object.to_owned(), StepsRecord::default()))?;
+        }
         match self.records.compiles.get(object) == Some(&record) {
             true => Ok(()),
             false => self.record(Entry::Compile(object.to_owned(), record)),
@@ -151,6 +179,17 @@ impl Journal {
     /// The versions that kbuild would link into an object.
     pub fn set_versions(&mut self, object: &Path, record: VersionsRecord) -> io::Result<()> {
         self.record(Entry::Versions(object.to_owned(), record))
+    }
+
+    /// A step that followed the compile of an object.
+    pub fn add_step(
+        &mut self,
+        object: &Path,
+        add: impl FnOnce(&mut StepsRecord),
+    ) -> io::Result<()> {
+        let mut steps = self.steps(object);
+        add(&mut steps);
+        self.record(Entry::Steps(object.to_owned(), steps))
     }
 
     /// Something reads an object as ELF: from now on it is compiled native.
@@ -214,6 +253,10 @@ impl Records {
             Entry::Compile(object, record) => drop(self.compiles.insert(object, record)),
             Entry::Versions(object, record) => drop(self.versions.insert(object, record)),
             Entry::Native(object, reader) => drop(self.natives.insert(object, reader)),
+            Entry::Steps(object, record) if record == StepsRecord::default() => {
+                drop(self.steps.remove(&object));
+            }
+            Entry::Steps(object, record) => drop(self.steps.insert(object, record)),
             Entry::Recipe(object, record) => drop(self.recipes.insert(object, record)),
             Entry::Environment(variables) => {
                 // What was read from bytes can be written to bytes.
@@ -244,6 +287,9 @@ impl Records {
         }
         for (object, reader) in &self.natives {
             bytes.extend(frame(&Entry::Native(object.clone(), reader.clone()))?);
+        }
+        for (object, record) in &self.steps {
+            bytes.extend(frame(&Entry::Steps(object.clone(), record.clone()))?);
         }
         let recipes = self.recipes.values();
         let used: BTreeSet<[u8; 32]> = recipes.map(|recipe| recipe.environment).collect();
@@ -367,6 +413,33 @@ mod tests {
             .unwrap();
         assert_eq!(journal.versions(Path::new("a.o"), old), Some(&versions));
         assert_eq!(journal.versions(Path::new("a.o"), new), None);
+    }
+
+    #[test]
+    fn steps_belong_to_the_last_compile() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let object = Path::new("a.o");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.begin_compile(object, record("-O2")).unwrap();
+        let objtool = ObjtoolRecord {
+            program: "/o/objtool".into(),
+            arguments: vec!["check".into()],
+        };
+        let add = |steps: &mut StepsRecord| steps.objtool = Some(objtool.clone());
+        journal.add_step(object, add).unwrap();
+        let traced = |steps: &mut StepsRecord| steps.records_entry_calls = true;
+        journal.add_step(object, traced).unwrap();
+        let steps = Journal::open(&path).unwrap().steps(object);
+        assert_eq!(steps.objtool, Some(objtool));
+        assert!(steps.records_entry_calls);
+        let mut journal = Journal::open(&path).unwrap();
+        journal.begin_compile(object, record("-O2")).unwrap();
+        assert_eq!(journal.steps(object), StepsRecord::default());
+        assert_eq!(
+            Journal::open(&path).unwrap().steps(object),
+            StepsRecord::default()
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! as it is, with other arguments, or not at all. What a unit's actions are is klto-lower's, how they
 //! are carried out is klto-exec's.
 
+mod after_compile;
 mod build;
 mod compiler;
 mod inputs;

@@ -16,6 +16,7 @@ use klto_formats::{bitcode, response};
 use klto_kbuild::compile::{with_output, without_lto_or_depfile};
 use klto_wire::{Reply, Request, Role};
 
+use crate::after_compile::{record_entry_calls, run_objtool};
 use crate::inputs::{LinkInputs, bitcode_of, is_bitcode_file};
 use crate::journal::CompileRecord;
 use crate::log::pass_on;
@@ -67,20 +68,29 @@ impl Session {
         }
         let object = self.scratch.object_name(directory, path);
         let digest = self.memo.digest(&place)?;
-        let (record, versions) = {
+        let (record, versions, steps) = {
             let journal = lock(&self.journal);
             (
                 journal.compile(&object).cloned(),
                 journal.versions(&object, digest).cloned(),
+                journal.steps(&object),
             )
         };
         let record = record.ok_or_else(|| unknown_bitcode(&object))?;
         let modified = fs_err::metadata(&place)?.modified()?;
         let temporary = place.with_extension("o.klto-native");
         let made = compile_native(&record, &temporary)
+            .and_then(|()| match &steps.objtool {
+                Some(objtool) => run_objtool(objtool, directory, &temporary),
+                None => Ok(()),
+            })
             .and_then(|()| match &versions {
                 Some(versions) => self.link_versions(versions, directory, &temporary),
                 None => Ok(()),
+            })
+            .and_then(|()| match steps.records_entry_calls {
+                true => record_entry_calls(&temporary),
+                false => Ok(()),
             })
             .and_then(|()| {
                 let file = fs_err::OpenOptions::new().write(true).open(&temporary)?;

@@ -10,17 +10,19 @@
 //! | `links/` | arguments of links that take natives |
 //! | `stat-memo` | digests of files by their stat |
 //! | `preload.so` | what holds a tool as a fork server, see `klto-fork` |
-//! | `shims/` | the tools' names, each a link to `klto-shim` |
+//! | `shims/` | the tools' names, each a link to `klto-shim`; copies for what is a prerequisite of objects |
 //! | `compat/<digest>/` | headers for trees that lack what LTO needs |
-//! | `units/<unit>/` | `index/`, `raw/` (backends' natives), `final/` (after post-processing), `manifest` |
+//! | `units/<unit>/` | `index/`, natives after each step as `unit/mod.rs` names them, `manifest` |
 //!
 //! A plain `make clean` may damage it without harm; `klto make clean`, `mrproper` and `distclean`
 //! remove it whole: no object is left that it speaks of.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use klto_core::{Digest, publish};
@@ -95,21 +97,27 @@ impl Scratch {
         })
     }
 
-    /// Links each name in `shims/` to the shim's executable, and removes other names.
-    pub fn link_shims<'a>(
+    /// Links each of `names` in `shims/` to the shim's executable, copies it to each of `stand_ins`,
+    /// and removes other names.
+    ///
+    /// Objects depend on stand-ins: these keep one time for ever, so that another klto alone makes no
+    /// object again.
+    pub fn place_shims<'a>(
         &self,
         shim: &Path,
         names: impl Iterator<Item = &'a str>,
+        stand_ins: impl Iterator<Item = &'static str>,
     ) -> anyhow::Result<PathBuf> {
         let directory = self.path("shims");
         fs_err::create_dir_all(&directory)?;
         let names: std::collections::BTreeSet<&str> = names.collect();
+        let stand_ins: Vec<&str> = stand_ins.collect();
         for entry in fs_err::read_dir(&directory)? {
             let entry = entry?;
             if !entry
                 .file_name()
                 .to_str()
-                .is_some_and(|name| names.contains(name))
+                .is_some_and(|name| names.contains(name) || stand_ins.contains(&name))
             {
                 fs_err::remove_file(entry.path())?;
             }
@@ -120,6 +128,10 @@ impl Scratch {
                 let _ = std::fs::remove_file(&link);
                 fs_err::os::unix::fs::symlink(shim, &link)?;
             }
+        }
+        for name in stand_ins {
+            copy_with_old_time(shim, &directory.join(name))
+                .with_context(|| format!("placing klto's stand-in for {name}"))?;
         }
         Ok(directory)
     }
@@ -140,6 +152,25 @@ impl Scratch {
         }
         Ok(self.relative(&name))
     }
+}
+
+/// The beginning of 2000: older than any object.
+const OLD: Duration = Duration::from_secs(946_684_800);
+
+fn copy_with_old_time(from: &Path, to: &Path) -> std::io::Result<()> {
+    let bytes = fs_err::read(from)?;
+    if fs_err::read(to).ok().as_deref() == Some(bytes.as_slice()) {
+        return Ok(());
+    }
+    let directory = to.parent().unwrap_or(Path::new("."));
+    let mut copy = tempfile::NamedTempFile::new_in(directory)?;
+    copy.write_all(&bytes)?;
+    let file = copy.as_file();
+    file.set_permissions(PermissionsExt::from_mode(0o755))?;
+    file.set_modified(std::time::UNIX_EPOCH + OLD)?;
+    // A program that is open for writing cannot be run.
+    copy.into_temp_path().persist(to)?;
+    Ok(())
 }
 
 /// Locks the file at `path`; waits for another session, and says for which.

@@ -1,7 +1,8 @@
 //! The session: what all conversations with shims share.
 //!
 //! In: a [`Request`] from a shim. Out: a [`Reply`]. Which handler answers is decided here by the
-//! tool's role; the handlers are `compiler.rs`, `linker.rs` and `reader.rs`.
+//! tool's role; the handlers are `compiler.rs`, `linker.rs`, `reader.rs` and
+//! `after_compile.rs`.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -26,6 +27,8 @@ type Variables = Vec<(OsString, OsString)>;
 pub(crate) struct LtoAdditions {
     /// Whether the session adds the LTO flags; kbuild does where the tree has the option.
     pub adds_flags: bool,
+    /// The largest function that is imported, where the user says it.
+    pub import_limit: Option<u32>,
     /// `-I` for headers that go before the tree's own.
     pub first_arguments: Vec<OsString>,
     /// The linker, for units that no linker call asks for.
@@ -101,6 +104,7 @@ impl Session {
             Role::Compiler => self.compiler(request, caller),
             Role::Linker => self.linker(request, caller),
             Role::ObjectRewriter | Role::ObjectReader => self.reader(request),
+            Role::AfterCompile => self.after_compile(request),
             Role::Other => Ok(as_called(request)),
         };
         let reply = match answer {

@@ -29,16 +29,22 @@ fn fail(what: &str) -> ExitCode {
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let invoked = PathBuf::from(arguments.next().unwrap_or_default());
-    let arguments: Vec<OsString> = arguments.collect();
+    let mut arguments: Vec<OsString> = arguments.collect();
     let Some(name) = invoked.file_name() else {
         return fail("a shim was started without a name");
     };
-    let Some((role, program)) = stands_for(name) else {
+    let Some((role, mut program)) = stands_for(name) else {
         return match next_in_path(name) {
             Some(program) => exec(&program, &arguments),
             None => fail(&format!("{}: not found behind klto's shim", name.display())),
         };
     };
+    if role == Role::AfterCompile {
+        if arguments.is_empty() {
+            return fail(&format!("{}: no program is named", name.display()));
+        }
+        program = PathBuf::from(arguments.remove(0));
+    }
     let Some(socket) = std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from) else {
         return exec(&program, &arguments);
     };
@@ -102,6 +108,7 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
         Role::ObjectRewriter | Role::ObjectReader => arguments
             .iter()
             .any(|argument| !argument.as_bytes().starts_with(b"-")),
+        Role::AfterCompile => true,
         Role::Other => false,
     }
 }

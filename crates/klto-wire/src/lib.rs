@@ -63,16 +63,20 @@ pub enum Role {
     ObjectRewriter,
     /// A tool that prints what objects hold: objdump, readelf.
     ObjectReader,
+    /// What kbuild runs on an object after its compile, as objtool: a stand-in that is not a tool's
+    /// name. Its first argument is the real program, its last one the object.
+    AfterCompile,
     /// A tool on which the session has no opinion, as the archiver.
     Other,
 }
 
 impl Role {
-    const ALL: [(Role, &'static str); 5] = [
+    const ALL: [(Role, &'static str); 6] = [
         (Role::Compiler, "compiler"),
         (Role::Linker, "linker"),
         (Role::ObjectRewriter, "rewriter"),
         (Role::ObjectReader, "reader"),
+        (Role::AfterCompile, "after-compile"),
         (Role::Other, "other"),
     ];
 

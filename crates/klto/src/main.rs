@@ -5,7 +5,7 @@ mod config;
 mod doctor;
 mod explain;
 mod make;
-mod store;
+mod variables;
 
 use std::process::ExitCode;
 

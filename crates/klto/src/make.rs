@@ -10,7 +10,7 @@ use klto_kbuild::{Invocation, LtoRequest, MakeArguments, PlainMake, Plan};
 use klto_session::{Settings, remove_scratch, run as run_session};
 use signal_hook::low_level::emulate_default_handler;
 
-use crate::store;
+use crate::variables;
 
 /// Runs make, plain or within a session.
 pub fn run(request: Option<LtoRequest>, words: &[OsString]) -> anyhow::Result<u8> {
@@ -24,7 +24,8 @@ pub fn run(request: Option<LtoRequest>, words: &[OsString]) -> anyhow::Result<u8
                 .iter()
                 .for_each(|note| eprintln!("klto: {note}"));
             let settings = Settings {
-                store: store::choice(&invocation.environment)?,
+                store: variables::store(&invocation.environment)?,
+                import_limit: variables::import_limit(&invocation.environment)?,
                 shim_program: shim_program()?,
                 environment: invocation.environment,
                 directory: invocation.directory,

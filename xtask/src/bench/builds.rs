@@ -19,6 +19,7 @@ use crate::{command, sources};
 const CONFIGURATION: Configuration = Configuration {
     lto: Lto::Thin,
     modules: true,
+    trim: false,
 };
 
 /// Who builds.

@@ -11,7 +11,7 @@ use anyhow::Result;
 use fs_err as fs;
 
 use super::Row;
-use crate::{command, product};
+use crate::product;
 
 /// The plain tool's seconds and klto's, measured one after the other.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +33,7 @@ pub(super) struct Figures {
 impl Figures {
     /// The figures that are there already, to go on from; `again` begins anew.
     pub fn open(directory: &Path, row: Row, again: bool) -> Result<Self> {
-        let commit = commit()?;
+        let commit = product::commit()?;
         let known = Self::read(directory, row)?;
         let complete = known.is_complete(row);
         if !again && (complete || known.commit == commit) && !known.commit.is_empty() {
@@ -128,19 +128,6 @@ fn parse_pair(line: &str) -> Option<Pair> {
         plain: fields.next()?.parse().ok()?,
         klto: fields.next()?.parse().ok()?,
     })
-}
-
-/// The commit and its date; a document that is written twice is the same twice.
-fn commit() -> Result<String> {
-    let git = |arguments: &[&str]| {
-        let mut git = std::process::Command::new("git");
-        command::output(git.args(arguments).current_dir(product::repository()))
-    };
-    let mut name = git(&["log", "-1", "--format=%h %cs"])?.trim().to_owned();
-    if !git(&["status", "--porcelain", "crates"])?.is_empty() {
-        name += " with changes";
-    }
-    Ok(name)
 }
 
 /// The value below which `part` of all values lie, by nearest rank; zero without values.

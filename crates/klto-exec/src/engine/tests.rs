@@ -23,6 +23,7 @@ fn shell(directory: &Path, name: &str, script: &str) -> Action {
         outputs: vec![directory.join(name)],
         directory: directory.to_owned(),
         environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
+        edits: None,
         storable: Storable::Yes,
     }
 }

@@ -1,8 +1,10 @@
-//! ELF objects of both classes and both byte orders: symbols, section names, renaming of symbols.
+//! ELF objects: symbols and section names of both classes and byte orders, and changed objects.
 //!
-//! In: the bytes of an object. Out: owned views, or a new object. Tables are read by the `object`
-//! crate. Relocations and code are not looked at.
+//! In: the bytes of an object. Out: owned views, or a new object in which nothing has moved. Tables are
+//! read by the `object` crate. Of code only calls of the function tracer's entry are looked at.
 
+mod extend;
+mod mcount;
 mod rename;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -13,6 +15,8 @@ use object::read::elf::{FileHeader, SectionTable, Sym, SymbolTable};
 
 use crate::FormatError;
 
+pub use extend::add_undefined_symbols;
+pub use mcount::{CodePlace, entry_calls, record_entry_calls, recorded_entries};
 pub use rename::rename_symbols;
 
 /// Where a symbol is.

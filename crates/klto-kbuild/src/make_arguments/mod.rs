@@ -147,7 +147,18 @@ impl MakeArguments {
     /// With `name` set to exactly `value`, in place of all assignments to it so far.
     #[must_use]
     pub fn with_variable(&self, name: &str, value: &OsStr) -> Self {
-        let word = assignment::literal(name, value);
+        self.with_assignment(name, assignment::literal(name, value))
+    }
+
+    /// The same for a value with references, which make expands each time it uses the variable.
+    #[must_use]
+    pub fn with_expression(&self, name: &str, value: &OsStr) -> Self {
+        let mut word = OsString::from(format!("{name}="));
+        word.push(value);
+        self.with_assignment(name, word)
+    }
+
+    fn with_assignment(&self, name: &str, word: OsString) -> Self {
         let meaning = match Assignment::parse(&word) {
             Some(assignment) => Meaning::Assignment(assignment),
             None => Meaning::Unknown,

@@ -12,13 +12,13 @@ use klto_core::Failure;
 use crate::config::{Config, UpstreamLto};
 use crate::environment::Environment;
 use crate::make_arguments::{Jobs, MakeArguments, MakeFlags};
-use crate::mcount;
 use crate::mode;
 use crate::refusals::refusals;
+use crate::steps::{Step, steps};
 use crate::toolchain::{Additions, LlvmVersion, Role, ToolHook, Toolchain};
 use crate::tree::Tree;
 use crate::variables::Variables;
-use crate::versions::{Behaviour, OLDEST_TREE};
+use crate::versions::OLDEST_TREE;
 
 /// A build with ThinLTO.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct LtoBuild {
     pub llvm: LlvmVersion,
     /// How klto comes between kbuild and the tools.
     pub hooks: Vec<(Role, ToolHook)>,
+    /// What kbuild does to each object after its compile and klto does to its native.
+    pub steps: Vec<Step>,
     /// The words after `make`, without `-j`.
     pub arguments: MakeArguments,
     /// What the environment's MAKEFLAGS and GNUMAKEFLAGS say; the session writes MAKEFLAGS anew
@@ -83,8 +85,8 @@ impl LtoBuild {
         self.arguments = self.arguments.with_variable(name, value);
     }
 
-    /// Leads the tools that kbuild runs by path to stand-ins in `directory`. Those that it runs by
-    /// name are found when `directory` is first in PATH.
+    /// Leads the tools that kbuild runs by path, and the steps after a compile, to stand-ins in
+    /// `directory`. Tools that it runs by name are found when `directory` is first in PATH.
     pub fn hook_by_path(&mut self, directory: &Path) {
         let assignments = self
             .hooks
@@ -92,6 +94,10 @@ impl LtoBuild {
             .filter_map(|(_, hook)| hook.assignment(directory));
         for (variable, value) in assignments.collect::<Vec<_>>() {
             self.set_variable(variable, &value);
+        }
+        for step in &self.steps {
+            let (variable, value) = step.assignment(directory);
+            self.arguments = self.arguments.with_expression(variable, &value);
         }
     }
 }
@@ -118,10 +124,10 @@ pub(super) fn resolve(tree: Tree, config: Config, variables: &Variables) -> Resu
         return Err(refusal.into());
     }
     let mut arguments = with_tools.without_jobs();
-    if klto_adds_lto && let Some((variable, value)) = mcount::without_recordmcount(&config, &tree)?
-    {
-        arguments = arguments.with_variable(variable, OsStr::new(value));
-    }
+    let steps = match klto_adds_lto {
+        true => steps(&tree, &config)?,
+        false => Vec::new(),
+    };
     for (variable, value) in toolchain.without_launchers() {
         arguments = arguments.with_variable(variable, &value);
     }
@@ -129,6 +135,7 @@ pub(super) fn resolve(tree: Tree, config: Config, variables: &Variables) -> Resu
     notes.extend(toolchain.launcher_notes());
     Ok(LtoBuild {
         hooks: toolchain.hooks(),
+        steps,
         parallelism: parallelism(&with_tools, variables.make_flags),
         make_flags: variables.make_flags.clone(),
         environment: variables.environment.clone(),
@@ -175,26 +182,9 @@ pub(super) fn what_hides_klto(tree: &Tree, variables: &Variables) -> Result<Vec<
 /// Why klto cannot add LTO to this tree with this configuration; nothing if it can.
 pub(super) fn without_option(tree: &Tree, config: &Config, llvm_major: u32) -> Vec<Failure> {
     let mut found: Vec<Failure> = old_tree(tree).into_iter().collect();
-    found.extend(objtool_per_object(tree, config));
     found.extend(refusals(config, true, llvm_major));
-    found.extend(mcount::without_recordmcount(config, tree).err());
+    found.extend(steps(tree, config).err());
     found
-}
-
-/// There objtool reads each object as soon as it is compiled (cmd_objtool in scripts/Makefile.build),
-/// by a path that no shim has.
-fn objtool_per_object(tree: &Tree, config: &Config) -> Option<Failure> {
-    if !tree.has(Behaviour::ObjtoolPerObject) || !config.is_set("STACK_VALIDATION") {
-        return None;
-    }
-    let message = format!(
-        "klto cannot build {} with LTO: CONFIG_STACK_VALIDATION=y runs objtool on each object of \
-         Linux {}, and objtool cannot read bitcode",
-        config.path().display(),
-        tree.version
-    );
-    let hint = "choose CONFIG_UNWINDER_FRAME_POINTER and turn CONFIG_STACK_VALIDATION off, or build with --lto=none";
-    Some(Failure::bad_input(message).hint(hint))
 }
 
 fn old_tree(tree: &Tree) -> Option<Failure> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::make_arguments::Jobs;
+use crate::steps::Step;
 use crate::testing::{FakeVersion, V5_10, V6_12, fake_kernel, script};
 use crate::toolchain::Role;
 use std::num::NonZeroU32;
@@ -318,8 +319,9 @@ fn what_cannot_be_built_as_asked_is_refused() {
 }
 
 #[test]
-fn objtool_on_each_object_is_refused() {
-    let mut setting = Setting::new(V5_10, "CONFIG_STACK_VALIDATION=y\n");
+fn steps_after_a_compile_are_led_to_stand_ins() {
+    let config = "CONFIG_64BIT=y\nCONFIG_STACK_VALIDATION=y\nCONFIG_FTRACE_MCOUNT_RECORD=y\n";
+    let mut setting = Setting::new(V5_10, config);
     setting.request = Some(LtoRequest::Thin);
     let scripts = setting.directory.path().join("src/scripts");
     fs_err::create_dir_all(&scripts).unwrap();
@@ -328,11 +330,8 @@ fn objtool_on_each_object_is_refused() {
         "__objtool_obj := $(objtree)/tools/objtool/objtool\n",
     )
     .unwrap();
-    assert!(
-        setting
-            .failure("LLVM=-22")
-            .contains("CONFIG_STACK_VALIDATION=y runs objtool on each object")
-    );
+    let build = setting.lto("LLVM=-22");
+    assert_eq!(build.steps, [Step::Objtool, Step::Recordmcount]);
 }
 
 #[test]

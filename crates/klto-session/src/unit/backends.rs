@@ -1,13 +1,14 @@
 //! The backends of a unit: one action for each bitcode member.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use klto_core::{Action, Digest, Failure, Input, Outcome, Storable};
 use klto_exec::{Completed, How};
-use klto_lower::{BackendParts, backend_action, check_native, imports_of};
+use klto_lower::{BackendParts, backend_action, check_native, imports_of, split_dwarf_beside};
 
 use super::{BitcodeMember, Lowering};
 use crate::log::pass_on;
@@ -20,6 +21,8 @@ pub(super) struct Raw {
     pub path: PathBuf,
     /// Its content.
     pub digest: Digest,
+    /// Content of its split debug information, if there is any.
+    pub split_dwarf: Option<Digest>,
 }
 
 impl Lowering<'_> {
@@ -38,6 +41,7 @@ impl Lowering<'_> {
         }
         let keys: Vec<Digest> = actions.iter().map(Action::key).collect();
         let mut pending = Vec::new();
+        let mut sources = Vec::new();
         let mut kept = 0;
         for ((member, action), key) in self.members.iter().zip(actions).zip(&keys) {
             let native = self.link.directory.join(&action.outputs[0]);
@@ -53,13 +57,14 @@ impl Lowering<'_> {
                 kept += 1;
             } else {
                 pending.push(action);
+                sources.push(member.source());
             }
         }
         let completed = self
             .session
             .engine
             .run(&pending, &self.session.slots, &check_native);
-        self.report(&pending, &completed, (kept, begin.elapsed()))?;
+        self.report((&pending, &sources), &completed, (kept, begin.elapsed()))?;
         self.members
             .iter()
             .zip(keys)
@@ -68,15 +73,23 @@ impl Lowering<'_> {
     }
 
     fn raw(&self, member: &BitcodeMember, key: Digest) -> anyhow::Result<Raw> {
-        let path = self.raw_path(&member.path);
-        let digest = self.session.memo.digest(&self.link.directory.join(&path))?;
-        Ok(Raw { key, path, digest })
+        let path = self.place_of("raw", &member.path);
+        let digest = |path: &Path| self.session.memo.digest(&self.link.directory.join(path));
+        let split_dwarf = member.flags.split_dwarf.as_ref();
+        Ok(Raw {
+            key,
+            digest: digest(&path)?,
+            split_dwarf: split_dwarf
+                .map(|_| digest(&split_dwarf_beside(&path)))
+                .transpose()?,
+            path,
+        })
     }
 
-    /// Where the backend of `member` writes; an absolute path goes below the directory too.
-    fn raw_path(&self, member: &Path) -> PathBuf {
+    /// Where the native of `member` lies after a step; an absolute path goes below the directory too.
+    pub(super) fn place_of(&self, step: &str, member: &Path) -> PathBuf {
         self.root
-            .join("raw")
+            .join(step)
             .join(member.strip_prefix("/").unwrap_or(member))
     }
 
@@ -146,7 +159,7 @@ impl Lowering<'_> {
             index,
             imports,
             assembler_files: assembler.files,
-            native: self.raw_path(&member.path),
+            native: self.place_of("raw", &member.path),
             directory: self.link.directory.to_owned(),
             environment: self.action_environment(),
             storable,
@@ -168,13 +181,14 @@ impl Lowering<'_> {
 
     fn report(
         &self,
-        actions: &[Action],
+        (actions, sources): (&[Action], &[PathBuf]),
         completed: &[Completed],
         (kept, elapsed): (usize, Duration),
     ) -> anyhow::Result<()> {
         let (mut ran, mut hit) = (0, 0);
         for over in completed {
-            let Some(action) = actions.get(over.index) else {
+            let (Some(action), Some(source)) = (actions.get(over.index), sources.get(over.index))
+            else {
                 continue;
             };
             let how = match over.how {
@@ -193,10 +207,10 @@ impl Lowering<'_> {
                 Outcome::Done { stderr } => {
                     ran += usize::from(over.how != How::Hit);
                     hit += usize::from(over.how == How::Hit);
-                    pass_on(stderr);
+                    pass_on(&with_source(stderr, source));
                 }
                 Outcome::Failed { stderr, reason } => {
-                    pass_on(stderr);
+                    pass_on(&with_source(stderr, source));
                     return Err(
                         Failure::build(format!("backend of {}: {reason}", action.label)).into(),
                     );
@@ -218,10 +232,39 @@ impl Lowering<'_> {
     }
 }
 
+/// Names the source where clang knows no place, as in warnings of large stack frames without debug
+/// information.
+fn with_source(printed: &[u8], source: &Path) -> Vec<u8> {
+    const NOWHERE: &[u8] = b"<unknown>:0:0";
+    let mut named = Vec::with_capacity(printed.len());
+    let mut rest = printed;
+    while let Some(place) = rest.windows(NOWHERE.len()).position(|part| part == NOWHERE) {
+        let (before, after) = rest.split_at(place);
+        named.extend_from_slice(before);
+        named.extend_from_slice(source.as_os_str().as_bytes());
+        rest = after.get(NOWHERE.len()..).unwrap_or_default();
+    }
+    named.extend_from_slice(rest);
+    named
+}
+
 /// `CCC_OVERRIDE_OPTIONS` changes the driver's arguments after klto has written them.
 fn overridden(environment: &[(std::ffi::OsString, std::ffi::OsString)]) -> Option<Storable> {
     let set = environment
         .iter()
         .any(|(name, _)| name == "CCC_OVERRIDE_OPTIONS");
     set.then(|| Storable::No("CCC_OVERRIDE_OPTIONS is set".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_without_a_place_names_the_source() {
+        let printed = b"warning: <unknown>:0:0: stack frame size (3000) exceeds limit\n1 warning\n";
+        let named = with_source(printed, Path::new("fs/a.c"));
+        let expected = b"warning: fs/a.c: stack frame size (3000) exceeds limit\n1 warning\n";
+        assert_eq!(named, expected);
+    }
 }

@@ -1,23 +1,23 @@
-//! Post-processing of natives: symbol versions, and promoted names that get their base name back.
+//! What klto itself changes in natives: promoted names get their base name back, and traced functions
+//! their table.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use klto_core::{Action, Failure, Input, Outcome, publish};
+use klto_core::{Failure, publish};
 use klto_formats::{archive, elf};
-use klto_lower::{MemberKind, PromotedNames, check_native, symbol_versions_action};
+use klto_lower::{MemberKind, PromotedNames};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use super::Lowering;
-use super::backends::Raw;
+use super::steps::Stepped;
+use super::{BitcodeMember, Lowering};
 use crate::log::pass_on;
 
 impl Lowering<'_> {
-    /// The natives as links take them, in member order: the backend's own file where nothing changes.
-    pub(super) fn finish(&self, raws: &[Raw]) -> anyhow::Result<Vec<PathBuf>> {
-        let final_root = self.root.join("final");
-        let versioned = self.link_symbol_versions(raws, &final_root)?;
-        let names = self.promoted_names(&versioned)?;
+    /// The natives as links take them, in member order: a step's own file where nothing changes.
+    pub(super) fn finish(&self, stepped: &[Stepped]) -> anyhow::Result<Vec<PathBuf>> {
+        let natives: Vec<PathBuf> = stepped.iter().map(|native| native.path.clone()).collect();
+        let names = self.promoted_names(&natives)?;
         for kept in &names.kept {
             self.session.log.line(&format!(
                 "promoted {} {}",
@@ -25,82 +25,11 @@ impl Lowering<'_> {
                 String::from_utf8_lossy(kept)
             ));
         }
-        let finals: Vec<PathBuf> = raws
-            .iter()
-            .map(|raw| self.final_path(&final_root, &raw.path))
-            .collect();
-        let pairs: Vec<_> = versioned.iter().zip(&finals).collect();
+        let pairs: Vec<_> = self.members.iter().zip(&natives).collect();
         pairs
             .par_iter()
-            .map(|(from, to)| self.restore_names(&names, from, to))
+            .map(|(member, native)| self.change(member, native, &names))
             .collect()
-    }
-
-    fn final_path(&self, final_root: &Path, raw: &Path) -> PathBuf {
-        final_root.join(raw.strip_prefix(self.root.join("raw")).unwrap_or(raw))
-    }
-
-    /// Links CRCs into the natives of exporting objects; the path of each member's native after that.
-    fn link_symbol_versions(
-        &self,
-        raws: &[Raw],
-        final_root: &Path,
-    ) -> anyhow::Result<Vec<PathBuf>> {
-        let linker = self
-            .session
-            .identity(&self.link.linker, self.link.environment)?;
-        let mut actions: Vec<Action> = Vec::new();
-        let mut natives = Vec::new();
-        for (member, raw) in self.members.iter().zip(raws) {
-            let Some(versions) = &member.versions else {
-                natives.push(raw.path.clone());
-                continue;
-            };
-            let output = self
-                .final_path(final_root, &raw.path)
-                .with_extension("versions.o");
-            let script = output.with_extension("ver");
-            publish(&self.link.directory.join(&script), &versions.script)?;
-            natives.push(output.clone());
-            actions.push(symbol_versions_action(
-                member.path.display().to_string(),
-                (
-                    self.link.linker.clone(),
-                    linker.digest,
-                    linker.storable.clone(),
-                ),
-                &versions.clone().into(),
-                (
-                    Input {
-                        role: "native",
-                        path: raw.path.clone(),
-                        digest: raw.digest,
-                    },
-                    script,
-                ),
-                output,
-                (self.link.directory.to_owned(), self.action_environment()),
-            ));
-        }
-        let completed = self
-            .session
-            .engine
-            .run(&actions, &self.session.slots, &check_native);
-        for over in &completed {
-            if let (Outcome::Failed { stderr, reason }, Some(action)) =
-                (&over.outcome, actions.get(over.index))
-            {
-                pass_on(stderr);
-                let what = format!("symbol versions of {}: {reason}", action.label);
-                return Err(Failure::build(what).into());
-            }
-        }
-        if completed.len() < actions.len() {
-            return Err(
-                Failure::build(format!("{}: the build was stopped", self.link.unit.name)).into(),
-            );
-        }
-        Ok(natives)
     }
 
     /// Decides over the symbols of every object of the unit, natives and others.
@@ -126,7 +55,7 @@ impl Lowering<'_> {
     }
 
     /// Names in an object, or in every member of a regular archive.
-    fn symbol_names(&self, path: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    pub(super) fn symbol_names(&self, path: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
         let bytes = fs_err::read(self.link.directory.join(path))?;
         let reading = || format!("reading {}", path.display());
         let mut objects = vec![bytes.as_slice()];
@@ -143,20 +72,26 @@ impl Lowering<'_> {
         Ok(names)
     }
 
-    fn restore_names(
+    /// What klto itself changes in a native; where the result is.
+    fn change(
         &self,
-        names: &PromotedNames,
+        member: &BitcodeMember,
         from: &Path,
-        to: &Path,
+        names: &PromotedNames,
     ) -> anyhow::Result<PathBuf> {
-        let bytes = fs_err::read(self.link.directory.join(from))?;
-        let renamed = elf::rename_symbols(&bytes, &|name| names.restored.get(name).cloned())
+        let old = fs_err::read(self.link.directory.join(from))?;
+        let mut new = elf::rename_symbols(&old, &|name| names.restored.get(name).cloned())
             .with_context(|| format!("putting names back in {}", from.display()))?;
-        if renamed == bytes {
+        if member.steps.records_entry_calls {
+            new = elf::record_entry_calls(&new)
+                .with_context(|| format!("recording traced functions of {}", from.display()))?;
+        }
+        if new == old {
             return Ok(from.to_owned());
         }
-        publish(&self.link.directory.join(to), &renamed)?;
-        Ok(to.to_owned())
+        let to = self.place_of("final", &member.path);
+        publish(&self.link.directory.join(&to), &new)?;
+        Ok(to)
     }
 }
 

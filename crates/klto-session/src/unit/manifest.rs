@@ -7,13 +7,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use klto_core::{Digest, publish};
+use klto_lower::split_dwarf_beside;
 use klto_store::StatMemo;
 use serde::{Deserialize, Serialize};
 
 use super::Lowering;
 use super::backends::Raw;
+use super::steps::Stepped;
 
-const MAGIC: &[u8; 8] = b"kltouni1";
+const MAGIC: &[u8; 8] = b"kltouni2";
 
 type Bytes32 = [u8; 32];
 
@@ -25,6 +27,10 @@ struct Member {
     assembler_names: Option<Vec<Vec<u8>>>,
     key: Bytes32,
     raw: Bytes32,
+    /// Split debug information beside the backend's native, if the object has it.
+    split_dwarf: Option<Bytes32>,
+    /// Key and result of each step between the backend and the native.
+    steps: Vec<(Bytes32, Bytes32)>,
     native: PathBuf,
     native_digest: Bytes32,
 }
@@ -74,19 +80,22 @@ impl Manifest {
         self.body.members.get(*self.places.get(path)?)
     }
 
-    /// Every native, if the unit is made from the same and each native is as it was left.
+    /// Every native, if the unit is made from the same and each native is as it was left; `raw` says
+    /// where a member's backend wrote.
     pub fn whole_unit(
         &self,
         unit_key: Digest,
         directory: &Path,
+        raw: &dyn Fn(&Path) -> PathBuf,
         memo: &StatMemo,
     ) -> Option<Vec<PathBuf>> {
         if self.body.unit_key != Some(*unit_key.as_bytes()) || self.body.members.is_empty() {
             return None;
         }
         let whole = |member: &&Member| {
-            let digest = memo.digest(&directory.join(&member.native));
-            digest.is_ok_and(|digest| *digest.as_bytes() == member.native_digest)
+            let native = directory.join(&member.native);
+            is_of(memo, &native, &member.native_digest)
+                && member.has_split_dwarf(&raw(&member.path), memo)
         };
         let natives: Vec<PathBuf> = self
             .body
@@ -106,15 +115,37 @@ impl Manifest {
         Some(&member.assembler_names)
     }
 
+    /// Whether the step of this key made the file that is in place now.
+    pub fn has_step(&self, path: &Path, key: Digest, file: &Path, memo: &StatMemo) -> bool {
+        let Some(member) = self.member(path) else {
+            return false;
+        };
+        let mut steps = member.steps.iter();
+        let known = steps.find(|(known, _)| known == key.as_bytes());
+        known.is_some_and(|(_, result)| is_of(memo, file, result))
+    }
+
     /// Whether the action of this key made the native that is in place now.
     pub fn has_raw(&self, path: &Path, key: Digest, native: &Path, memo: &StatMemo) -> bool {
         self.member(path).is_some_and(|member| {
-            let same = || {
-                memo.digest(native)
-                    .is_ok_and(|digest| *digest.as_bytes() == member.raw)
-            };
-            member.key == *key.as_bytes() && same()
+            member.key == *key.as_bytes()
+                && is_of(memo, native, &member.raw)
+                && member.has_split_dwarf(native, memo)
         })
+    }
+}
+
+/// Whether the file at `path` has the content of this digest.
+fn is_of(memo: &StatMemo, path: &Path, expected: &Bytes32) -> bool {
+    memo.digest(path)
+        .is_ok_and(|digest| digest.as_bytes() == expected)
+}
+
+impl Member {
+    /// Whether the debug information beside `native` is as it was left, if there was any.
+    fn has_split_dwarf(&self, native: &Path, memo: &StatMemo) -> bool {
+        let expected = self.split_dwarf.as_ref();
+        expected.is_none_or(|expected| is_of(memo, &split_dwarf_beside(native), expected))
     }
 }
 
@@ -123,10 +154,14 @@ impl Lowering<'_> {
         &self,
         unit_key: Option<Digest>,
         raws: &[Raw],
+        stepped: &[Stepped],
         natives: &[PathBuf],
     ) -> anyhow::Result<Manifest> {
         let mut members = Vec::new();
-        for ((member, raw), native) in self.members.iter().zip(raws).zip(natives) {
+        let results = raws.iter().zip(stepped).zip(natives);
+        for (member, ((raw, stepped), native)) in self.members.iter().zip(results) {
+            let bytes = |digest: &Digest| *digest.as_bytes();
+            let steps = stepped.results.iter();
             let native_digest = self
                 .session
                 .memo
@@ -137,6 +172,10 @@ impl Lowering<'_> {
                 assembler_names: member.assembler.names.clone(),
                 key: *raw.key.as_bytes(),
                 raw: *raw.digest.as_bytes(),
+                split_dwarf: raw.split_dwarf.as_ref().map(bytes),
+                steps: steps
+                    .map(|(key, digest)| (bytes(key), bytes(digest)))
+                    .collect(),
                 native: native.clone(),
                 native_digest: *native_digest.as_bytes(),
             });

@@ -7,34 +7,41 @@
 //! 2. Thin-link: one index and one import list for each bitcode object.
 //! 3. One backend action for each object. An action whose key the manifest has, and whose native is
 //!    as it was, is kept; the engine finds or makes the others.
-//! 4. Post-processing: symbol versions are linked into the natives of exporting objects, and promoted
+//! 4. Post-processing, in kbuild's own order: objtool where kbuild runs it on each object, symbol
+//!    versions for the natives of exporting objects, the table of traced functions; and promoted
 //!    names that are unique get their base name back.
 //! 5. The manifest is written last: a unit that was interrupted has the old one, and every native in
 //!    it is checked by digest before it is kept.
 //!
-//! Natives lie under `.klto/units/<unit>/raw` as the backend wrote them, and under `final` where
-//! post-processing changes them. The objects that kbuild made stay bitcode.
+//! Natives lie under `.klto/units/<unit>/raw` as the backend wrote them, under `objtool` and
+//! `versions` as these steps left them, and under `final` where klto itself changes them. The objects that kbuild made stay bitcode.
 
 mod assembler;
 mod backends;
 mod finish;
 mod manifest;
+mod steps;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use klto_core::{Digest, Failure, KeyBuilder, Storable, die_with_parent, normalize};
-use klto_kbuild::compile::{BackendFlags, backend_flags, may_name_file};
+use klto_exec::ToolIdentity;
+use klto_kbuild::compile::{BackendFlags, CompileCall, backend_flags, may_name_file};
 use klto_kbuild::link::LinkCall;
-use klto_lower::{LinkUnit, ThinLinkPlace, linked_members, thin_link_arguments};
+use klto_lower::objtool::BACKEND_FLAGS;
+use klto_lower::{
+    LinkUnit, ThinLinkPlace, linked_members, split_dwarf_beside, thin_link_arguments,
+};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use crate::journal::{CompileRecord, VersionsRecord};
+use crate::journal::{CompileRecord, ObjtoolRecord, StepsRecord, VersionsRecord};
 use crate::log::pass_on;
 use crate::reader::unknown_bitcode;
 use crate::session::{Session, lock};
@@ -58,6 +65,7 @@ struct BitcodeMember {
     digest: Digest,
     record: CompileRecord,
     flags: BackendFlags,
+    steps: StepsRecord,
     versions: Option<VersionsRecord>,
     assembler: AssemblerFiles,
     /// Whether the thin-link took it; a lazy member may be left out.
@@ -82,7 +90,12 @@ impl Session {
     pub(crate) fn lower_unit(&self, link: &UnitLink<'_>) -> anyhow::Result<Vec<PathBuf>> {
         let mut lowering = Lowering::prepare(self, link)?;
         let unit_key = lowering.unit_key()?;
-        let whole = |key| lowering.old.whole_unit(key, link.directory, &self.memo);
+        let raw = |member: &Path| link.directory.join(lowering.place_of("raw", member));
+        let whole = |key| {
+            lowering
+                .old
+                .whole_unit(key, link.directory, &raw, &self.memo)
+        };
         let natives = match unit_key.and_then(whole) {
             Some(natives) => {
                 self.log.line(&format!("kept unit {}", link.unit.name));
@@ -91,13 +104,15 @@ impl Session {
             None => {
                 lowering.thin_link()?;
                 let raws = lowering.run_backends()?;
-                let natives = lowering.finish(&raws)?;
+                let stepped = lowering.run_steps(&raws)?;
+                let natives = lowering.finish(&stepped)?;
                 lowering
-                    .new_manifest(unit_key, &raws, &natives)?
+                    .new_manifest(unit_key, &raws, &stepped, &natives)?
                     .write(&lowering.manifest_path())?;
                 natives
             }
         };
+        lowering.place_split_dwarf()?;
         let mut known = lock(&self.natives);
         for (member, native) in lowering.members.iter().zip(&natives) {
             let place = normalize(&link.directory.join(&member.path));
@@ -131,15 +146,19 @@ impl BitcodeMember {
     ) -> anyhow::Result<Self> {
         let object = session.scratch.object_name(directory, path);
         let digest = session.memo.digest(&directory.join(path))?;
-        let (record, versions) = {
+        let (record, versions, steps) = {
             let journal = lock(&session.journal);
             (
                 journal.compile(&object).cloned(),
                 journal.versions(&object, digest).cloned(),
+                journal.steps(&object),
             )
         };
         let record = record.ok_or_else(|| unknown_bitcode(&object))?;
-        let flags = backend_flags(&record.arguments);
+        let mut flags = backend_flags(&record.arguments);
+        if steps.objtool.is_some() {
+            flags.arguments.extend(BACKEND_FLAGS.map(OsString::from));
+        }
         let names = match old.assembler_names(path, digest) {
             Some(names) => names.clone(),
             None => assembler::names(&directory.join(path))?,
@@ -151,10 +170,17 @@ impl BitcodeMember {
             digest,
             record,
             flags,
+            steps,
             versions,
             assembler,
             linked: true,
         })
+    }
+
+    /// The source, as the compile names it.
+    fn source(&self) -> PathBuf {
+        CompileCall::parse(&self.record.arguments)
+            .map_or_else(|| self.path.clone(), |call| call.source)
     }
 
     /// Whether its backend reads what klto cannot name.
@@ -162,8 +188,20 @@ impl BitcodeMember {
         self.assembler.storable != Storable::Yes || self.flags.not_storable.is_some()
     }
 
-    fn add_to(&self, key: &mut KeyBuilder, compiler: Digest) {
+    /// Adds all that decides its native; `objtool` identifies that tool where it runs.
+    fn add_to(&self, key: &mut KeyBuilder, compiler: Digest, objtool: Option<Digest>) {
         key.digest("compiler", compiler);
+        if let (Some(record), Some(objtool)) = (&self.steps.objtool, objtool) {
+            key.digest("objtool", objtool);
+            for argument in &record.arguments {
+                key.field("objtool-argument", argument.as_encoded_bytes());
+            }
+        }
+        if let Some(file) = &self.flags.split_dwarf {
+            key.field("split-dwarf", file.as_os_str().as_encoded_bytes());
+        }
+        let recorded = [u8::from(self.steps.records_entry_calls)];
+        key.field("records-entry-calls", &recorded);
         for flag in &self.flags.arguments {
             key.field("flag", flag.as_encoded_bytes());
         }
@@ -213,6 +251,22 @@ impl<'a> Lowering<'a> {
         })
     }
 
+    /// Puts split debug information beside the objects, where debuggers look for it.
+    fn place_split_dwarf(&self) -> anyhow::Result<()> {
+        for member in &self.members {
+            let Some(file) = &member.flags.split_dwarf else {
+                continue;
+            };
+            let made = split_dwarf_beside(&self.place_of("raw", &member.path));
+            let bytes = fs_err::read(self.link.directory.join(made))?;
+            let place = self.link.directory.join(file);
+            if fs_err::read(&place).ok().as_deref() != Some(bytes.as_slice()) {
+                klto_core::publish(&place, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     fn manifest_path(&self) -> PathBuf {
         self.link.directory.join(self.root.join("manifest"))
     }
@@ -221,7 +275,7 @@ impl<'a> Lowering<'a> {
     /// what klto cannot name, so that it must run each time.
     fn unit_key(&self) -> anyhow::Result<Option<Digest>> {
         let environment = self.link.environment;
-        let mut key = KeyBuilder::new("unit", 1);
+        let mut key = KeyBuilder::new("unit", 2);
         key.field("klto", env!("CARGO_PKG_VERSION").as_bytes());
         let linker = self.session.identity(&self.link.linker, environment)?;
         let unnamed = self.link_options.iter().any(|option| may_name_file(option));
@@ -229,7 +283,7 @@ impl<'a> Lowering<'a> {
             return Ok(None);
         }
         key.digest("linker", linker.digest);
-        for argument in thin_link_arguments(self.link.unit, self.link.call, &self.place) {
+        for argument in self.thin_link_arguments() {
             key.field("thin-link", argument.as_encoded_bytes());
         }
         for (name, value) in environment {
@@ -245,12 +299,37 @@ impl<'a> Lowering<'a> {
         }
         for member in &self.members {
             let compiler = self.session.identity(&member.record.program, environment)?;
-            if member.is_unnamed() || compiler.storable != Storable::Yes {
+            let objtool = self.objtool(member)?;
+            let tools = [
+                Some(&compiler.storable),
+                objtool.as_ref().map(|tool| &tool.storable),
+            ];
+            let mut tools = tools.into_iter().flatten();
+            if member.is_unnamed() || tools.any(|storable| *storable != Storable::Yes) {
                 return Ok(None);
             }
-            member.add_to(&mut key, compiler.digest);
+            member.add_to(
+                &mut key,
+                compiler.digest,
+                objtool.as_ref().map(|tool| tool.digest),
+            );
         }
         Ok(Some(key.finish()))
+    }
+
+    fn thin_link_arguments(&self) -> Vec<OsString> {
+        let limit = self.session.additions.import_limit;
+        thin_link_arguments(self.link.unit, self.link.call, &self.place, limit)
+    }
+
+    /// What the objtool is that kbuild runs on an object, if it does.
+    fn objtool(&self, member: &BitcodeMember) -> anyhow::Result<Option<Arc<ToolIdentity>>> {
+        let record = member.steps.objtool.as_ref();
+        let identify = |record: &ObjtoolRecord| {
+            self.session
+                .identity(&record.program, self.link.environment)
+        };
+        record.map(identify).transpose()
     }
 
     /// Runs the thin-link and learns which members it took.
@@ -261,7 +340,7 @@ impl<'a> Lowering<'a> {
             fs_err::remove_dir_all(&index)?;
         }
         fs_err::create_dir_all(&index)?;
-        let arguments = thin_link_arguments(self.link.unit, self.link.call, &self.place);
+        let arguments = self.thin_link_arguments();
         let words: Vec<Vec<u8>> = arguments.into_iter().map(OsString::into_vec).collect();
         let file = self.link.directory.join(self.root.join("thin-link.rsp"));
         klto_core::publish(&file, &klto_formats::response::quote(&words))?;

@@ -1,11 +1,11 @@
-//! The kernels under test: a table of trees, and their configuration and plain build.
+//! The kernels under test: their configuration and plain build; `trees.rs` has the table.
 //!
 //! In: a row of [`TREES`], its source, an output directory. Out: a `.config` made of the
 //! repository's fragments, and plain kbuild's result. It does not know klto.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,183 +13,11 @@ use fs_err as fs;
 use klto_core::Failure;
 
 use crate::cache::Cache;
-use crate::qemu::{ARM64_EFI, Machine, X86_64_PC};
-use crate::sources::{self, Suite};
-use crate::{command, modules};
+use crate::{command, modules, sources};
 
-/// An architecture that a tree is built for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
-    /// 64-bit ARM.
-    Arm64,
-    /// 64-bit x86.
-    X86_64,
-}
+mod trees;
 
-impl Architecture {
-    /// Clang's name of it, for programs of Linux.
-    pub const fn target(self) -> &'static str {
-        match self {
-            Self::Arm64 => "aarch64-linux-gnu",
-            Self::X86_64 => "x86_64-linux-gnu",
-        }
-    }
-}
-
-/// What init proves where the kernel has it; see `tests/kernel/init.c`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Feature {
-    /// A module with one wrong CRC is refused.
-    Versions,
-    /// A virtio disk can be read.
-    Disk,
-    /// The function tracer shows a line.
-    Tracer,
-    /// `/proc/config.gz` is there and equal to the build's.
-    Config,
-    /// The vdso's clock agrees with the kernel's.
-    Vdso,
-    /// The firmware is EFI.
-    Efi,
-    /// KVM answers.
-    Kvm,
-    /// lkdtm's EXEC_RODATA kills its caller.
-    Lkdtm,
-    /// lkdtm's CFI_FORWARD_PROTO kills its caller.
-    Cfi,
-}
-
-impl Feature {
-    /// All of them, in the order in which init comes to them.
-    pub const ALL: [Self; 9] = [
-        Self::Versions,
-        Self::Disk,
-        Self::Tracer,
-        Self::Config,
-        Self::Vdso,
-        Self::Efi,
-        Self::Kvm,
-        Self::Lkdtm,
-        Self::Cfi,
-    ];
-}
-
-/// A kernel tree and how it is built and booted.
-#[derive(Debug, Clone)]
-pub struct Tree {
-    /// Its version, as the commands name it.
-    pub name: &'static str,
-    /// Directory of the unpacked source in the cache.
-    pub source: &'static str,
-    /// The Debian package that holds the source.
-    pub package: &'static str,
-    /// Where that package is.
-    pub suite: Suite,
-    /// What it is built for.
-    pub architecture: Architecture,
-    /// The variables of make that choose architecture and toolchain.
-    pub variables: &'static [&'static str],
-    /// The configuration fragment in `tests/kernel`.
-    pub fragment: &'static str,
-    /// Whether Kconfig has `LTO_CLANG_THIN`; otherwise only klto's arguments ask for LTO.
-    pub has_lto_option: bool,
-    /// The boot image below the output directory.
-    pub image: &'static str,
-    /// The goal of make that builds it.
-    pub image_goal: &'static str,
-    /// The machine that boots it.
-    pub machine: &'static Machine,
-    /// What init finds; it must say of each other feature that it is absent.
-    pub features: &'static [Feature],
-    /// What the kernel itself says of its features when it boots.
-    pub boot_proofs: &'static [&'static str],
-}
-
-/// The trees of the tests.
-pub static TREES: &[Tree] = &[
-    Tree {
-        name: "5.10",
-        source: "linux-5.10",
-        package: "linux-source-5.10",
-        suite: Suite::Security("bullseye-security"),
-        architecture: Architecture::Arm64,
-        // `LLVM=-22` means nothing to this tree: each tool is named.
-        variables: &[
-            "ARCH=arm64",
-            "CROSS_COMPILE=aarch64-linux-gnu-",
-            "CC=clang-22",
-            "LD=ld.lld-22",
-            "AR=llvm-ar-22",
-            "NM=llvm-nm-22",
-            "OBJCOPY=llvm-objcopy-22",
-            "OBJDUMP=llvm-objdump-22",
-            "READELF=llvm-readelf-22",
-            "STRIP=llvm-strip-22",
-            "HOSTCC=gcc",
-            "LLVM_IAS=1",
-        ],
-        fragment: "5.10-arm64.config",
-        has_lto_option: false,
-        image: "arch/arm64/boot/Image",
-        image_goal: "Image",
-        machine: &ARM64_EFI,
-        features: &[
-            Feature::Versions,
-            Feature::Disk,
-            Feature::Tracer,
-            Feature::Config,
-            Feature::Vdso,
-            Feature::Efi,
-            Feature::Kvm,
-            Feature::Lkdtm,
-        ],
-        boot_proofs: &["KASLR enabled", "Hyp mode initialized successfully"],
-    },
-    Tree {
-        name: "6.12",
-        source: "linux-6.12",
-        package: "linux-source-6.12",
-        suite: Suite::Machine,
-        architecture: Architecture::X86_64,
-        variables: &["ARCH=x86_64", "LLVM=-22"],
-        fragment: "6.12-x86_64.config",
-        has_lto_option: true,
-        image: "arch/x86/boot/bzImage",
-        image_goal: "bzImage",
-        machine: &X86_64_PC,
-        features: &[
-            Feature::Versions,
-            Feature::Disk,
-            Feature::Tracer,
-            Feature::Config,
-            Feature::Vdso,
-            Feature::Lkdtm,
-            Feature::Cfi,
-        ],
-        boot_proofs: &["SMP alternatives: Using kCFI"],
-    },
-];
-
-impl Tree {
-    /// The tree of that version.
-    pub fn named(name: &str) -> Result<&'static Self> {
-        let found = TREES.iter().find(|tree| tree.name == name);
-        let unknown = || {
-            let names: Vec<&str> = TREES.iter().map(|tree| tree.name).collect();
-            Failure::bad_input(format!("no tree {name}")).hint(names.join(" or "))
-        };
-        Ok(found.ok_or_else(unknown)?)
-    }
-
-    /// What make is asked for; `modules` is an error to a kernel without them.
-    pub fn goals(&self, configuration: Configuration) -> Vec<&'static str> {
-        let mut goals = vec![self.image_goal];
-        if configuration.modules {
-            goals.push("modules");
-        }
-        goals
-    }
-}
+pub use trees::{Architecture, Feature, TREES, Tree};
 
 /// The LTO choice of a `.config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -226,6 +54,8 @@ pub struct Configuration {
     pub lto: Lto,
     /// Whether the kernel has modules; otherwise everything is built in.
     pub modules: bool,
+    /// Whether only what its modules use is exported.
+    pub trim: bool,
 }
 
 impl Default for Configuration {
@@ -233,6 +63,7 @@ impl Default for Configuration {
         Self {
             lto: Lto::None,
             modules: true,
+            trim: false,
         }
     }
 }
@@ -305,6 +136,9 @@ fn fragment_text(tree: &Tree, configuration: Configuration) -> Result<String> {
     if !configuration.modules {
         names.push("no-modules.config");
     }
+    if configuration.trim {
+        names.push("trim.config");
+    }
     let mut text = String::new();
     for name in names {
         text += &fs::read_to_string(fragments().join(name))?;
@@ -351,6 +185,13 @@ pub struct Built {
     pub elapsed: Duration,
 }
 
+/// What the tools of the reference build of `tree` printed on standard error.
+pub fn warnings_of_reference(cache: &Cache, tree: &Tree) -> Result<PathBuf> {
+    Ok(cache
+        .builds()?
+        .join(format!("reference-{}.warnings", tree.name)))
+}
+
 /// Builds `tree` by plain make without LTO in `builds/reference-NAME` of the cache.
 pub fn build_reference(cache: &Cache, tree: &Tree) -> Result<Built> {
     let source = sources::fetch(cache, tree)?;
@@ -362,8 +203,16 @@ pub fn build_reference(cache: &Cache, tree: &Tree) -> Result<Built> {
     let mut make = make(tree, &source, &output);
     make.arg(format!("-j{jobs}"))
         .args(tree.goals(configuration));
-    command::run(make.arg("--silent"))
-        .with_context(|| format!("building the reference of {}", tree.name))?;
+    let errors = fs::File::create(warnings_of_reference(cache, tree)?)?;
+    make.stderr(Stdio::from(errors.into_parts().0));
+    command::run(make.arg("--silent")).with_context(|| {
+        let printed = warnings_of_reference(cache, tree).unwrap_or_default();
+        format!(
+            "building the reference of {}; see {}",
+            tree.name,
+            printed.display()
+        )
+    })?;
     Ok(Built {
         objects: modules::linked_objects(&output)?,
         directory: output,
@@ -389,6 +238,7 @@ mod tests {
         let no_modules = Configuration {
             lto: Lto::Thin,
             modules: false,
+            trim: false,
         };
         for tree in TREES {
             let text = fragment_text(tree, no_modules).unwrap();

@@ -1,4 +1,5 @@
-//! Where the store is, how large it may grow, and how much of it is checked: from the environment.
+//! klto's own environment variables: where the store is, how large it may grow, how much of it is
+//! checked, and how large an imported function may be.
 
 use std::path::PathBuf;
 
@@ -8,8 +9,8 @@ use klto_session::StoreChoice;
 
 const DEFAULT_LIMIT: u64 = 10 << 30;
 
-/// Reads KLTO_CACHE, KLTO_CACHE_LIMIT, KLTO_VERIFY, XDG_CACHE_HOME and HOME.
-pub fn choice(environment: &Environment) -> anyhow::Result<StoreChoice> {
+/// The store, by KLTO_CACHE, KLTO_CACHE_LIMIT, KLTO_VERIFY, XDG_CACHE_HOME and HOME.
+pub fn store(environment: &Environment) -> anyhow::Result<StoreChoice> {
     let text = |name: &str| environment.get(name).filter(|value| !value.is_empty());
     let below = |name: &str, path: &str| text(name).map(|home| PathBuf::from(home).join(path));
     let root = text("KLTO_CACHE")
@@ -41,6 +42,23 @@ pub fn choice(environment: &Environment) -> anyhow::Result<StoreChoice> {
         limit,
         verify_percent,
     })
+}
+
+/// KLTO_IMPORT_LIMIT: the largest function that is imported, in LLVM's instructions.
+pub fn import_limit(environment: &Environment) -> anyhow::Result<Option<u32>> {
+    const NAME: &str = "KLTO_IMPORT_LIMIT";
+    let Some(value) = environment.get(NAME).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let number = value.to_str().and_then(|value| value.parse().ok());
+    let bad = || {
+        bad(
+            NAME,
+            &value.to_string_lossy(),
+            "a number of instructions, as 100",
+        )
+    };
+    Ok(Some(number.ok_or_else(bad)?))
 }
 
 fn bad(name: &str, value: &str, wanted: &str) -> Failure {

@@ -1,0 +1,240 @@
+//! Linux 5.10 for x86_64, where objtool and recordmcount work on each object right after its compile:
+//! built with ThinLTO, booted, held against plain kbuild.
+
+// Steps outside of `#[test]` functions are tests too.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use klto_formats::elf;
+use klto_tests::{Build, Outcome, Shared, cache, reference, step};
+use klto_verify::Comparison;
+use xtask::boot::{Booted, boot, verdict};
+use xtask::kernel::warnings_of_reference;
+
+struct Thin {
+    build: Build,
+    first: Outcome,
+}
+
+fn thin() -> &'static Thin {
+    static THIN: Shared<Thin> = Shared::new();
+    THIN.get(|| {
+        let build = Build::new("5.10-x86_64", "5.10-x86_64-thin")?.empty_store()?;
+        build.configure_fresh()?;
+        let first = step("thin build of 5.10 x86_64 from nothing", || build.succeed());
+        Ok(Thin { build, first })
+    })
+}
+
+fn output() -> &'static Path {
+    thin().build.output_directory()
+}
+
+fn booted() -> &'static Booted {
+    static BOOTED: Shared<Booted> = Shared::new();
+    BOOTED.get(|| step("boot", || boot(thin().build.tree(), output())))
+}
+
+#[test]
+fn boots() {
+    verdict(booted()).unwrap();
+}
+
+#[test]
+fn equals_the_reference() {
+    let reference = reference(thin().build.tree()).unwrap();
+    let report = Comparison::of(&reference, output()).unwrap();
+    eprintln!("{report}");
+    assert!(report.equal(), "{report}");
+}
+
+/// Warnings of objtool: the object, and the text without offsets and promoted names' suffixes.
+fn objtool_warnings(text: &str) -> BTreeSet<(String, String)> {
+    let warning = |line: &str| {
+        let (object, text) = line.split_once(": warning: objtool: ")?;
+        let function = text.split(['+', '(', '.']).next().unwrap_or_default();
+        let what = text.rsplit_once(": ").map_or(text, |(_, what)| what);
+        Some((object.to_owned(), format!("{function}: {what}")))
+    };
+    text.lines().filter_map(warning).collect()
+}
+
+/// The bytes of `object`'s section `.text` before `function`+`offset`, and from there on.
+fn code_at(object: &Path, function: &str, offset: u64) -> (Vec<u8>, Vec<u8>) {
+    use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+    let bytes = fs_err::read(object).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let symbol = file.symbols().find(|symbol| symbol.name() == Ok(function));
+    let symbol = symbol.unwrap();
+    let section = file.section_by_index(symbol.section_index().unwrap());
+    let code = section.unwrap().data().unwrap().to_vec();
+    let (before, after) = code.split_at((symbol.address() + offset) as usize);
+    (before.to_vec(), after.to_vec())
+}
+
+/// LLVM may put its check of the stack protector between the two inline assembler texts of a WARN, for
+/// both are marked as tail calls; objtool then takes what follows the first, `ud2`, for unreachable. Plain kbuild
+/// has that warning in nine functions of this configuration. Any other that the reference lacks is
+/// an error.
+#[test]
+fn objtool_warns_of_nothing_that_the_reference_does_not() {
+    reference(thin().build.tree()).unwrap();
+    let of_reference = warnings_of_reference(cache(), thin().build.tree()).unwrap();
+    let of_reference = objtool_warnings(&fs_err::read_to_string(of_reference).unwrap());
+    assert!(of_reference.len() > 4, "{of_reference:?}");
+    let found = objtool_warnings(&thin().first.stderr);
+    let new: Vec<_> = found.difference(&of_reference).collect();
+    eprintln!(
+        "    {} warnings, {} in the reference, new: {new:?}",
+        found.len(),
+        of_reference.len()
+    );
+    for line in thin().first.stderr.lines() {
+        let Some((object, text)) = line.split_once(": warning: objtool: ") else {
+            continue;
+        };
+        if !new.iter().any(|(known, _)| known == object) {
+            continue;
+        }
+        let place = text.strip_suffix(": unreachable instruction").expect(line);
+        let (function, offset) = place.split_once("()+0x").expect(line);
+        let offset = u64::from_str_radix(offset, 16).unwrap();
+        let native = output().join(".klto/units/vmlinux.o/raw").join(object);
+        let (before, after) = code_at(&native, function, offset);
+        assert!(before.ends_with(&[0x0f, 0x0b]), "{line}: not after a ud2");
+        let load_of_canary = [0x65, 0x48, 0x8b, 0x04, 0x25, 0x28, 0, 0, 0];
+        assert!(after.starts_with(&load_of_canary), "{line}");
+    }
+    assert!(new.len() <= 3, "{new:?}");
+}
+
+/// The names in init's line about its own kernel stack.
+fn stack(booted: &Booted) -> &str {
+    let line = booted
+        .console
+        .lines()
+        .find_map(|line| line.strip_prefix("klto-init: stack "));
+    line.unwrap()
+}
+
+/// Functions on the stack of the task that the kernel killed, without those that are only guesses.
+fn trace(booted: &Booted) -> Vec<&str> {
+    let lines = booted.console.lines();
+    let trace = lines.skip_while(|line| *line != "Call Trace:").skip(1);
+    let frames = trace
+        .take_while(|line| line.starts_with(' '))
+        .map(str::trim);
+    let frames = frames.filter(|frame| !frame.starts_with('?'));
+    frames
+        .map(|frame| frame.split('+').next().unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn stacks_unwind_through_natives_to_the_reference_s_functions() {
+    let reference = reference(thin().build.tree()).unwrap();
+    let of_reference = step("boot of the reference", || {
+        boot(thin().build.tree(), &reference).unwrap()
+    });
+    assert_eq!(stack(booted()), stack(&of_reference));
+    assert!(stack(booted()).ends_with("entry_SYSCALL_64_after_hwframe"));
+    let frames = trace(booted());
+    assert!(frames.len() > 4, "{frames:?}");
+    assert_eq!(frames, trace(&of_reference));
+}
+
+/// Objects of the reference that recordmcount gave a table.
+fn recorded_objects(reference: &Path) -> Vec<PathBuf> {
+    let mut find = Command::new("find");
+    find.arg(reference).args(["-name", "*.o"]);
+    let found = xtask::command::output(&mut find).unwrap();
+    let has_table = |object: &PathBuf| {
+        let bytes = fs_err::read(object).unwrap();
+        elf::is_elf(&bytes) && elf::recorded_entries(&bytes).is_ok_and(|list| !list.is_empty())
+    };
+    // Links of several objects hold several tables; they are made of objects with one.
+    let is_compiled = |object: &PathBuf| {
+        let mut source = object.strip_prefix(reference).unwrap().to_owned();
+        source.set_extension("c");
+        let source = xtask::sources::fetch(cache(), thin().build.tree())
+            .unwrap()
+            .join(source);
+        source.is_file()
+    };
+    let objects = found.lines().map(PathBuf::from);
+    objects.filter(is_compiled).filter(has_table).collect()
+}
+
+#[test]
+fn klto_records_what_recordmcount_records() {
+    let reference = reference(thin().build.tree()).unwrap();
+    let objects = recorded_objects(&reference);
+    assert!(objects.len() > 300, "{} objects", objects.len());
+    let directory = tempfile::tempdir().unwrap();
+    let bare = directory.path().join("bare.o");
+    let mut entries = 0;
+    for object in &objects {
+        let mut objcopy = Command::new("llvm-objcopy-22");
+        objcopy.args([
+            "--remove-section=__mcount_loc",
+            "--remove-section=.rela__mcount_loc",
+        ]);
+        xtask::command::run(objcopy.arg(object).arg(&bare)).unwrap();
+        let bytes = fs_err::read(&bare).unwrap();
+        assert_eq!(elf::recorded_entries(&bytes).unwrap(), []);
+        let recorded = elf::record_entry_calls(&bytes).unwrap();
+        let expected = elf::recorded_entries(&fs_err::read(object).unwrap()).unwrap();
+        let found = elf::recorded_entries(&recorded).unwrap();
+        assert_eq!(found, expected, "{}", object.display());
+        entries += found.len();
+    }
+    eprintln!("    {} objects, {entries} entries", objects.len());
+}
+
+/// The address of a symbol of vmlinux.
+fn address(name: &str) -> u64 {
+    let map = fs_err::read_to_string(output().join("System.map")).unwrap();
+    let line = map.lines().find(|line| line.ends_with(&format!(" {name}")));
+    let address = line.unwrap().split(' ').next().unwrap();
+    u64::from_str_radix(address, 16).unwrap()
+}
+
+#[test]
+fn every_traceable_function_of_the_natives_has_an_entry() {
+    let mut calls = 0;
+    for object in &thin().first.log.inputs["vmlinux.o"] {
+        let final_native = output().join(".klto/units/vmlinux.o/final").join(object);
+        if !final_native.is_file() {
+            continue;
+        }
+        let bytes = fs_err::read(&final_native).unwrap();
+        let of_code = elf::entry_calls(&bytes).unwrap();
+        assert_eq!(of_code, elf::recorded_entries(&bytes).unwrap(), "{object}");
+        calls += of_code.len() as u64;
+    }
+    let entries = (address("__stop_mcount_loc") - address("__start_mcount_loc")) / 8;
+    eprintln!("    {calls} calls in natives, {entries} entries in vmlinux");
+    assert!(calls > 5000);
+    assert_eq!(calls, entries);
+    // The kernel itself counts what it finds.
+    let said = format!("ftrace: allocating {entries} entries");
+    assert!(booted().console.contains(&said), "no {said:?}");
+}
+
+#[test]
+fn modules_have_tables_of_their_own() {
+    for module in klto_verify::modules(output()).unwrap() {
+        let bytes = fs_err::read(output().join(&module)).unwrap();
+        let of_code = elf::entry_calls(&bytes).unwrap();
+        let entries: BTreeSet<_> = elf::recorded_entries(&bytes).unwrap().into_iter().collect();
+        let calls: BTreeSet<_> = of_code.into_iter().collect();
+        assert!(
+            !calls.is_empty() && calls == entries,
+            "{}",
+            module.display()
+        );
+    }
+}

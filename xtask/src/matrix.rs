@@ -1,0 +1,102 @@
+//! `cargo xtask matrix`: every tree, architecture, mode and LLVM, each built and booted.
+//!
+//! In: names of cells. Out: a table of results on standard output, and in `docs/matrix.md` the last
+//! result of each cell with its commit. Cells that have a result of this commit are not run again.
+
+mod cell;
+
+use anyhow::Result;
+use fs_err as fs;
+use klto_core::Failure;
+
+use crate::cache::Cache;
+use crate::{packages, product};
+use cell::{Cell, LLVM_VERSIONS, Verdict};
+
+/// Runs the cells whose names begin with one of `words`, all without words; `--again` runs also those
+/// that have a result, `--list` only names them.
+pub fn run(words: &[&str]) -> Result<()> {
+    let chosen = chosen(words)?;
+    if words.contains(&"--list") {
+        chosen.iter().for_each(|cell| println!("{}", cell.name()));
+        return Ok(());
+    }
+    packages::install_missing()?;
+    packages::install_llvm(&LLVM_VERSIONS)?;
+    let cache = Cache::open()?;
+    let klto = product::build_klto()?;
+    let commit = product::commit()?;
+    let mut failed = Vec::new();
+    for cell in chosen {
+        let known = cell.verdict(&cache)?;
+        let known = known.filter(|known| known.commit == commit && !words.contains(&"--again"));
+        let verdict = match known {
+            Some(known) => known,
+            None => cell.run(&cache, &klto, &commit)?,
+        };
+        println!("{}", line(cell, &verdict));
+        if !verdict.pass {
+            failed.push(cell.name());
+        }
+    }
+    write_document(&cache)?;
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::build(format!("cells that fail: {}", failed.join(", "))).into()),
+    }
+}
+
+fn chosen(words: &[&str]) -> Result<Vec<Cell>> {
+    let names: Vec<&&str> = words
+        .iter()
+        .filter(|word| !word.starts_with("--"))
+        .collect();
+    let is_named = |cell: &Cell| names.iter().any(|name| cell.name().starts_with(**name));
+    let mut cells = Cell::all();
+    cells.retain(|cell| names.is_empty() || is_named(cell));
+    if cells.is_empty() {
+        let hint = "cargo xtask matrix --list names them";
+        return Err(Failure::bad_input("no cell has such a name")
+            .hint(hint)
+            .into());
+    }
+    Ok(cells)
+}
+
+fn line(cell: Cell, verdict: &Verdict) -> String {
+    let pass = if verdict.pass { "pass" } else { "FAIL" };
+    format!(
+        "{:<22} {pass} {:>4.0} s  {}",
+        cell.name(),
+        verdict.seconds,
+        verdict.why
+    )
+}
+
+fn write_document(cache: &Cache) -> Result<()> {
+    let mut text = "# Matrix\n\n\
+        Written by `cargo xtask matrix`; do not edit. Each cell is the smallest configuration that boots \
+        with modules and the function tracer (`tests/kernel/matrix-*.config`), built by `klto make -j2` \
+        from an empty store and booted in QEMU. *Equal to none*: initcalls in boot order, PCI fixups, \
+        `Module.symvers`, the list of modules and `modinfo` are those of the cell without LTO.\n\n\
+        | tree | architecture | mode | LLVM | exports | result | seconds | what, or why | commit |\n\
+        |---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for cell in Cell::all() {
+        let coordinates = cell.coordinates().join(" | ");
+        text += &match cell.verdict(cache)? {
+            Some(verdict) => format!(
+                "| {coordinates} | {} | {:.0} | {} | {} |\n",
+                if verdict.pass { "pass" } else { "fail" },
+                verdict.seconds,
+                verdict.why.replace('|', "\\|"),
+                verdict.commit
+            ),
+            None => format!("| {coordinates} | not run | | | |\n"),
+        };
+    }
+    let path = product::repository().join("docs/matrix.md");
+    fs::write(&path, text)?;
+    println!("wrote {}", path.display());
+    Ok(())
+}

@@ -1,0 +1,363 @@
+//! One cell of the matrix: a tree, an architecture, a mode and an LLVM, built by klto and booted.
+//!
+//! In: a cell. Out: its result, kept in the development cache with the commit that was tested, so that
+//! an interrupted run goes on with the next cell. Thin is held against the cell without LTO of
+//! the same tools, where that is there.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use klto_core::Failure;
+use klto_verify::Comparison;
+
+use crate::build_log::BuildLog;
+use crate::cache::Cache;
+use crate::kernel::{self, Architecture, Configuration, Feature, Lto, TREES, Tree};
+use crate::sources::Suite;
+use crate::{boot, command, modules, qemu, sources};
+
+/// A kernel version of the matrix.
+#[derive(Debug)]
+struct Release {
+    name: &'static str,
+    source: &'static str,
+    package: &'static str,
+    suite: Suite,
+    has_lto_option: bool,
+}
+
+static RELEASES: [Release; 3] = [
+    Release {
+        name: "5.10",
+        source: "linux-5.10",
+        package: "linux-source-5.10",
+        suite: Suite::Security("bullseye-security"),
+        has_lto_option: false,
+    },
+    Release {
+        name: "6.1",
+        source: "linux-6.1",
+        package: "linux-source-6.1",
+        suite: Suite::Machine,
+        has_lto_option: true,
+    },
+    Release {
+        name: "6.12",
+        source: "linux-6.12",
+        package: "linux-source-6.12",
+        suite: Suite::Machine,
+        has_lto_option: true,
+    },
+];
+
+/// The LLVM of both modes; older ones are tested with LTO.
+const NEWEST_LLVM: u32 = 22;
+/// Each major version that Debian 12 has and klto supports.
+pub const LLVM_VERSIONS: [u32; 3] = [NEWEST_LLVM, 19, 16];
+/// The most that a cell may take.
+const LIMIT: Duration = Duration::from_secs(360);
+
+/// A cell.
+#[derive(Debug, Clone, Copy)]
+pub struct Cell {
+    release: &'static Release,
+    architecture: Architecture,
+    mode: Lto,
+    llvm: u32,
+    exports: Exports,
+}
+
+/// What the kernel exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exports {
+    All,
+    /// What its own modules use (TRIM_UNUSED_KSYMS).
+    Used,
+}
+
+/// What came of a cell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// The commit that was tested.
+    pub commit: String,
+    /// Whether everything was as it must be.
+    pub pass: bool,
+    /// From the configuration to the end of the boot.
+    pub seconds: f64,
+    /// What was built; or why the cell does not pass, in one line.
+    pub why: String,
+}
+
+impl Cell {
+    /// All cells; one without LTO comes before the one that is held against it.
+    pub fn all() -> Vec<Self> {
+        let mut cells = Vec::new();
+        for release in &RELEASES {
+            for architecture in [Architecture::X86_64, Architecture::Arm64] {
+                let cell = |mode, llvm, exports| Self {
+                    release,
+                    architecture,
+                    mode,
+                    llvm,
+                    exports,
+                };
+                cells.push(cell(Lto::None, NEWEST_LLVM, Exports::All));
+                cells.extend(LLVM_VERSIONS.map(|llvm| cell(Lto::Thin, llvm, Exports::All)));
+                cells.extend(
+                    [Lto::None, Lto::Thin].map(|mode| cell(mode, NEWEST_LLVM, Exports::Used)),
+                );
+            }
+        }
+        cells
+    }
+
+    /// As `6.1-arm64-thin-19`, `6.1-arm64-thin-22-trim`.
+    pub fn name(self) -> String {
+        let [release, architecture, mode, llvm, exports] = self.coordinates();
+        let end = match self.exports {
+            Exports::All => String::new(),
+            Exports::Used => format!("-{exports}"),
+        };
+        format!("{release}-{architecture}-{mode}-{llvm}{end}")
+    }
+
+    /// Tree, architecture, mode, LLVM, exports.
+    pub fn coordinates(self) -> [String; 5] {
+        let architecture = match self.architecture {
+            Architecture::Arm64 => "arm64",
+            Architecture::X86_64 => "x86_64",
+        };
+        let mode = match self.mode {
+            Lto::None => "none",
+            Lto::Thin => "thin",
+        };
+        let exports = match self.exports {
+            Exports::All => "all",
+            Exports::Used => "trim",
+        };
+        let llvm = self.llvm.to_string();
+        [self.release.name, architecture, mode, &llvm, exports].map(str::to_owned)
+    }
+
+    /// The result that the cache has, if there is one.
+    pub fn verdict(self, cache: &Cache) -> Result<Option<Verdict>> {
+        let path = self.directory(cache)?.join("verdict");
+        match path.exists() {
+            true => Ok(Verdict::parse(&fs::read_to_string(path)?)),
+            false => Ok(None),
+        }
+    }
+
+    /// Builds, boots and compares, and keeps the result.
+    pub fn run(self, cache: &Cache, klto: &Path, commit: &str) -> Result<Verdict> {
+        let directory = self.directory(cache)?;
+        fs::remove_dir_all(&directory)?;
+        fs::create_dir_all(&directory)?;
+        let begin = Instant::now();
+        let result = self.examine(cache, klto, &directory);
+        let elapsed = begin.elapsed();
+        let result = match result {
+            Ok(_) if elapsed > LIMIT => {
+                let limit = LIMIT.as_secs();
+                Err(Failure::build(format!("more than {limit} s")).into())
+            }
+            result => result,
+        };
+        let verdict = Verdict {
+            commit: commit.to_owned(),
+            pass: result.is_ok(),
+            seconds: elapsed.as_secs_f64(),
+            why: match result {
+                Ok(what) => what,
+                Err(error) => format!("{error:#}").replace('\n', " "),
+            },
+        };
+        fs::write(directory.join("verdict"), verdict.to_text())?;
+        Ok(verdict)
+    }
+
+    fn directory(self, cache: &Cache) -> Result<PathBuf> {
+        let directory = cache.builds()?.join("matrix").join(self.name());
+        fs::create_dir_all(&directory)?;
+        Ok(directory)
+    }
+
+    fn examine(self, cache: &Cache, klto: &Path, directory: &Path) -> Result<String> {
+        let tree = self.tree();
+        let source = sources::fetch(cache, &tree)?;
+        let output = directory.join("kernel");
+        let configuration = Configuration {
+            lto: self.mode,
+            modules: true,
+            trim: self.exports == Exports::Used,
+        };
+        kernel::configure(&tree, &source, &output, configuration)?;
+        let jobs = std::thread::available_parallelism()?;
+        let mut make = Command::new(klto);
+        make.arg("make");
+        if !tree.has_lto_option {
+            let [_, _, mode, ..] = self.coordinates();
+            make.arg(format!("--lto={mode}"));
+        }
+        make.args(kernel::make_arguments(&tree, &source, &output))
+            .arg(format!("-j{jobs}"))
+            .args(tree.goals(configuration))
+            .envs(kernel::REPRODUCIBLE)
+            .env("KLTO_CACHE", directory.join("store"));
+        let printed = fs::File::create(directory.join("printed"))?.into_parts().0;
+        make.stdout(printed.try_clone()?).stderr(printed);
+        command::run(&mut make)
+            .with_context(|| format!("see {}", directory.join("printed").display()))?;
+        let mut what = format!("{} objects", modules::linked_objects(&output)?);
+        if self.mode == Lto::Thin {
+            what += &self.lto_happened(cache, &output)?;
+        }
+        let booted = boot::boot(&tree, &output)?;
+        fs::write(directory.join("console"), &booted.console)?;
+        boot::verdict(&booted)?;
+        what += &format!(", {} modules loaded", booted.expected.modules.len());
+        // A store of all cells would fill the disk, and no cell may find another's results.
+        let store = directory.join("store");
+        if store.exists() {
+            fs::remove_dir_all(store)?;
+        }
+        Ok(what)
+    }
+
+    /// Counts what went through the thin-link, and compares with the kernel without LTO.
+    fn lto_happened(self, cache: &Cache, output: &Path) -> Result<String> {
+        let log = BuildLog::parse(&fs::read_to_string(output.join(".klto/log"))?);
+        let vmlinux = log.units.get("vmlinux.o").map_or(0, |unit| unit.inputs);
+        let module_count = modules::load_order(output)?.len();
+        if vmlinux < 200 || log.units.len() != module_count + 1 {
+            let what = format!(
+                "{vmlinux} bitcode objects in vmlinux, {} units for {module_count} modules",
+                log.units.len()
+            );
+            return Err(Failure::build(what).into());
+        }
+        let what = format!(", {vmlinux} of vmlinux from bitcode");
+        let plain = Self {
+            mode: Lto::None,
+            ..self
+        };
+        let same_tools = plain.llvm == NEWEST_LLVM;
+        if !same_tools || !plain.verdict(cache)?.is_some_and(|verdict| verdict.pass) {
+            return Ok(what);
+        }
+        let reference = plain.directory(cache)?.join("kernel");
+        let report = Comparison::of(&reference, output)?;
+        let rows = [
+            "initcalls",
+            "PCI fixups",
+            "Module.symvers",
+            "modules",
+            "modinfo",
+        ];
+        let differs = |row: &&&str| !report.row(row).is_some_and(|row| row.equal);
+        match rows.iter().find(differs) {
+            Some(row) => {
+                Err(Failure::build(format!("{row} differ from the build without LTO")).into())
+            }
+            None => Ok(what + ", equal to none"),
+        }
+    }
+
+    /// The tree with the tools of this cell and the smallest configuration.
+    fn tree(self) -> Tree {
+        let named = |name: &str| TREES.iter().find(|tree| tree.name == name);
+        let (like, machine, fragment) = match self.architecture {
+            Architecture::Arm64 => ("5.10", &qemu::ARM64_DIRECT, "matrix-arm64.config"),
+            Architecture::X86_64 => (
+                "5.10-x86_64",
+                &qemu::X86_64_PC_ALONE,
+                "matrix-x86_64.config",
+            ),
+        };
+        // Their tools are named one by one, which every tree understands.
+        let like = named(like).unwrap_or(&TREES[0]);
+        Tree {
+            name: self.release.name,
+            source: self.release.source,
+            package: self.release.package,
+            suite: self.release.suite,
+            has_lto_option: self.release.has_lto_option,
+            variables: with_llvm(like.variables, self.llvm),
+            fragment,
+            machine,
+            features: &[
+                Feature::Versions,
+                Feature::Tracer,
+                Feature::Vdso,
+                Feature::Stack,
+            ],
+            boot_proofs: &[],
+            ..like.clone()
+        }
+    }
+}
+
+/// The words with another version of LLVM's tools; a handful for each cell, kept to the end.
+fn with_llvm(words: &[&str], llvm: u32) -> &'static [&'static str] {
+    let suffix = format!("-{llvm}");
+    let newest = format!("-{NEWEST_LLVM}");
+    let word = |word: &&str| -> &'static str {
+        match word.strip_suffix(newest.as_str()) {
+            Some(tool) => format!("{tool}{suffix}").leak(),
+            None => word.to_string().leak(),
+        }
+    };
+    words.iter().map(word).collect::<Vec<_>>().leak()
+}
+
+impl Verdict {
+    fn to_text(&self) -> String {
+        let pass = if self.pass { "pass" } else { "fail" };
+        format!(
+            "{}\n{pass}\n{:.0}\n{}\n",
+            self.commit, self.seconds, self.why
+        )
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        Some(Self {
+            commit: lines.next()?.to_owned(),
+            pass: lines.next()? == "pass",
+            seconds: lines.next()?.parse().ok()?,
+            why: lines.next()?.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cell_has_a_name_and_its_own_tools() {
+        let cells = Cell::all();
+        let names: std::collections::BTreeSet<String> =
+            cells.iter().map(|cell| cell.name()).collect();
+        assert_eq!(names.len(), cells.len());
+        assert!(names.contains("6.1-arm64-thin-19"));
+        let old = cells.iter().find(|cell| cell.llvm == 16).unwrap();
+        assert!(old.tree().variables.contains(&"CC=clang-16"));
+        assert!(old.tree().variables.contains(&"HOSTCC=gcc"));
+    }
+
+    #[test]
+    fn verdicts_are_kept() {
+        let verdict = Verdict {
+            commit: "abc 2026-01-01".into(),
+            pass: true,
+            seconds: 61.0,
+            why: "488 objects".into(),
+        };
+        assert_eq!(Verdict::parse(&verdict.to_text()), Some(verdict));
+        assert_eq!(Verdict::parse("abc\npass\n"), None);
+    }
+}

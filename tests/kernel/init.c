@@ -2,7 +2,7 @@
  * The init program of klto's boot tests: freestanding, one file, no library.
  *
  * In:  an initramfs with /modules/order (file names in dependency order) and the modules beside it, and
- *      /wrong-version.ko, which must not load; /check-cfi where the kernel has CFI.
+ *      /wrong-version.ko and /unsigned.ko, which must not load; /check-cfi where the kernel has CFI.
  * Out: lines "klto-init: ..." in the kernel log, one for each proof; "klto-init: FAIL step errno"
  *      where one fails; "klto-init: done" at the end; then the machine goes down.
  *
@@ -338,22 +338,26 @@ static void load_modules(void)
 	end_line(&line);
 }
 
-/* A module with one wrong CRC: the kernel says so, and does not load it. */
-static void refuse_wrong_version(void)
+/* A module that must not load: the kernel says why. */
+static void refuse_module(const char *feature, const char *path)
 {
-	long file = open_file("/wrong-version.ko", O_RDONLY);
+	long file = open_file(path, O_RDONLY);
 	if (file == -ENOENT)
-		return absent("versions");
+		return absent(feature);
 	if (file < 0)
-		return fail("versions", file);
-	say("versions begin");
+		return fail(feature, file);
+	struct line line;
+	start_line(&line);
+	add_text(&line, feature);
+	add_text(&line, " begin");
+	end_line(&line);
 	long result = call(SYS_FINIT_MODULE, file, (long)"", 0, 0, 0);
 	close_file(file);
 	if (result >= 0)
-		return fail("versions-loaded", result);
-	struct line line;
+		return fail(feature, result);
 	start_line(&line);
-	add_text(&line, "versions end errno ");
+	add_text(&line, feature);
+	add_text(&line, " end errno ");
 	add_number(&line, (u64)-result, 10);
 	end_line(&line);
 }
@@ -652,7 +656,8 @@ static void power_off(void)
 void run(const u64 *stack)
 {
 	mount_all();
-	refuse_wrong_version();
+	refuse_module("versions", "/wrong-version.ko");
+	refuse_module("signature", "/unsigned.ko");
 	load_modules();
 	read_disk();
 	trace_functions();

@@ -48,7 +48,13 @@ fn equals_the_reference() {
     let reference = reference(thin().build.tree()).unwrap();
     let report = Comparison::of(&reference, output()).unwrap();
     eprintln!("{report}");
-    assert!(report.equal(), "{report}");
+    for row in &report.rows {
+        assert!(row.count > 0, "nothing was compared: {}", row.what);
+        // A module's sections come in the order in which its objects have them first, and an object's native
+        // may lack one that the plain object has.
+        let is_order = |text: &String| row.what == "sections" && text.contains(": order, place ");
+        assert!(row.differences.iter().all(is_order), "{report}");
+    }
 }
 
 /// Warnings of objtool: the object, and the text without offsets and promoted names' suffixes.
@@ -226,15 +232,15 @@ fn every_traceable_function_of_the_natives_has_an_entry() {
 
 #[test]
 fn modules_have_tables_of_their_own() {
+    let mut traced = 0;
     for module in klto_verify::modules(output()).unwrap() {
         let bytes = fs_err::read(output().join(&module)).unwrap();
         let of_code = elf::entry_calls(&bytes).unwrap();
         let entries: BTreeSet<_> = elf::recorded_entries(&bytes).unwrap().into_iter().collect();
         let calls: BTreeSet<_> = of_code.into_iter().collect();
-        assert!(
-            !calls.is_empty() && calls == entries,
-            "{}",
-            module.display()
-        );
+        assert_eq!(calls, entries, "{}", module.display());
+        traced += calls.len();
     }
+    // Nothing below lib is traced.
+    assert!(traced > 100, "{traced}");
 }

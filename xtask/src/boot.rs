@@ -29,7 +29,7 @@ pub struct Expected {
     /// What the kernel itself says of its features.
     pub proofs: &'static [&'static str],
     /// The features that are there; all others must be absent.
-    pub features: &'static [Feature],
+    pub features: Vec<Feature>,
 }
 
 /// A boot that ended one way or the other.
@@ -45,47 +45,90 @@ pub struct Booted {
     pub elapsed: Duration,
 }
 
+/// What is booted.
+#[derive(Debug, Clone)]
+pub struct Subject<'a> {
+    /// Its tree.
+    pub tree: &'a Tree,
+    /// The boot image.
+    pub image: PathBuf,
+    /// Modules in an order that loads.
+    pub modules: Vec<PathBuf>,
+    /// What must not load, because it has no signature.
+    pub unsigned: Option<PathBuf>,
+    /// The file that `/proc/config.gz` must equal, where the tree has it.
+    pub config: PathBuf,
+    /// What init finds.
+    pub features: Vec<Feature>,
+    /// More words for the kernel's command line.
+    pub parameters: &'a str,
+}
+
+impl<'a> Subject<'a> {
+    /// What was built for `tree` in `output`.
+    pub fn built(tree: &'a Tree, output: &Path) -> Result<Self> {
+        Ok(Self {
+            tree,
+            image: output.join(tree.image),
+            modules: modules::load_order(output)?,
+            unsigned: None,
+            config: output.join("kernel/config_data.gz"),
+            features: tree.features.to_vec(),
+            parameters: "",
+        })
+    }
+
+    /// Boots it to its end.
+    pub fn boot(&self) -> Result<Booted> {
+        let scratch = tempfile::tempdir()?;
+        let init = build_init(self.tree.architecture, scratch.path())?;
+        let archive = scratch.path().join("initramfs.cpio");
+        let loaded = load_modules(&self.modules)?;
+        let has = |feature: Feature| self.features.contains(&feature);
+        let mut others = Vec::new();
+        if has(Feature::Versions) {
+            others.push(("wrong-version.ko", wrong_version(&loaded)?));
+        }
+        if let Some(unsigned) = &self.unsigned {
+            others.push(("unsigned.ko", fs::read(unsigned)?));
+        }
+        if has(Feature::Cfi) {
+            others.push(("check-cfi", Vec::new()));
+        }
+        fs::write(&archive, initramfs::build(&init, &loaded, &others))?;
+        let config = match has(Feature::Config) {
+            true => fs::read(&self.config)?,
+            false => Vec::new(),
+        };
+        let begin = Instant::now();
+        let machine = self.tree.machine;
+        let kernel = (self.image.as_path(), self.parameters);
+        let run = qemu::run(machine, kernel, &archive, TIME_LIMIT)?;
+        let names = self.modules.iter().map(|file| modules::module_name(file));
+        Ok(Booted {
+            console: run.console,
+            ending: run.ending,
+            expected: Expected {
+                modules: names.collect(),
+                config: (config.len(), fnv1a(&config)),
+                proofs: self.tree.boot_proofs,
+                features: self.features.clone(),
+            },
+            elapsed: begin.elapsed(),
+        })
+    }
+}
+
 /// Boots what was built for `tree` in `output`.
 pub fn boot(tree: &Tree, output: &Path) -> Result<Booted> {
-    boot_with(tree, output, &[])
+    Subject::built(tree, output)?.boot()
 }
 
 /// The same, and loads these modules after the tree's own.
 pub fn boot_with(tree: &Tree, output: &Path, more_modules: &[PathBuf]) -> Result<Booted> {
-    let mut order = modules::load_order(output)?;
-    order.extend_from_slice(more_modules);
-    let scratch = tempfile::tempdir()?;
-    let init = build_init(tree.architecture, scratch.path())?;
-    let archive = scratch.path().join("initramfs.cpio");
-    let loaded = load_modules(&order)?;
-    let mut others = Vec::new();
-    if tree.features.contains(&Feature::Versions) {
-        others.push(("wrong-version.ko", wrong_version(&loaded)?));
-    }
-    if tree.features.contains(&Feature::Cfi) {
-        others.push(("check-cfi", Vec::new()));
-    }
-    fs::write(&archive, initramfs::build(&init, &loaded, &others))?;
-    let config = match tree.features.contains(&Feature::Config) {
-        true => fs::read(output.join("kernel/config_data.gz"))?,
-        false => Vec::new(),
-    };
-    let begin = Instant::now();
-    let run = qemu::run(tree.machine, &output.join(tree.image), &archive, TIME_LIMIT)?;
-    Ok(Booted {
-        console: run.console,
-        ending: run.ending,
-        expected: Expected {
-            modules: order
-                .iter()
-                .map(|file| modules::module_name(file))
-                .collect(),
-            config: (config.len(), fnv1a(&config)),
-            proofs: tree.boot_proofs,
-            features: tree.features,
-        },
-        elapsed: begin.elapsed(),
-    })
+    let mut subject = Subject::built(tree, output)?;
+    subject.modules.extend_from_slice(more_modules);
+    subject.boot()
 }
 
 fn load_modules(order: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>> {
@@ -227,6 +270,14 @@ const WRONG_VERSION: Announced = Announced {
     otherwise: "the kernel did not say which symbol of the module has another version",
 };
 
+const UNSIGNED: Announced = Announced {
+    begin: "klto-init: signature begin",
+    end: "klto-init: signature end ",
+    never: COMPLAINTS,
+    wanted: &["Loading of unsigned module is rejected"],
+    otherwise: "the kernel did not say that a module has no signature",
+};
+
 /// All that is missing or wrong in `console`; empty when the boot is good.
 pub fn check(console: &str, expected: &Expected) -> Vec<String> {
     let mut problems = missing_lines(console, expected);
@@ -250,7 +301,7 @@ pub fn check(console: &str, expected: &Expected) -> Vec<String> {
             |announced: &Announced| announced.wanted.iter().any(|text| line.contains(text));
         came |= announced.is_some_and(is_wanted);
         let begins = |announced: &&Announced| line.contains(announced.begin);
-        if let Some(next) = [&CRASH, &WRONG_CALL, &WRONG_VERSION]
+        if let Some(next) = [&CRASH, &WRONG_CALL, &WRONG_VERSION, &UNSIGNED]
             .into_iter()
             .find(begins)
         {
@@ -268,13 +319,14 @@ fn missing_lines(console: &str, expected: &Expected) -> Vec<String> {
         true => present_lines(feature, expected),
         false => vec![format!("{} absent", init_name(feature))],
     };
-    wanted.extend(lines_of(Feature::Versions));
+    let before_modules = [Feature::Versions, Feature::Signature];
+    wanted.extend(before_modules.into_iter().flat_map(lines_of));
     let loaded = |name: &String| format!("module {name} loaded");
     wanted.extend(expected.modules.iter().map(loaded));
     wanted.push(format!("modules ok {}", expected.modules.len()));
     let after_modules = Feature::ALL
         .into_iter()
-        .filter(|feature| *feature != Feature::Versions);
+        .filter(|feature| !before_modules.contains(feature));
     wanted.extend(after_modules.flat_map(lines_of));
     wanted.push("done".to_owned());
     let mut lines = console.lines();
@@ -309,6 +361,7 @@ fn missing_lines(console: &str, expected: &Expected) -> Vec<String> {
 const fn init_name(feature: Feature) -> &'static str {
     match feature {
         Feature::Versions => "versions",
+        Feature::Signature => "signature",
         Feature::Disk => "disk",
         Feature::Tracer => "tracer",
         Feature::Config => "config.gz",
@@ -337,6 +390,11 @@ fn present_lines(feature: Feature, expected: &Expected) -> Vec<String> {
         Feature::Versions => vec![
             "versions begin".to_owned(),
             "versions end errno 22".to_owned(),
+        ],
+        // EKEYREJECTED, from module_sig_check() in the kernel's module loader.
+        Feature::Signature => vec![
+            "signature begin".to_owned(),
+            "signature end errno 129".to_owned(),
         ],
         Feature::Lkdtm | Feature::Cfi => {
             vec![format!("{name} begin"), format!("{name} end child-signal ")]

@@ -27,6 +27,11 @@ pub fn load_order(output: &Path) -> Result<Vec<PathBuf>> {
         .lines()
         .map(|line| output.join(line).with_extension("ko"))
         .collect();
+    in_order(files)
+}
+
+/// These modules so that each comes after those it needs; otherwise in the order given.
+pub fn in_order(files: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let mut modules = Vec::new();
     for file in files {
         let depends = depends(&file)?;

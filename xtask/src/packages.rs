@@ -27,9 +27,14 @@ pub const PACKAGES: &[&str] = &[
     "libelf-dev",
     "libssl-dev",
     "make",
+    "openssl",
     "python3",
     "rsync",
     "xz-utils",
+    // What its Debian packages need.
+    "debhelper",
+    "dpkg-dev",
+    "libdw-dev",
     // The machines that boot the kernels.
     "ovmf",
     "qemu-efi-aarch64",

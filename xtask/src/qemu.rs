@@ -84,8 +84,15 @@ pub struct Run {
 }
 
 /// Boots `image` with `initramfs`, which is also the content of a read-only virtio disk.
-pub fn run(machine: &Machine, image: &Path, initramfs: &Path, limit: Duration) -> Result<Run> {
-    let mut child = die_with_parent(&mut command_line(machine, image, initramfs))
+///
+/// `kernel` is the image and more words for its command line.
+pub fn run(
+    machine: &Machine,
+    kernel: (&Path, &str),
+    initramfs: &Path,
+    limit: Duration,
+) -> Result<Run> {
+    let mut child = die_with_parent(&mut command_line(machine, kernel, initramfs))
         .spawn()
         .with_context(|| format!("starting {}", machine.program))?;
     let mut serial = child.stdout.take().context("a pipe was asked for")?;
@@ -104,7 +111,11 @@ pub fn run(machine: &Machine, image: &Path, initramfs: &Path, limit: Duration) -
     finished
 }
 
-fn command_line(machine: &Machine, image: &Path, initramfs: &Path) -> Command {
+fn command_line(
+    machine: &Machine,
+    (image, parameters): (&Path, &str),
+    initramfs: &Path,
+) -> Command {
     let mut disk = OsString::from("if=none,id=disk,format=raw,readonly=on,file=");
     disk.push(initramfs);
     let mut qemu = Command::new(machine.program);
@@ -120,7 +131,10 @@ fn command_line(machine: &Machine, image: &Path, initramfs: &Path) -> Command {
         .arg(initramfs)
         .arg("-append")
         // Without devkmsg=on the kernel drops most of what init says.
-        .arg(format!("console={} printk.devkmsg=on", machine.console))
+        .arg(format!(
+            "console={} printk.devkmsg=on {parameters}",
+            machine.console
+        ))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     qemu

@@ -192,6 +192,26 @@ mod tests {
         }
     }
 
+    /// What the user sees of each row, as it is in the golden file.
+    #[test]
+    fn every_refusal_reads_as_it_must() {
+        let mut shown = String::new();
+        for row in &REFUSALS {
+            let set: String = row
+                .options
+                .iter()
+                .map(|option| format!("CONFIG_{option}=y\n"))
+                .collect();
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs_err::write(file.path(), set).unwrap();
+            let config = Config::read(file.path()).unwrap().unwrap();
+            let (text, status) = klto_core::report(&row.failure(&config).into());
+            assert_eq!(status, klto_core::ExitStatus::BadInput);
+            shown += &text.replace(&file.path().display().to_string(), ".config");
+        }
+        assert_eq!(shown, include_str!("golden/refusals.txt"));
+    }
+
     #[test]
     fn other_configurations_and_newer_tools_pass() {
         for (text, llvm) in [

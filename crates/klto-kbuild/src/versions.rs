@@ -1,4 +1,5 @@
-//! Where kernel trees and toolchains differ: one table, and one table of what no hook sees.
+//! Where kernel trees differ: one table, and one table of what no hook sees. What depends on the version
+//! of LLVM is refused or not, by the table in `refusals.rs`.
 //!
 //! In: a version, and the source directory where a file says more than the version (stable trees
 //! and vendors carry patches back). Out: whether a behaviour is that tree's. Nothing else in klto
@@ -54,16 +55,8 @@ pub enum Behaviour {
     OutputByShell,
     /// arm64: READ_ONCE must be an acquire under LTO, and the tree does not do it.
     NeedsReadOnceAcquire,
-    /// Full LTO: initcalls and PCI fixups need unique names, and the tree does not give them.
-    NeedsInitcallNames,
-    /// genksyms CRCs are linked into each object with `ld -r -T`.
-    CrcLinkedIntoObject,
-    /// Exports are found by `objdump -h` and the section name `__ksymtab`.
-    ExportsFoundByObjdump,
     /// objtool runs on each object as it is compiled.
     ObjtoolPerObject,
-    /// Nothing links a module of one object before modpost.
-    SingleObjectModuleUnlinked,
 }
 
 enum Holds {
@@ -74,78 +67,71 @@ enum Holds {
     File(&'static str),
 }
 
+/// A row of the table: which trees, what klto does about it, why, and what shows it.
 struct Difference {
     behaviour: Behaviour,
     holds: Holds,
+    /// What klto does on such a tree.
+    #[allow(dead_code, reason = "the table is read by people")]
+    changes: &'static str,
     /// Where the fact is from.
     #[allow(dead_code, reason = "the table is read by people")]
     source: &'static str,
+    /// A test that fails without the row.
+    #[cfg_attr(not(test), allow(dead_code, reason = "read by people, and by a test"))]
+    test: &'static str,
 }
 
-const fn difference(behaviour: Behaviour, holds: Holds, source: &'static str) -> Difference {
+const DIFFERENCES: [Difference; 7] = [
     Difference {
-        behaviour,
-        holds,
-        source,
-    }
-}
-
-const DIFFERENCES: [Difference; 11] = [
-    difference(
-        Behaviour::LlvmAffixes,
-        Holds::Text("Makefile", "LLVM_SUFFIX"),
-        "5.18, commit e9c281928c24; carried back to some stable trees",
-    ),
-    difference(
-        Behaviour::ClangTargetFromArch,
-        Holds::File("scripts/Makefile.clang"),
-        "5.15; before, LLVM_IAS=1 turns the integrated assembler on",
-    ),
-    difference(
-        Behaviour::ExternalModuleOutput,
-        Holds::Text("Makefile", "KBUILD_EXTMOD_OUTPUT"),
-        "6.13, `MO=` in the top Makefile",
-    ),
-    difference(
-        Behaviour::LtoOption,
-        Holds::Text("arch/Kconfig", "config LTO_CLANG_THIN\n"),
-        "5.12, commit dc5723b02e52; carried back by vendors",
-    ),
-    difference(
-        Behaviour::OutputByShell,
-        Holds::Text("Makefile", "cd $(KBUILD_OUTPUT) && pwd"),
-        "the top Makefile of 5.10; later ones use $(realpath)",
-    ),
-    difference(
-        Behaviour::NeedsReadOnceAcquire,
-        Holds::Before(5, 11),
-        "5.11, arch/arm64/include/asm/rwonce.h",
-    ),
-    difference(
-        Behaviour::NeedsInitcallNames,
-        Holds::Before(5, 12),
-        "5.12, `init: lto: ensure initcall ordering`, `PCI: Fix PREL32 relocations for LTO`",
-    ),
-    difference(
-        Behaviour::CrcLinkedIntoObject,
-        Holds::Before(5, 19),
-        "5.19, `kbuild: link symbol CRCs at final link`; scripts/Makefile.build of 5.10",
-    ),
-    difference(
-        Behaviour::ExportsFoundByObjdump,
-        Holds::Text("scripts/Makefile.build", "$(OBJDUMP) -h"),
-        "cmd_modversions_c in scripts/Makefile.build of 5.10",
-    ),
-    difference(
-        Behaviour::ObjtoolPerObject,
-        Holds::Text("scripts/Makefile.build", "__objtool_obj :="),
-        "cmd_objtool in scripts/Makefile.build of 5.10",
-    ),
-    difference(
-        Behaviour::SingleObjectModuleUnlinked,
-        Holds::Before(5, 12),
-        "5.12 links it for LTO: scripts/Makefile.build, scripts/Makefile.modpost",
-    ),
+        behaviour: Behaviour::LlvmAffixes,
+        holds: Holds::Text("Makefile", "LLVM_SUFFIX"),
+        changes: "elsewhere each tool is named on make's command line",
+        source: "5.18, commit e9c281928c24; carried back to some stable trees",
+        test: "every_spelling_of_the_toolchain_on_5_10",
+    },
+    Difference {
+        behaviour: Behaviour::ClangTargetFromArch,
+        holds: Holds::File("scripts/Makefile.clang"),
+        changes: "elsewhere CROSS_COMPILE and LLVM_IAS=1 are added",
+        source: "5.15; before, LLVM_IAS=1 turns the integrated assembler on",
+        test: "every_spelling_of_the_toolchain_on_5_10",
+    },
+    Difference {
+        behaviour: Behaviour::ExternalModuleOutput,
+        holds: Holds::Text("Makefile", "KBUILD_EXTMOD_OUTPUT"),
+        changes: "the scratch directory of an external module lies in MO=",
+        source: "6.13, `MO=` in the top Makefile",
+        test: "modules_are_found_by_each_trees_own_rules",
+    },
+    Difference {
+        behaviour: Behaviour::LtoOption,
+        holds: Holds::Text("arch/Kconfig", "config LTO_CLANG_THIN\n"),
+        changes: "the .config decides, and kbuild adds the flags",
+        source: "5.12, commit dc5723b02e52; carried back by vendors",
+        test: "the_configuration_decides_where_the_tree_has_the_option",
+    },
+    Difference {
+        behaviour: Behaviour::OutputByShell,
+        holds: Holds::Text("Makefile", "cd $(KBUILD_OUTPUT) && pwd"),
+        changes: "`~` in O= is the home directory",
+        source: "the top Makefile of 5.10; later ones use $(realpath)",
+        test: "only_a_tree_that_asks_a_shell_expands_the_home_directory",
+    },
+    Difference {
+        behaviour: Behaviour::NeedsReadOnceAcquire,
+        holds: Holds::Before(5, 11),
+        changes: "arm64: a header of klto's own goes first",
+        source: "5.11, arch/arm64/include/asm/rwonce.h",
+        test: "read_once_is_an_acquire_load",
+    },
+    Difference {
+        behaviour: Behaviour::ObjtoolPerObject,
+        holds: Holds::Text("scripts/Makefile.build", "__objtool_obj :="),
+        changes: "objtool runs on each native, after the backend",
+        source: "cmd_objtool in scripts/Makefile.build of 5.10",
+        test: "stacks_unwind_through_natives_to_the_reference_s_functions",
+    },
 ];
 
 impl Behaviour {
@@ -201,6 +187,31 @@ mod tests {
         }
     }
 
+    /// The text of every Rust file below `directory`.
+    fn rust_below(directory: &Path, text: &mut String) {
+        for entry in fs_err::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("target") {
+                rust_below(&path, text);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                *text += &fs_err::read_to_string(path).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn every_row_names_a_test_that_exists() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut text = String::new();
+        for directory in ["crates", "tests"] {
+            rust_below(&root.join(directory), &mut text);
+        }
+        for row in &DIFFERENCES {
+            let function = format!("fn {}()", row.test);
+            assert!(text.contains(&function), "{:?}: {function}", row.behaviour);
+        }
+    }
+
     #[test]
     fn every_behaviour_has_a_row() {
         let nowhere = Path::new("/nonexistent");
@@ -208,9 +219,6 @@ mod tests {
         let new = version(6, 12);
         for (behaviour, of_old) in [
             (Behaviour::NeedsReadOnceAcquire, true),
-            (Behaviour::NeedsInitcallNames, true),
-            (Behaviour::CrcLinkedIntoObject, true),
-            (Behaviour::SingleObjectModuleUnlinked, true),
             (Behaviour::LtoOption, false),
         ] {
             assert_eq!(behaviour.is_of(old, nowhere), of_old, "{behaviour:?}");

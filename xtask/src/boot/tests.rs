@@ -10,6 +10,9 @@ klto-init: versions begin
 jbd2: disagrees about version of symbol kfree
 jbd2: Unknown symbol kfree (err -22)
 klto-init: versions end errno 22
+klto-init: signature begin
+Loading of unsigned module is rejected
+klto-init: signature end errno 129
 klto-init: module ext4 loaded
 klto-init: modules ok 1
 klto-init: disk ok
@@ -18,6 +21,7 @@ klto-init: config.gz 3 bytes fnv e71fa2190541574b
 klto-init: vdso ok
 klto-init: efi ok
 klto-init: kvm ok
+klto-init: stack proc_pid_stack vfs_read
 klto-init: lkdtm begin
 Unable to handle kernel execute from non-executable memory
 Internal error: Oops: 000000008600000f [#1] SMP
@@ -36,7 +40,7 @@ fn expected() -> Expected {
         modules: vec!["ext4".to_owned()],
         config: (3, fnv1a(b"abc")),
         proofs: &["KASLR enabled"],
-        features: &Feature::ALL,
+        features: Feature::ALL.to_vec(),
     }
 }
 
@@ -139,7 +143,7 @@ fn a_caller_that_survives_is_a_problem() {
 #[test]
 fn a_feature_that_a_tree_does_not_have_must_be_said_to_be_absent() {
     let expected = Expected {
-        features: &[Feature::Vdso],
+        features: vec![Feature::Vdso],
         proofs: &[],
         ..expected()
     };
@@ -147,6 +151,7 @@ fn a_feature_that_a_tree_does_not_have_must_be_said_to_be_absent() {
 klto-init: start
 klto-init: mounts done
 klto-init: versions absent
+klto-init: signature absent
 klto-init: module ext4 loaded
 klto-init: modules ok 1
 klto-init: disk absent
@@ -155,6 +160,7 @@ klto-init: config.gz absent
 klto-init: vdso ok
 klto-init: efi absent
 klto-init: kvm absent
+klto-init: stack absent
 klto-init: lkdtm absent
 klto-init: cfi absent
 klto-init: done

@@ -33,6 +33,8 @@ impl Architecture {
 pub enum Feature {
     /// A module with one wrong CRC is refused.
     Versions,
+    /// A module without a signature is refused.
+    Signature,
     /// A virtio disk can be read.
     Disk,
     /// The function tracer shows a line.
@@ -55,8 +57,9 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, in the order in which init comes to them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Versions,
+        Self::Signature,
         Self::Disk,
         Self::Tracer,
         Self::Config,

@@ -55,8 +55,10 @@ static RELEASES: [Release; 3] = [
 
 /// The LLVM of both modes; older ones are tested with LTO.
 const NEWEST_LLVM: u32 = 22;
-/// Each major version that Debian 12 has and klto supports.
-pub const LLVM_VERSIONS: [u32; 3] = [NEWEST_LLVM, 19, 16];
+/// Older versions that Debian 12 has and klto supports, on x86_64.
+const OLDER_LLVM: [u32; 2] = [19, 16];
+/// All of them.
+pub const LLVM_VERSIONS: [u32; 3] = [NEWEST_LLVM, OLDER_LLVM[0], OLDER_LLVM[1]];
 /// The most that a cell may take.
 const LIMIT: Duration = Duration::from_secs(360);
 
@@ -104,17 +106,18 @@ impl Cell {
                     llvm,
                     exports,
                 };
-                cells.push(cell(Lto::None, NEWEST_LLVM, Exports::All));
-                cells.extend(LLVM_VERSIONS.map(|llvm| cell(Lto::Thin, llvm, Exports::All)));
-                cells.extend(
-                    [Lto::None, Lto::Thin].map(|mode| cell(mode, NEWEST_LLVM, Exports::Used)),
-                );
+                let both = [Lto::None, Lto::Thin];
+                cells.extend(both.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
+                if architecture == Architecture::X86_64 {
+                    cells.extend(OLDER_LLVM.map(|llvm| cell(Lto::Thin, llvm, Exports::All)));
+                    cells.extend(both.map(|mode| cell(mode, NEWEST_LLVM, Exports::Used)));
+                }
             }
         }
         cells
     }
 
-    /// As `6.1-arm64-thin-19`, `6.1-arm64-thin-22-trim`.
+    /// As `6.1-x86_64-thin-19`, `6.1-x86_64-thin-22-trim`.
     pub fn name(self) -> String {
         let [release, architecture, mode, llvm, exports] = self.coordinates();
         let end = match self.exports {
@@ -343,7 +346,7 @@ mod tests {
         let names: std::collections::BTreeSet<String> =
             cells.iter().map(|cell| cell.name()).collect();
         assert_eq!(names.len(), cells.len());
-        assert!(names.contains("6.1-arm64-thin-19"));
+        assert!(names.contains("6.1-x86_64-thin-19"));
         let old = cells.iter().find(|cell| cell.llvm == 16).unwrap();
         assert!(old.tree().variables.contains(&"CC=clang-16"));
         assert!(old.tree().variables.contains(&"HOSTCC=gcc"));

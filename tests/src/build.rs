@@ -64,6 +64,7 @@ const REMOVED: &[&str] = &[
     "LD_LIBRARY_PATH",
     "KLTO_CACHE",
     "KLTO_CACHE_LIMIT",
+    "KLTO_IMPORT_LIMIT",
     "KLTO_VERIFY",
 ];
 

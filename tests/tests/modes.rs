@@ -1,5 +1,5 @@
-//! A change of mode in one output directory: plain, thin, plain, thin. Each time vmlinux and Image
-//! are those of a clean build, bit for bit.
+//! A change of mode in one output directory: plain, thin, plain, thin; then a change of the
+//! configuration. Each time vmlinux and Image are those of a clean build, bit for bit.
 //!
 //! The kernel is the smallest that arm64 has, without modules: members of `lib.a` that nothing
 //! needs must stay out of it. Clean builds use the same output path, for paths can be in a binary.
@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use klto_formats::elf;
 use klto_tests::{Build, Outcome, Shared, fresh_directory, step, test_directory, variant};
 use xtask::kernel::{Configuration, Lto, Tree};
@@ -23,6 +24,8 @@ struct Modes {
     clean_thin: PathBuf,
     /// In one directory after the plain build: thin, `--lto=none`, thin.
     switched: [PathBuf; 3],
+    /// Then with another `.config`, and what a clean build with an empty store makes of that.
+    reconfigured: [PathBuf; 2],
     first_thin: Outcome,
 }
 
@@ -70,17 +73,46 @@ fn modes() -> &'static Modes {
             step(&step_name, || build.clone().mode(Some(mode)).succeed());
             keep(&build, name)
         };
+        let switched = [
+            switch("thin", "thin-1"),
+            switch("none", "none-2"),
+            switch("thin", "thin-3"),
+        ];
         Ok(Modes {
             clean_plain,
             clean_thin,
-            switched: [
-                switch("thin", "thin-1"),
-                switch("none", "none-2"),
-                switch("thin", "thin-3"),
-            ],
+            switched,
+            reconfigured: reconfigure(&build)?,
             first_thin,
         })
     })
+}
+
+/// The last build goes on with two options changed.
+fn reconfigure(build: &Build) -> Result<[PathBuf; 2]> {
+    let change = || -> Result<()> {
+        let path = build.output_directory().join(".config");
+        let mut config = fs_err::read_to_string(&path)?;
+        for (from, to) in [
+            (
+                "# CONFIG_PRINTK_TIME is not set\n",
+                "CONFIG_PRINTK_TIME=y\n",
+            ),
+            ("CONFIG_LOG_BUF_SHIFT=17\n", "CONFIG_LOG_BUF_SHIFT=16\n"),
+        ] {
+            assert!(config.contains(from), "{from}");
+            config = config.replace(from, to);
+        }
+        Ok(fs_err::write(path, config)?)
+    };
+    change()?;
+    step("the same with another .config", || build.succeed());
+    let changed = keep(build, "reconfigured");
+    let clean = build.clone().empty_store()?;
+    clean.configure_fresh()?;
+    change()?;
+    step("a clean build of that .config", || clean.succeed());
+    Ok([changed, keep(build, "reconfigured-clean")])
 }
 
 fn assert_equal(one: &Path, other: &Path) {
@@ -100,6 +132,14 @@ fn thin_after_plain_equals_a_clean_thin_build() {
 fn lto_none_after_thin_equals_plain_make() {
     let modes = modes();
     assert_equal(&modes.clean_plain, &modes.switched[1]);
+}
+
+#[test]
+fn a_changed_configuration_equals_a_clean_build_of_it() {
+    let [changed, clean] = &modes().reconfigured;
+    assert_equal(clean, changed);
+    let vmlinux = |directory: &Path| fs_err::read(directory.join("vmlinux")).unwrap();
+    assert!(vmlinux(clean) != vmlinux(&modes().clean_thin));
 }
 
 #[test]

@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fs_err as fs;
+use klto_formats::elf;
 use klto_tests::{Build, Log};
 use object::{Object as _, ObjectSymbol as _};
 
-use prepared::{JBD2_OBJECTS, directory, jbd2, jbd2_of_6_12, run};
+use prepared::tools::{path_with, real_program};
+use prepared::{JBD2_OBJECTS, directory, jbd2, jbd2_of_6_12, run, write_program};
 
 /// An external module's directory with these files, and its build on a prepared tree.
 fn module(build: Build, name: &str, files: &[(&str, &str)]) -> (Build, PathBuf) {
@@ -144,10 +146,10 @@ const RUST: &str = "#![no_std]\n\
 /// A Rust object is native: it is linked where it stands, and its bytes are not changed.
 #[test]
 fn an_object_of_rustc_is_passed_through() {
-    let rule = "obj-m := mixed.o\nmixed-y := c.o rust.o\n\
-        $(obj)/rust.o: $(src)/rust.rs\n\
-        \t$(KLTO_RUSTC) --edition=2024 --crate-type=lib --emit=obj -Cpanic=abort -Copt-level=2 \
-        -Crelocation-model=static -Ccode-model=kernel -o $@ $<\n";
+    let rule = "obj-m := mixed.o\nmixed-y := c.o rust.o\ntargets += rust.o\n\
+        cmd_klto_rustc = $(KLTO_RUSTC) --edition=2024 --crate-type=lib --emit=obj -Cpanic=abort \
+        -Copt-level=2 -Crelocation-model=static -Ccode-model=kernel -o $@ $<\n\
+        $(obj)/rust.o: $(src)/rust.rs FORCE\n\t$(call if_changed,klto_rustc)\n";
     let files = [
         ("Kbuild", rule),
         (
@@ -253,7 +255,7 @@ fn split_debug_information_lies_beside_each_object() {
     assert_lines(&build, |object| natives.join(format!("{object}.o")));
     let dwo = output.join("fs/jbd2/commit.dwo");
     let first = fs::read(&dwo).unwrap();
-    assert!(klto_formats::elf::is_elf(&first));
+    assert!(elf::is_elf(&first));
     // As after an edit of another object: it is put back from what klto has.
     fs::remove_file(&dwo).unwrap();
     fs::remove_file(output.join("fs/jbd2/jbd2.o")).unwrap();
@@ -327,5 +329,60 @@ fn the_limit_of_imports_can_be_set() {
         assert!(hundred > five, "{five} and {hundred}");
         let wrong = more.environment("KLTO_IMPORT_LIMIT", "many");
         run(&mut wrong.command()).expect(2, &["KLTO_IMPORT_LIMIT is \"many\""]);
+    }
+}
+
+/// A compiler that cannot write the table of traced functions itself, as clang before 10.
+fn without_patchable_entries() -> std::ffi::OsString {
+    let place = directory("old-compiler");
+    let script = format!(
+        "#!/bin/sh\nfor word; do case $word in -fpatchable-function-entry=*)\n\
+         echo \"unknown argument $word\" >&2; exit 1;; esac; done\nexec {} \"$@\"\n",
+        real_program("clang-22").display()
+    );
+    write_program(&place.join("clang-22"), &script);
+    path_with(&place)
+}
+
+/// The table of arm64 without patchable entries: klto's on natives, and on plain objects the same as
+/// recordmcount's.
+#[test]
+fn tables_of_traced_functions_without_patchable_entries_are_klto_s() {
+    let path = without_patchable_entries();
+    let prepare = |build: Build| {
+        let build = build.environment("PATH", &path);
+        build
+            .clone()
+            .goals(&["olddefconfig", "modules_prepare"])
+            .succeed();
+        let config = fs::read_to_string(build.output_directory().join(".config")).unwrap();
+        assert!(config.contains("CONFIG_FTRACE_MCOUNT_RECORD=y\n"));
+        assert!(!config.contains("CONFIG_DYNAMIC_FTRACE_WITH_REGS=y\n"));
+        build.succeed();
+        build.output_directory().to_owned()
+    };
+    let thin = prepare(jbd2("mcount"));
+    let plain = prepare(jbd2("mcount-plain").plain().mode(None));
+    let bare = directory("mcount-bare").join("bare.o");
+    for object in JBD2_OBJECTS {
+        let native = fs::read(thin.join(format!(
+            ".klto/units/fs/jbd2/jbd2.o/final/fs/jbd2/{object}.o"
+        )))
+        .unwrap();
+        let calls = elf::entry_calls(&native).unwrap();
+        assert!(!calls.is_empty(), "{object}");
+        assert_eq!(elf::recorded_entries(&native).unwrap(), calls, "{object}");
+
+        let recorded = plain.join(format!("fs/jbd2/{object}.o"));
+        let mut objcopy = Command::new("llvm-objcopy-22");
+        objcopy.args([
+            "--remove-section=__mcount_loc",
+            "--remove-section=.rela__mcount_loc",
+        ]);
+        xtask::command::run(objcopy.arg(&recorded).arg(&bare)).unwrap();
+        let ours = elf::record_entry_calls(&fs::read(&bare).unwrap()).unwrap();
+        let theirs = elf::recorded_entries(&fs::read(&recorded).unwrap()).unwrap();
+        assert!(!theirs.is_empty(), "{object}");
+        assert_eq!(elf::recorded_entries(&ours).unwrap(), theirs, "{object}");
     }
 }

@@ -42,6 +42,7 @@ pub const PACKAGES: &[&str] = &[
     "qemu-system-x86",
     // Surroundings that the tests put klto into.
     "ccache",
+    "clangd-22",
     "fakeroot",
     "strace",
     // The commit that a benchmark names.

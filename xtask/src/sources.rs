@@ -36,7 +36,7 @@ pub fn fetch(cache: &Cache, tree: &Tree) -> Result<PathBuf> {
     if stamp.exists() && source.is_dir() {
         return Ok(source);
     }
-    let package = match downloaded(cache, tree)? {
+    let package = match downloaded(cache, tree.package)? {
         Some(package) => package,
         None => download(cache, tree)?,
     };
@@ -51,6 +51,16 @@ pub fn fetch(cache: &Cache, tree: &Tree) -> Result<PathBuf> {
     Ok(source)
 }
 
+/// Returns a Debian package of the machine's own suites, downloaded and not installed.
+pub fn package(cache: &Cache, name: &str) -> Result<PathBuf> {
+    if let Some(package) = downloaded(cache, name)? {
+        return Ok(package);
+    }
+    let incoming = tempfile::tempdir_in(cache.downloads()?)?;
+    download_by_machine(name, incoming.path())?;
+    keep(cache, name, incoming.path())
+}
+
 fn remove_directory(path: &Path) -> Result<()> {
     if path.exists() {
         fs::remove_dir_all(path)?;
@@ -58,8 +68,8 @@ fn remove_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn downloaded(cache: &Cache, tree: &Tree) -> Result<Option<PathBuf>> {
-    let prefix = format!("{}_", tree.package);
+fn downloaded(cache: &Cache, name: &str) -> Result<Option<PathBuf>> {
+    let prefix = format!("{name}_");
     let mut found: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(cache.downloads()?)? {
         let path = entry?.path();
@@ -77,10 +87,16 @@ fn download(cache: &Cache, tree: &Tree) -> Result<PathBuf> {
     let downloads = cache.downloads()?;
     let incoming = tempfile::tempdir_in(&downloads)?;
     match tree.suite {
-        Suite::Machine => download_by_machine(tree, incoming.path())?,
+        Suite::Machine => download_by_machine(tree.package, incoming.path())?,
         Suite::Security(suite) => download_by_private_state(cache, tree, suite, incoming.path())?,
     }
-    for entry in fs::read_dir(incoming.path())? {
+    keep(cache, tree.package, incoming.path())
+}
+
+/// Moves what apt brought to the downloads; the package of that name.
+fn keep(cache: &Cache, package: &str, incoming: &Path) -> Result<PathBuf> {
+    let downloads = cache.downloads()?;
+    for entry in fs::read_dir(incoming)? {
         let path = entry?.path();
         if let Some(name) = path
             .file_name()
@@ -89,12 +105,12 @@ fn download(cache: &Cache, tree: &Tree) -> Result<PathBuf> {
             fs::rename(&path, downloads.join(name))?;
         }
     }
-    let lost = || Failure::environment(format!("apt-get brought no {}", tree.package));
-    Ok(downloaded(cache, tree)?.ok_or_else(lost)?)
+    let lost = || Failure::environment(format!("apt-get brought no {package}"));
+    Ok(downloaded(cache, package)?.ok_or_else(lost)?)
 }
 
-fn download_by_machine(tree: &Tree, directory: &Path) -> Result<()> {
-    let attempt = || command::run(&mut apt_download(&[], tree, directory));
+fn download_by_machine(package: &str, directory: &Path) -> Result<()> {
+    let attempt = || command::run(&mut apt_download(&[], package, directory));
     match attempt() {
         // The lists may be absent or older than the mirror's files.
         Err(_) if rustix::process::geteuid().is_root() => {
@@ -121,7 +137,7 @@ fn download_by_private_state(
     fs::write(state.join("sources.list"), line)?;
     let options = private_options(&state);
     command::run(Command::new("apt-get").args(&options).arg("update"))?;
-    command::run(&mut apt_download(&options, tree, directory))
+    command::run(&mut apt_download(&options, tree.package, directory))
 }
 
 pub(crate) fn private_options(state: &Path) -> Vec<String> {
@@ -136,10 +152,10 @@ pub(crate) fn private_options(state: &Path) -> Vec<String> {
 }
 
 /// `APT::Sandbox::User=root`: apt's own user may not write into the cache of ours.
-fn apt_download(options: &[String], tree: &Tree, directory: &Path) -> Command {
+fn apt_download(options: &[String], package: &str, directory: &Path) -> Command {
     let mut apt = Command::new("apt-get");
     apt.args(options)
-        .args(["-oAPT::Sandbox::User=root", "download", tree.package])
+        .args(["-oAPT::Sandbox::User=root", "download", package])
         .current_dir(directory);
     apt
 }

@@ -3,7 +3,7 @@
 //! The programs cannot read bitcode. For bitcode the call is noted, and the native object is treated
 //! when it is made; a native object goes to the program at once.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use klto_core::Failure;
@@ -67,7 +67,7 @@ pub(crate) fn run_objtool(
 }
 
 /// Adds the table of traced functions to the native at `path`, in place.
-pub(crate) fn record_entry_calls(path: &PathBuf) -> anyhow::Result<()> {
+pub(crate) fn record_entry_calls(path: &Path) -> anyhow::Result<()> {
     let bytes = fs_err::read(path)?;
     let recorded = elf::record_entry_calls(&bytes).context("recording traced functions")?;
     Ok(klto_core::publish(path, &recorded)?)

@@ -73,6 +73,11 @@ fn external_modules_build_load_and_are_found_again() {
     external::build_load_and_find_again(&thin().build, "arm64-external");
 }
 
+#[test]
+fn a_module_of_a_dkms_package_builds_and_loads() {
+    external::build_and_load_dkms_package(&thin().build, "vpoll-dkms", "arm64-dkms");
+}
+
 /// Each module's unit, by the object that kbuild names it after.
 fn module_units(output: &Path) -> Vec<PathBuf> {
     let modules = klto_verify::modules(output).unwrap();

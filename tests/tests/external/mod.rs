@@ -1,12 +1,15 @@
 //! External modules against a kernel that klto built: `M=`, from a read-only build directory, with
-//! symbols of another external module, and as DKMS calls make.
+//! symbols of another external module, as DKMS calls make; and a module of a Debian package.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use klto_tests::{Build, Log, fresh_directory, is_bitcode, step};
+use klto_tests::{Build, Log, cache, fresh_directory, is_bitcode, step};
 use xtask::boot::{boot_with, verdict};
-use xtask::kernel;
+use xtask::{command, kernel};
 
 use crate::prepared::{after_mounts, copy_tree, run};
 
@@ -88,4 +91,33 @@ fn as_dkms_does(build: &Build, sample: &Path, module: &[u8]) {
         .word(build.output_directory());
     build.succeed();
     assert!(fs_err::read(sample.join("klto_sample.ko")).unwrap() == module);
+}
+
+/// A module of a Debian `-dkms` package, built by the line of its dkms.conf, loads.
+pub fn build_and_load_dkms_package(build: &Build, package: &str, name: &str) {
+    let deb = xtask::sources::package(cache(), package).unwrap();
+    let root = fresh_directory(name).unwrap();
+    command::run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&root)).unwrap();
+    let mut sources = fs_err::read_dir(root.join("usr/src")).unwrap();
+    let source = sources.next().unwrap().unwrap().path();
+    let conf = fs_err::read_to_string(source.join("dkms.conf")).unwrap();
+    let make = "MAKE[0]=\"make -C ${kernel_source_dir} M=${dkms_tree}/${PACKAGE_NAME}/${PACKAGE_VERSION}/build\"";
+    assert!(conf.contains(make), "{conf}");
+    let build = build
+        .clone()
+        .started_in(&source)
+        .word("-C")
+        .word(build.output_directory())
+        .word(format!("M={}", source.display()))
+        .goals(&["modules"]);
+    step(&format!("the module of {package}"), || build.succeed());
+    let log = Log::read(&source);
+    assert!(!log.objects("ran", "backend").is_empty());
+    let files = fs_err::read_dir(&source).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    let is_module = |path: &PathBuf| path.extension().is_some_and(|end| end == "ko");
+    let modules: Vec<PathBuf> = files.filter(is_module).collect();
+    assert_eq!(modules.len(), 1, "{modules:?}");
+    let booted = boot_with(build.tree(), build.output_directory(), &modules).unwrap();
+    verdict(&booted).unwrap();
 }

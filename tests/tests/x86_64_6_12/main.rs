@@ -7,7 +7,10 @@
 // Steps outside of `#[test]` functions are tests too.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../external/mod.rs"]
 mod external;
+mod packages;
+#[path = "../prepared/mod.rs"]
 mod prepared;
 
 use std::collections::BTreeSet;
@@ -16,10 +19,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use klto_formats::archive;
-use klto_tests::{Build, Outcome, PrivateSource, Shared, fresh_directory, reference, step};
+use klto_tests::{Build, Outcome, PrivateSource, Shared, reference, step};
 use klto_verify::Comparison;
 use xtask::boot::{boot, verdict};
-use xtask::command;
 use xtask::kernel::{Configuration, Lto};
 
 struct Thin {
@@ -296,48 +298,18 @@ fn d2_single_objects_and_directories_are_made_as_kbuild_makes_them() {
 }
 
 #[test]
-fn d3_compile_commands_can_be_run() {
+fn d3_clangd_accepts_compile_commands() {
     goals(&["compile_commands.json"]);
-    let database = file("compile_commands.json");
-    // Prints the directory and the command of one file, as clangd takes them: without code.
-    let script = "import json, sys\n\
-                  for entry in json.load(open(sys.argv[1])):\n\
-                  \tif entry['file'].endswith('/init/main.c'):\n\
-                  \t\tprint('cd', entry['directory'], '&&', entry['command'], *sys.argv[2:])\n";
-    let mut python = Command::new("python3");
-    python.args(["-c", script]).arg(&database);
-    // `-c` is unused then.
-    python.args(["-fsyntax-only", "-Wno-error=unused-command-line-argument"]);
-    let command = prepared::run(&mut python);
-    command.expect(0, &[]);
-    assert_eq!(
-        command.stdout.matches(" init/main.o ").count(),
-        1,
-        "{command:?}"
-    );
-    prepared::run(Command::new("sh").args(["-c", &command.stdout])).expect(0, &[]);
-}
-
-#[test]
-fn d4_a_package_holds_the_kernel_that_booted() {
-    let root = fresh_directory("tar-6.12").unwrap();
-    let before = fs_err::read(file("arch/x86/boot/bzImage")).unwrap();
-    goals(&["tar-pkg"]);
-    let listed = fs_err::read_dir(thin().build.output_directory()).unwrap();
-    let mut packages = listed
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|end| end == "tar"));
-    let package = packages.next().unwrap();
-    let mut tar = Command::new("tar");
-    command::run(tar.arg("-xf").arg(&package).arg("-C").arg(&root)).unwrap();
-    let files = prepared::files_below(&root);
-    let image = |path: &&PathBuf| path.to_string_lossy().contains("/boot/vmlinuz-");
-    let image = files.iter().find(image).unwrap();
-    assert!(fs_err::read(image).unwrap() == before);
-    let modules = files
-        .iter()
-        .filter(|path| path.extension().is_some_and(|end| end == "ko"));
-    let order = fs_err::read_to_string(file("modules.order")).unwrap();
-    assert_eq!(modules.count(), order.lines().count());
-    fs_err::remove_file(package).unwrap();
+    let mut clangd = Command::new("clangd-22");
+    clangd.arg(format!(
+        "--compile-commands-dir={}",
+        thin().build.output_directory().display()
+    ));
+    let checked = prepared::run(clangd.arg(format!(
+        "--check={}",
+        thin().source.path().join("init/main.c").display()
+    )));
+    let found = "Compile command from CDB is";
+    let all = "All checks completed, 0 errors";
+    checked.expect(0, &[found, "init/main.o", all]);
 }

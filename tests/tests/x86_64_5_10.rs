@@ -11,7 +11,7 @@ use std::process::Command;
 use klto_formats::elf;
 use klto_tests::{Build, Outcome, Shared, cache, reference, step};
 use klto_verify::Comparison;
-use xtask::boot::{Booted, boot, verdict};
+use xtask::boot::{Booted, boot, boot_with, verdict};
 use xtask::kernel::warnings_of_reference;
 
 struct Thin {
@@ -150,6 +150,52 @@ fn stacks_unwind_through_natives_to_the_reference_s_functions() {
     let frames = trace(booted());
     assert!(frames.len() > 4, "{frames:?}");
     assert_eq!(frames, trace(&of_reference));
+}
+
+/// A function with a static call is imported: its new object gets the key's symbol, without which
+/// objtool could not list the call, and the kernel would not change it.
+#[test]
+fn a_static_call_that_another_object_imports_is_changed() {
+    let place = klto_tests::fresh_directory("5.10-x86_64-static-call").unwrap();
+    let mut copy = Command::new("cp");
+    copy.arg("-a")
+        .arg(xtask::kernel::fragments().join("static-call"));
+    xtask::command::run(copy.arg(&place)).unwrap();
+    let place = place.join("static-call");
+    let word = format!("M={}", place.display());
+    thin()
+        .build
+        .clone()
+        .word(word)
+        .goals(&["modules"])
+        .succeed();
+    let names = |step: &str| -> BTreeSet<Vec<u8>> {
+        // kbuild names an external module's objects by their whole path.
+        let object = place.join("second.o");
+        let unit = place.join(".klto/units/klto_calls.o").join(step);
+        let native = unit.join(object.strip_prefix("/").unwrap());
+        let symbols = elf::symbols(&fs_err::read(native).unwrap()).unwrap();
+        symbols.into_iter().map(|symbol| symbol.name).collect()
+    };
+    let (call, key) = (b"__SCT__klto_call".to_vec(), b"__SCK__klto_call".to_vec());
+    let raw = names("raw");
+    assert!(
+        raw.contains(&call) && !raw.contains(&key),
+        "nothing was imported"
+    );
+    assert!(names("objtool").contains(&key));
+    let booted = boot_with(
+        thin().build.tree(),
+        output(),
+        &[place.join("klto_calls.ko")],
+    )
+    .unwrap();
+    verdict(&booted).unwrap();
+    assert!(
+        booted.console.contains("klto_calls: 41 then 42"),
+        "{}",
+        booted.console
+    );
 }
 
 /// Objects of the reference that recordmcount gave a table.

@@ -175,14 +175,20 @@ mod tests {
         failures.map(|failure| failure.message).collect()
     }
 
+    impl Refusal {
+        /// A configuration that the row refuses.
+        fn settings(&self) -> String {
+            let options = self.options.iter();
+            options
+                .map(|option| format!("CONFIG_{option}=y\n"))
+                .collect()
+        }
+    }
+
     #[test]
     fn every_row_refuses_its_own_options_on_its_own_trees() {
         for row in &REFUSALS {
-            let set: String = row
-                .options
-                .iter()
-                .map(|option| format!("CONFIG_{option}=y\n"))
-                .collect();
+            let set = row.settings();
             for (klto_adds_lto, other) in [(true, Trees::WithOption), (false, Trees::WithoutOption)]
             {
                 let messages = found(&set, klto_adds_lto, 13);
@@ -197,11 +203,7 @@ mod tests {
     fn every_refusal_reads_as_it_must() {
         let mut shown = String::new();
         for row in &REFUSALS {
-            let set: String = row
-                .options
-                .iter()
-                .map(|option| format!("CONFIG_{option}=y\n"))
-                .collect();
+            let set = row.settings();
             let file = tempfile::NamedTempFile::new().unwrap();
             fs_err::write(file.path(), set).unwrap();
             let config = Config::read(file.path()).unwrap().unwrap();

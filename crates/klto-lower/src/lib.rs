@@ -14,7 +14,7 @@ mod unit;
 
 pub use backend::{BackendParts, backend_action, check_native, split_dwarf_beside};
 pub use native_link::{Substitution, native_link_arguments};
-pub use promoted::{PromotedNames, base_name};
+pub use promoted::{PromotedNames, UnitObject, base_name};
 pub use symbol_versions::{SymbolVersions, is_symbol_versions_script, symbol_versions_action};
 pub use thin_link::{ThinLinkPlace, imports_of, linked_members, thin_link_arguments};
 pub use unit::{LinkUnit, MemberKind, UnitMember};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use klto_core::{Failure, publish};
 use klto_formats::{archive, elf};
-use klto_lower::{MemberKind, PromotedNames};
+use klto_lower::{MemberKind, PromotedNames, UnitObject};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::steps::Stepped;
@@ -40,22 +40,27 @@ impl Lowering<'_> {
             .members
             .iter()
             .filter(|member| member.kind == MemberKind::Native);
-        let objects: Vec<&Path> = natives
-            .iter()
-            .map(PathBuf::as_path)
-            .chain(others.map(|member| member.path.as_path()))
+        let members = self.members.iter().map(|member| member.path.as_path());
+        let objects: Vec<(&Path, &Path)> = members
+            .zip(natives.iter().map(PathBuf::as_path))
+            .chain(others.map(|member| (member.path.as_path(), member.path.as_path())))
             .collect();
-        let symbols: Vec<Vec<Vec<u8>>> = objects
+        let objects: Vec<UnitObject> = objects
             .par_iter()
-            .map(|path| self.symbol_names(path))
+            .map(|(member, native)| {
+                Ok(UnitObject {
+                    name: self.label(member),
+                    symbols: self.symbols(native)?,
+                })
+            })
             .collect::<anyhow::Result<_>>()?;
-        Ok(PromotedNames::decide(&symbols, &|name| {
+        Ok(PromotedNames::decide(&objects, &|name| {
             self.link.reserved.contains(name)
         }))
     }
 
-    /// Names in an object, or in every member of a regular archive.
-    pub(super) fn symbol_names(&self, path: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    /// Symbols of an object, or of every member of a regular archive.
+    pub(super) fn symbols(&self, path: &Path) -> anyhow::Result<Vec<elf::Symbol>> {
         let bytes = fs_err::read(self.link.directory.join(path))?;
         let reading = || format!("reading {}", path.display());
         let mut objects = vec![bytes.as_slice()];
@@ -64,12 +69,11 @@ impl Lowering<'_> {
             let data = |member: archive::Member| bytes.get(member.data?);
             objects = members.into_iter().filter_map(data).collect();
         }
-        let mut names = Vec::new();
+        let mut symbols = Vec::new();
         for object in objects.into_iter().filter(|object| elf::is_elf(object)) {
-            let symbols = elf::symbols(object).with_context(reading)?;
-            names.extend(symbols.into_iter().map(|symbol| symbol.name));
+            symbols.extend(elf::symbols(object).with_context(reading)?);
         }
-        Ok(names)
+        Ok(symbols)
     }
 
     /// What klto itself changes in a native; where the result is.
@@ -80,7 +84,7 @@ impl Lowering<'_> {
         names: &PromotedNames,
     ) -> anyhow::Result<PathBuf> {
         let old = fs_err::read(self.link.directory.join(from))?;
-        let mut new = elf::rename_symbols(&old, &|name| names.restored.get(name).cloned())
+        let mut new = elf::rename_symbols(&old, &|name| names.renamed.get(name).cloned())
             .with_context(|| format!("putting names back in {}", from.display()))?;
         if member.steps.records_entry_calls {
             new = elf::record_entry_calls(&new)

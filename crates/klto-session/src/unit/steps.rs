@@ -65,7 +65,10 @@ impl Lowering<'_> {
         let paths: Vec<&Path> = natives.iter().map(|native| native.path.as_path()).collect();
         let names: Vec<Vec<Vec<u8>>> = paths
             .par_iter()
-            .map(|path| self.symbol_names(path))
+            .map(|path| {
+                let symbols = self.symbols(path)?;
+                Ok(symbols.into_iter().map(|symbol| symbol.name).collect())
+            })
             .collect::<anyhow::Result<_>>()?;
         let all = names.iter().flatten();
         let keys: BTreeSet<&[u8]> = all
@@ -146,7 +149,7 @@ impl Lowering<'_> {
     }
 
     /// How logs and tools' warnings name a member.
-    fn label(&self, member: &Path) -> String {
+    pub(super) fn label(&self, member: &Path) -> String {
         let scratch = &self.session.scratch;
         let object = scratch.object_name(self.link.directory, member);
         object.display().to_string()

@@ -73,7 +73,13 @@ fn line(cell: Cell, verdict: &Verdict) -> String {
     )
 }
 
+/// A cell that this machine has no result of keeps its row.
 fn write_document(cache: &Cache) -> Result<()> {
+    let path = product::repository().join("docs/matrix.md");
+    let before = match path.exists() {
+        true => fs::read_to_string(&path)?,
+        false => String::new(),
+    };
     let mut text = "# Matrix\n\n\
         Written by `cargo xtask matrix`; do not edit. Each cell is the smallest configuration that boots \
         with modules and the function tracer (`tests/kernel/matrix-*.config`), built by `klto make -j2` \
@@ -92,10 +98,14 @@ fn write_document(cache: &Cache) -> Result<()> {
                 verdict.why.replace('|', "\\|"),
                 verdict.commit
             ),
-            None => format!("| {coordinates} | not run | | | |\n"),
+            None => {
+                let start = format!("| {coordinates} | ");
+                let known = before.lines().find(|line| line.starts_with(&start));
+                let none = format!("{start}not run | | | |");
+                format!("{}\n", known.unwrap_or(&none))
+            }
         };
     }
-    let path = product::repository().join("docs/matrix.md");
     fs::write(&path, text)?;
     println!("wrote {}", path.display());
     Ok(())

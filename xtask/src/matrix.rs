@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::{packages, product};
 use cell::{Cell, LLVM_VERSIONS, Verdict};
 
-/// Runs the cells whose names begin with one of `words`, all without words; `--again` runs also those
+/// Runs the cells that `words` name or begin the names of, all without words; `--again` runs also those
 /// that have a result, `--list` only names them.
 pub fn run(words: &[&str]) -> Result<()> {
     let chosen = chosen(words)?;
@@ -51,8 +51,16 @@ fn chosen(words: &[&str]) -> Result<Vec<Cell>> {
         .iter()
         .filter(|word| !word.starts_with("--"))
         .collect();
-    let is_named = |cell: &Cell| names.iter().any(|name| cell.name().starts_with(**name));
     let mut cells = Cell::all();
+    let all: Vec<String> = cells.iter().map(|cell| cell.name()).collect();
+    let is_whole = |name: &str| all.iter().any(|cell| cell == name);
+    let is_named = |cell: &Cell| {
+        let cell = cell.name();
+        names.iter().any(|name| match is_whole(name) {
+            true => cell == **name,
+            false => cell.starts_with(**name),
+        })
+    };
     cells.retain(|cell| names.is_empty() || is_named(cell));
     if cells.is_empty() {
         let hint = "cargo xtask matrix --list names them";

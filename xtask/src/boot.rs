@@ -188,7 +188,10 @@ pub fn verdict(booted: &Booted) -> Result<()> {
     let mut problems = match booted.ending {
         Ending::Exited(status) if status.success() => Vec::new(),
         Ending::Exited(status) => vec![format!("QEMU: {status}")],
-        Ending::TimedOut => vec!["the machine did not power off in time".to_owned()],
+        Ending::TimedOut => vec![format!(
+            "the machine did not power off in time; its last lines:\n{}",
+            last_lines(&booted.console, 30)
+        )],
     };
     problems.extend(check(&booted.console, &booted.expected));
     if problems.is_empty() {
@@ -196,6 +199,11 @@ pub fn verdict(booted: &Booted) -> Result<()> {
     }
     let list = problems.join("\n  ");
     Err(Failure::build(format!("the kernel does not boot as it must:\n  {list}")).into())
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// What the kernel prints when something is wrong with it.

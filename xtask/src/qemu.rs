@@ -58,13 +58,6 @@ pub static X86_64_PC: Machine = Machine {
     console: "ttyS0",
 };
 
-/// The same with one processor. A task of 5.10 that dies of an oops goes on with interrupts off; another
-/// processor that wakes something then makes it loop for ever in zap_pte_range, in one boot of four.
-pub static X86_64_PC_ALONE: Machine = Machine {
-    processors: 1,
-    ..X86_64_PC
-};
-
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {

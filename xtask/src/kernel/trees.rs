@@ -6,7 +6,7 @@ use anyhow::Result;
 use klto_core::Failure;
 
 use super::Configuration;
-use crate::qemu::{ARM64_EFI, Machine, X86_64_PC, X86_64_PC_ALONE};
+use crate::qemu::{ARM64_EFI, Machine, X86_64_PC};
 use crate::sources::Suite;
 
 /// An architecture that a tree is built for.
@@ -194,7 +194,7 @@ pub static TREES: &[Tree] = &[
             Feature::Stack,
             Feature::Lkdtm,
         ],
-        machine: &X86_64_PC_ALONE,
+        machine: &X86_64_PC,
         boot_proofs: &["Spectre V2 : Mitigation: Retpolines"],
         ..X86_64_6_12
     },

@@ -274,11 +274,7 @@ impl Cell {
         let named = |name: &str| TREES.iter().find(|tree| tree.name == name);
         let (like, machine, fragment) = match self.architecture {
             Architecture::Arm64 => ("5.10", &qemu::ARM64_DIRECT, "matrix-arm64.config"),
-            Architecture::X86_64 => (
-                "5.10-x86_64",
-                &qemu::X86_64_PC_ALONE,
-                "matrix-x86_64.config",
-            ),
+            Architecture::X86_64 => ("5.10-x86_64", &qemu::X86_64_PC, "matrix-x86_64.config"),
         };
         // Their tools are named one by one, which every tree understands.
         let like = named(like).unwrap_or(&TREES[0]);

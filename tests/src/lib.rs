@@ -6,20 +6,20 @@
 
 mod binary;
 mod build;
+mod kept;
 mod log;
 mod outcome;
 mod place;
-mod reference;
 mod shared;
 mod source;
 mod units;
 
 pub use binary::klto_binary;
 pub use build::{Build, Running};
+pub use kept::{prepared, reference};
 pub use log::{Action, Log};
 pub use outcome::Outcome;
 pub use place::{cache, fresh_directory, move_aside, test_directory, variant};
-pub use reference::reference;
 pub use shared::{Shared, step};
 pub use source::PrivateSource;
 pub use units::{archives, is_bitcode, is_compiled, module_objects, natives_without_reason};

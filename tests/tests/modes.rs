@@ -1,127 +1,123 @@
-//! A change of mode in one output directory: plain, thin, plain; and a change of the configuration.
-//! Each time vmlinux and Image are those of a clean build, bit for bit.
+//! A change of mode or of the configuration in one output directory: what is made then is what a clean
+//! build makes, bit for bit.
 //!
-//! The kernel is the smallest that arm64 has, without modules: members of `lib.a` that nothing
-//! needs must stay out of it. Clean builds use the same output path, for paths can be in a binary.
+//! The kernel of 5.10 is the smallest that arm64 has, without modules: members of `lib.a` that nothing
+//! needs must stay out of it. Of 6.12, whose `.config` has the choice, some objects and a module are made.
 
 // Steps outside of `#[test]` functions are tests too.
 #![allow(clippy::unwrap_used)]
 
+mod prepared;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::Result;
 use klto_formats::elf;
-use klto_tests::{Build, Outcome, Shared, fresh_directory, step, variant};
+use klto_tests::{
+    Build, Outcome, Shared, archives, fresh_directory, is_bitcode, natives_without_reason, step,
+    variant,
+};
 use xtask::kernel::{Configuration, Lto, Tree};
+
+use prepared::{files_below, jbd2_of_6_12};
 
 /// Files that are compared.
 const PRODUCTS: [&str; 3] = ["vmlinux", "System.map", "arch/arm64/boot/Image"];
 
-/// All builds of this file: products by step, and the outcome of the clean thin build.
+/// The builds of 5.10, one after the other in one directory.
 struct Modes {
-    clean_thin: PathBuf,
-    first_thin: Outcome,
-    /// Natives of the clean thin build.
-    natives: PathBuf,
-    /// The clean thin build with another `.config`, and a clean build of that with an empty store.
-    reconfigured: [PathBuf; 2],
-    clean_plain: PathBuf,
-    /// In the directory of the plain build: thin, then `--lto=none`.
-    switched: [PathBuf; 2],
+    build: Build,
+    /// A clean build by plain make.
+    plain: PathBuf,
+    /// Thin after it, from an empty store.
+    thin: PathBuf,
+    thin_outcome: Outcome,
+    /// Objects of C in vmlinux that are not bitcode then.
+    not_bitcode: Vec<PathBuf>,
+    /// Another `.config`, and the one before it again.
+    reconfigured: PathBuf,
+    configured_back: PathBuf,
+    /// `--lto=none` at the end.
+    none: PathBuf,
 }
 
-fn build() -> Build {
-    let tree = Tree::named("5.10").unwrap();
+fn small() -> Result<Build> {
+    let tree = Tree::named("5.10")?;
     let tree = variant(tree, "5.10-small", "5.10-arm64-small.config");
     let configuration = Configuration {
         lto: Lto::None,
         modules: false,
         trim: false,
     };
-    Build::of(tree, "modes")
-        .unwrap()
+    Build::of(tree, "modes")?
         .configuration(configuration)
+        .empty_store()
 }
 
-/// Copies the products and the objects of `lib` of a build to `builds/test-modes-NAME`.
-fn keep(build: &Build, name: &str) -> PathBuf {
-    let target = fresh_directory(&format!("modes-{name}")).unwrap();
+/// Copies the products of a build to `builds/test-modes-NAME`.
+fn keep(build: &Build, name: &str) -> Result<PathBuf> {
+    let target = fresh_directory(&format!("modes-{name}"))?;
     for file in PRODUCTS {
         let path = target.join(file);
-        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-        fs_err::copy(build.output_directory().join(file), path).unwrap();
+        fs_err::create_dir_all(path.parent().unwrap_or(&target))?;
+        fs_err::copy(build.output_directory().join(file), path)?;
     }
-    target
+    Ok(target)
 }
 
 fn modes() -> &'static Modes {
     static MODES: Shared<Modes> = Shared::new();
     MODES.get(|| {
-        let build = build();
-        // The clean thin build; its store is empty, and the later ones find its backends.
-        let build = build.store(&fresh_directory("modes-store")?);
-        build.configure_fresh()?;
-        let first_thin = step("clean thin build", || build.succeed());
-        let clean_thin = keep(&build, "clean-thin");
-        let natives = keep_natives(&build)?;
-        let reconfigured = reconfigure(&build)?;
-
+        let build = small()?;
         build.configure_fresh()?;
         step("clean build by plain make", || {
-            build.clone().plain().succeed()
+            build.clone().plain().mode(None).succeed()
         });
-        let clean_plain = keep(&build, "clean-plain");
-        let switch = |mode: &'static str, name: &str| {
-            let step_name = format!("--lto={mode} in the same directory");
-            step(&step_name, || build.clone().mode(Some(mode)).succeed());
-            keep(&build, name)
-        };
+        let plain = keep(&build, "plain")?;
+        let thin_outcome = step("thin in the same directory", || build.succeed());
+        let thin = keep(&build, "thin")?;
+        let output = build.output_directory();
+        let objects = archives(output)?.into_iter().flatten().collect();
+        let not_bitcode = natives_without_reason(output, &objects, &BTreeSet::new(), &is_bitcode)?;
+        change_options(&build, false)?;
+        step("the same with another .config", || build.succeed());
+        let reconfigured = keep(&build, "reconfigured")?;
+        change_options(&build, true)?;
+        step("the same with the first .config", || build.succeed());
+        let configured_back = keep(&build, "configured-back")?;
+        step("--lto=none in the same directory", || {
+            build.clone().mode(Some("none")).succeed()
+        });
         Ok(Modes {
-            clean_thin,
-            first_thin,
-            natives,
+            plain,
+            thin,
+            thin_outcome,
+            not_bitcode,
             reconfigured,
-            clean_plain,
-            switched: [switch("thin", "thin"), switch("none", "none")],
+            configured_back,
+            none: keep(&build, "none")?,
+            build,
         })
     })
 }
 
-/// Copies the backends' natives of vmlinux.
-fn keep_natives(build: &Build) -> Result<PathBuf> {
-    let target = fresh_directory("modes-natives")?.join("raw");
-    let raw = build.output_directory().join(".klto/units/vmlinux.o/raw");
-    xtask::command::run(Command::new("cp").arg("-a").arg(raw).arg(&target))?;
-    Ok(target)
-}
-
-/// The build goes on with two options changed.
-fn reconfigure(build: &Build) -> Result<[PathBuf; 2]> {
-    let change = || -> Result<()> {
-        let path = build.output_directory().join(".config");
-        let mut config = fs_err::read_to_string(&path)?;
-        for (from, to) in [
-            (
-                "# CONFIG_PRINTK_TIME is not set\n",
-                "CONFIG_PRINTK_TIME=y\n",
-            ),
-            ("CONFIG_LOG_BUF_SHIFT=17\n", "CONFIG_LOG_BUF_SHIFT=16\n"),
-        ] {
-            assert!(config.contains(from), "{from}");
-            config = config.replace(from, to);
-        }
-        Ok(fs_err::write(path, config)?)
-    };
-    change()?;
-    step("the same with another .config", || build.succeed());
-    let changed = keep(build, "reconfigured");
-    let clean = build.clone().empty_store()?;
-    clean.configure_fresh()?;
-    change()?;
-    step("a clean build of that .config", || clean.succeed());
-    Ok([changed, keep(build, "reconfigured-clean")])
+/// Changes two options in `.config`, or changes them back.
+fn change_options(build: &Build, back: bool) -> Result<()> {
+    let path = build.output_directory().join(".config");
+    let mut config = fs_err::read_to_string(&path)?;
+    for (one, other) in [
+        (
+            "# CONFIG_PRINTK_TIME is not set\n",
+            "CONFIG_PRINTK_TIME=y\n",
+        ),
+        ("CONFIG_LOG_BUF_SHIFT=17\n", "CONFIG_LOG_BUF_SHIFT=16\n"),
+    ] {
+        let (from, to) = if back { (other, one) } else { (one, other) };
+        assert!(config.contains(from), "{from}");
+        config = config.replace(from, to);
+    }
+    Ok(fs_err::write(path, config)?)
 }
 
 fn assert_equal(one: &Path, other: &Path) {
@@ -130,31 +126,30 @@ fn assert_equal(one: &Path, other: &Path) {
     assert!(report.equal(), "{report}");
 }
 
+/// Whether it equals a clean build is for the matrix to show.
 #[test]
-fn thin_after_plain_equals_a_clean_thin_build() {
+fn thin_after_plain_keeps_no_object_of_the_plain_build() {
     let modes = modes();
-    assert_equal(&modes.clean_thin, &modes.switched[0]);
+    assert!(modes.thin_outcome.log.inputs["vmlinux.o"].len() > 200);
+    assert_eq!(modes.not_bitcode, [] as [PathBuf; 0]);
+    assert!(vmlinux(&modes.plain) != vmlinux(&modes.thin));
 }
 
 #[test]
 fn lto_none_after_thin_equals_plain_make() {
     let modes = modes();
-    assert_equal(&modes.clean_plain, &modes.switched[1]);
+    assert_equal(&modes.plain, &modes.none);
 }
 
 #[test]
-fn a_changed_configuration_equals_a_clean_build_of_it() {
-    let [changed, clean] = &modes().reconfigured;
-    assert_equal(clean, changed);
-    let vmlinux = |directory: &Path| fs_err::read(directory.join("vmlinux")).unwrap();
-    assert!(vmlinux(clean) != vmlinux(&modes().clean_thin));
-}
-
-#[test]
-fn the_two_modes_are_two_kernels() {
+fn a_configuration_changed_and_changed_back_leaves_no_trace() {
     let modes = modes();
-    let vmlinux = |directory: &Path| fs_err::read(directory.join("vmlinux")).unwrap();
-    assert!(vmlinux(&modes.clean_plain) != vmlinux(&modes.clean_thin));
+    assert!(vmlinux(&modes.reconfigured) != vmlinux(&modes.thin));
+    assert_equal(&modes.thin, &modes.configured_back);
+}
+
+fn vmlinux(directory: &Path) -> Vec<u8> {
+    fs_err::read(directory.join("vmlinux")).unwrap()
 }
 
 /// Names that an object of the plain tree defines for others.
@@ -177,17 +172,18 @@ fn names_of_map(directory: &Path) -> BTreeSet<String> {
 #[test]
 fn members_of_lib_that_nothing_needs_stay_out() {
     let modes = modes();
-    let left_out = &modes.first_thin.log.left_out["vmlinux.o"];
-    let taken: BTreeSet<&String> = modes.first_thin.log.inputs["vmlinux.o"].iter().collect();
+    let left_out = &modes.thin_outcome.log.left_out["vmlinux.o"];
+    let taken: BTreeSet<&String> = modes.thin_outcome.log.inputs["vmlinux.o"].iter().collect();
     assert!(left_out.iter().all(|object| object.starts_with("lib/")));
     assert!(left_out.iter().all(|object| !taken.contains(object)));
-    // What the objects define is asked of their natives.
-    let plain = names_of_map(&modes.clean_plain);
-    let thin = names_of_map(&modes.clean_thin);
+    let plain = names_of_map(&modes.plain);
+    let thin = names_of_map(&modes.thin);
     let mut missing = 0;
     for object in left_out {
-        let native = modes.natives.join(object);
-        for name in exported_names(&native) {
+        // The last build was one without LTO, so the object tells its names.
+        let object = modes.build.output_directory().join(object);
+        for name in exported_names(&object) {
+            let object = object.display();
             assert!(
                 !thin.contains(&name),
                 "{object} is in the thin kernel: {name}"
@@ -197,4 +193,56 @@ fn members_of_lib_that_nothing_needs_stay_out() {
     }
     eprintln!("    {} objects of lib.a are left out", left_out.len());
     assert!(missing > 0, "plain kbuild links all of them");
+}
+
+/// What is compared of 6.12.
+const GOALS: [&str; 2] = ["init/", "fs/jbd2/jbd2.ko"];
+
+/// The objects of those directories and the module, by path below the output directory.
+fn made(output: &Path) -> Vec<PathBuf> {
+    let directories = ["init", "fs/jbd2"].map(|directory| files_below(&output.join(directory)));
+    let mut files: Vec<PathBuf> = directories.into_iter().flatten().collect();
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|end| end == "o" || end == "ko")
+    });
+    let below = files.iter().map(|file| file.strip_prefix(output).unwrap());
+    below.map(Path::to_owned).collect()
+}
+
+#[test]
+fn each_choice_of_6_12_makes_what_a_clean_build_makes() {
+    let configuration = |lto| Configuration {
+        lto,
+        ..Configuration::default()
+    };
+    let [thin, none] = [Lto::Thin, Lto::None].map(configuration);
+    let clean_thin = jbd2_of_6_12("6.12-thin").goals(&GOALS);
+    clean_thin.succeed();
+    let clean_none = Build::new("6.12", "modes-6.12-none").unwrap();
+    let clean_none = clean_none.empty_store().unwrap().configuration(none);
+    clean_none.configure_fresh().unwrap();
+    let clean_none = clean_none
+        .goals(&GOALS)
+        .environment("KBUILD_MODPOST_WARN", "1");
+    step("6.12 without LTO by plain make", || {
+        clean_none.clone().plain().succeed()
+    });
+    let build = jbd2_of_6_12("6.12").goals(&GOALS);
+    for (configuration, clean) in [
+        (none, &clean_none),
+        (thin, &clean_thin),
+        (none, &clean_none),
+    ] {
+        let build = build.clone().configuration(configuration);
+        build.configure().unwrap();
+        step("6.12 with the other choice", || build.succeed());
+        let files = made(clean.output_directory());
+        assert!(files.len() > 15, "{files:?}");
+        assert_eq!(files, made(build.output_directory()));
+        let report =
+            klto_verify::bit_equal(clean.output_directory(), build.output_directory(), &files);
+        let report = report.unwrap();
+        assert!(report.equal(), "{report}");
+    }
 }

@@ -4,6 +4,9 @@
 // Steps outside of `#[test]` functions are tests too.
 #![allow(clippy::unwrap_used)]
 
+mod external;
+mod prepared;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -289,4 +292,13 @@ fn modules_have_tables_of_their_own() {
     }
     // Nothing below lib is traced.
     assert!(traced > 100, "{traced}");
+}
+
+/// A machine without klto gets the headers' package: its plain make builds a module without LTO, and objtool
+/// comes with it.
+#[test]
+fn the_package_of_headers_serves_a_machine_without_klto() {
+    let build = &thin().build;
+    let root = external::make_and_unpack_debian_packages(build, "deb-5.10");
+    external::build_without_klto(build, &root);
 }

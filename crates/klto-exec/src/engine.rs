@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select};
 use klto_core::{Action, Digest, KeyBuilder, Outcome, Storable, die_with_parent};
-use klto_store::{Lookup, Store, StoredResult};
+use klto_store::{Lookup, Store, StoreError, StoredResult};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::slots::{Slot, Slots};
@@ -193,7 +193,8 @@ impl Engine {
         (outcome, How::Ran)
     }
 
-    fn find(&self, key: Digest) -> Option<StoredResult> {
+    /// What the store has for `key`.
+    pub fn find(&self, key: Digest) -> Option<StoredResult> {
         match self.store()?.lookup(key) {
             Ok(Lookup::Hit(result)) => Some(result),
             Ok(Lookup::Miss) => None,
@@ -208,6 +209,46 @@ impl Engine {
                 None
             }
         }
+    }
+
+    /// The bytes that [`Engine::keep_bytes`] stored for `key`.
+    pub fn find_bytes(&self, key: Digest) -> Option<Vec<u8>> {
+        let result = self.find(key)?;
+        let read = self.store()?.read(*result.outputs.first()?);
+        if let Err(error @ StoreError::Damaged { .. }) = &read {
+            self.notice(&format!("klto: warning: {error}"));
+        }
+        read.ok()
+    }
+
+    /// Stores bytes that are no action's output, as what is known of a kind of call.
+    pub fn keep_bytes(&self, key: Digest, bytes: &[u8]) {
+        if let Some(store) = self.store()
+            && let Err(error) = store.insert_bytes(key, bytes)
+        {
+            self.give_up_store(&error);
+        }
+    }
+
+    /// Stores the one output of something that ran without the engine and printed nothing.
+    pub fn keep_output(&self, key: Digest, output: &Path) {
+        if let Some(store) = self.store()
+            && let Err(error) = store.insert(key, &[output], &[])
+        {
+            self.give_up_store(&error);
+        }
+    }
+
+    /// Puts the one output of `result` at `path`; whether that was possible.
+    pub fn fetch_output(&self, result: &StoredResult, path: &Path, label: &str) -> bool {
+        let (Some(store), [blob]) = (self.store(), result.outputs.as_slice()) else {
+            return false;
+        };
+        let fetched = store.fetch(*blob, path);
+        if let Err(error) = &fetched {
+            self.notice(&format!("klto: warning: {label}: remade: {error}"));
+        }
+        fetched.is_ok()
     }
 
     /// Whether every output could be put in place; if not, the tool runs.
@@ -231,8 +272,9 @@ impl Engine {
             })
     }
 
-    /// A share of the keys that differs from process to process, so that every entry has its turn.
-    fn is_chosen_for_verification(&self, key: Digest) -> bool {
+    /// Whether a hit is to be made again and compared. It is a share of the keys that differs from process to
+    /// process, so that every entry has its turn.
+    pub fn is_chosen_for_verification(&self, key: Digest) -> bool {
         let mut mixed = KeyBuilder::new("verify", 1);
         mixed
             .digest("key", key)

@@ -6,6 +6,8 @@
 pub mod archive;
 pub mod assembler;
 pub mod bitcode;
+pub mod c_source;
+pub mod depfile;
 pub mod elf;
 mod error;
 pub mod linker_script;

@@ -5,6 +5,7 @@
 //! compile, the names to put back, and the link of the natives. Everything here is pure: it reads no file and starts no tool.
 
 mod backend;
+mod compile;
 mod native_link;
 pub mod objtool;
 mod promoted;
@@ -13,6 +14,7 @@ mod thin_link;
 mod unit;
 
 pub use backend::{BackendParts, backend_action, check_native, split_dwarf_beside};
+pub use compile::{CompileCallParts, Grain, Place, Reads, call_key, result_key};
 pub use native_link::{Substitution, native_link_arguments};
 pub use promoted::{PromotedNames, UnitObject, base_name};
 pub use symbol_versions::{SymbolVersions, is_symbol_versions_script, symbol_versions_action};

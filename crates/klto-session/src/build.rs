@@ -92,7 +92,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let mut make = make_command(&build, settings, &shims);
     jobs.configure(&mut make, &build.make_flags);
     let session = Session::new(
-        scratch,
+        (scratch, build.tree.source.clone()),
         journal,
         additions,
         (engine, jobs.slots),

@@ -7,7 +7,7 @@
 
 mod after_compile;
 mod build;
-mod compiler;
+mod compile;
 mod inputs;
 mod jobs;
 mod journal;

@@ -1,7 +1,7 @@
 //! The session: what all conversations with shims share.
 //!
 //! In: a [`Request`] from a shim. Out: a [`Reply`]. Which handler answers is decided here by the
-//! tool's role; the handlers are `compiler.rs`, `linker.rs`, `reader.rs` and
+//! tool's role; the handlers are `compile/mod.rs`, `linker.rs`, `reader.rs` and
 //! `after_compile.rs`.
 
 use std::collections::HashMap;
@@ -14,6 +14,7 @@ use klto_exec::{Engine, Slots, ToolIdentity, tool_identity};
 use klto_store::StatMemo;
 use klto_wire::{Finished, Reply, Request, Role};
 
+use crate::compile::Sources;
 use crate::journal::Journal;
 use crate::log::Log;
 use crate::recipe::Caller;
@@ -38,6 +39,10 @@ pub(crate) struct LtoAdditions {
 /// One build.
 pub(crate) struct Session {
     pub scratch: Scratch,
+    /// The kernel's source tree.
+    pub source: PathBuf,
+    /// Sources and headers that compiles read.
+    pub sources: Sources,
     pub journal: Mutex<Journal>,
     pub additions: LtoAdditions,
     pub engine: Engine,
@@ -60,19 +65,24 @@ pub(crate) enum Answer {
     /// The last reply.
     Reply(Reply),
     /// Run this, then let the session go on with the continuation.
-    Then {
-        program: PathBuf,
-        arguments: Vec<OsString>,
-        next: Continuation,
-    },
+    Then { run: Run, next: Continuation },
 }
 
-/// What the session does after the shim has run a tool with success.
-pub(crate) type Continuation = Box<dyn FnOnce(&Session) -> anyhow::Result<Reply> + Send>;
+/// A call that the shim is to run.
+pub(crate) struct Run {
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
+    pub directory: PathBuf,
+    /// What it prints is thrown away.
+    pub quiet: bool,
+}
+
+/// What the session does after the shim has run a tool.
+pub(crate) type Continuation = Box<dyn FnOnce(&Session, Finished) -> anyhow::Result<Answer> + Send>;
 
 impl Session {
     pub fn new(
-        scratch: Scratch,
+        (scratch, source): (Scratch, PathBuf),
         journal: Journal,
         additions: LtoAdditions,
         (engine, slots): (Engine, Slots),
@@ -80,6 +90,8 @@ impl Session {
     ) -> Self {
         Self {
             scratch,
+            source,
+            sources: Sources::default(),
             journal: Mutex::new(journal),
             additions,
             engine,
@@ -100,29 +112,22 @@ impl Session {
         caller: Caller,
         exchange: &mut dyn FnMut(&Reply) -> std::io::Result<Option<Finished>>,
     ) -> std::io::Result<()> {
-        let answer = match request.role {
+        let mut answer = match request.role {
             Role::Compiler => self.compiler(request, caller),
             Role::Linker => self.linker(request, caller),
             Role::ObjectRewriter | Role::ObjectReader => self.reader(request),
             Role::AfterCompile => self.after_compile(request),
             Role::Other => Ok(as_called(request)),
         };
-        let reply = match answer {
-            Ok(Answer::Reply(reply)) => reply,
-            Ok(Answer::Then {
-                program,
-                arguments,
-                next,
-            }) => match exchange(&Reply::RunThenReport { program, arguments })? {
-                Some(Finished { code: 0 }) => next(self).unwrap_or_else(|error| failed(&error)),
-                Some(Finished { code }) => Reply::Done {
-                    code,
-                    stdout: Vec::new(),
-                    stderr: Vec::new(),
+        let reply = loop {
+            match answer {
+                Ok(Answer::Reply(reply)) => break reply,
+                Ok(Answer::Then { run, next }) => match exchange(&run.into())? {
+                    Some(finished) => answer = next(self, finished),
+                    None => return Ok(()),
                 },
-                None => return Ok(()),
-            },
-            Err(error) => failed(&error),
+                Err(error) => break failed(&error),
+            }
         };
         exchange(&reply).map(|_| ())
     }
@@ -142,6 +147,26 @@ impl Session {
         lock(&self.identities).insert(key, Arc::clone(&identity));
         Ok(identity)
     }
+}
+
+impl From<Run> for Reply {
+    fn from(run: Run) -> Self {
+        Self::RunThenReport {
+            program: run.program,
+            arguments: run.arguments,
+            directory: run.directory,
+            quiet: run.quiet,
+        }
+    }
+}
+
+/// A call that is over and said nothing, or said it itself.
+pub(crate) fn ended(code: u8) -> Answer {
+    Answer::Reply(Reply::Done {
+        code,
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    })
 }
 
 /// Variables that a tool which klto starts itself is given; each can change what it does.

@@ -6,8 +6,9 @@
 //! takes the shim's place. It knows the shape of tool calls and nothing of kernels.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -16,6 +17,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 use klto_fork::socket_beside;
 use klto_wire::{Finished, Reply, Request, Role, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, Rlimit, getpid, kill_process, setrlimit};
 
 /// What a shim prints when it cannot do its work; the exit code is the environment's, 3.
@@ -149,14 +151,25 @@ fn converse(
                 print(io::stderr(), &stderr)?;
                 return Ok(ExitCode::from(code));
             }
-            Reply::RunThenReport { program, arguments } => {
-                let status = match run_forked(fork_server, &program, &arguments) {
-                    Ok(status) => status,
-                    Err(_) => Command::new(program).args(arguments).status()?,
+            Reply::RunThenReport {
+                program,
+                arguments,
+                directory,
+                quiet,
+            } => {
+                let printed = match quiet {
+                    true => Some(File::from(memfd_create("printed", MemfdFlags::CLOEXEC)?)),
+                    false => None,
                 };
+                let call = (program.as_path(), arguments.as_slice());
+                let status = run(fork_server, call, &directory, printed.as_ref())?;
                 let signalled = 128 + status.signal().unwrap_or(0);
                 let code = u8::try_from(status.code().unwrap_or(signalled)).unwrap_or(u8::MAX);
-                Finished { code }.write(&mut stream)?;
+                let printed = match &printed {
+                    Some(file) => file.metadata()?.len() > 0,
+                    None => false,
+                };
+                Finished { code, printed }.write(&mut stream)?;
             }
         }
     }
@@ -170,9 +183,37 @@ fn print(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Runs a program to its end; what it prints goes to `printed`, if that is given.
+fn run(
+    fork_server: &Path,
+    (program, arguments): (&Path, &[OsString]),
+    directory: &Path,
+    printed: Option<&File>,
+) -> io::Result<ExitStatus> {
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let outputs = match printed {
+        Some(file) => [file.as_fd(), file.as_fd()],
+        None => [stdout.as_fd(), stderr.as_fd()],
+    };
+    if let Ok(status) = run_forked(fork_server, (program, arguments), directory, outputs) {
+        return Ok(status);
+    }
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(directory);
+    if let Some(file) = printed {
+        command.stdout(file.try_clone()?).stderr(file.try_clone()?);
+    }
+    command.status()
+}
+
 /// Ends as the program does: by a fork server, or by becoming it.
 fn end_as_program(fork_server: &Path, program: &Path, arguments: &[OsString]) -> ExitCode {
-    match run_forked(fork_server, program, arguments) {
+    let outputs = (io::stdout(), io::stderr());
+    let outputs = [outputs.0.as_fd(), outputs.1.as_fd()];
+    let ended = std::env::current_dir().map_err(klto_fork::Unfit::from);
+    let ended = ended
+        .and_then(|directory| run_forked(fork_server, (program, arguments), &directory, outputs));
+    match ended {
         Ok(status) => end_as(status),
         Err(_) => exec(program, arguments),
     }
@@ -185,20 +226,17 @@ fn exec(program: &Path, arguments: &[OsString]) -> ExitCode {
 
 fn run_forked(
     fork_server: &Path,
-    program: &Path,
-    arguments: &[OsString],
+    (program, arguments): (&Path, &[OsString]),
+    directory: &Path,
+    [stdout, stderr]: [BorrowedFd<'_>; 2],
 ) -> Result<ExitStatus, klto_fork::Unfit> {
     let words = std::iter::once(program.as_os_str());
     klto_fork::run(
         fork_server,
         words.chain(arguments.iter().map(OsString::as_os_str)),
         std::env::vars_os(),
-        &std::env::current_dir()?,
-        [
-            io::stdin().as_fd(),
-            io::stdout().as_fd(),
-            io::stderr().as_fd(),
-        ],
+        directory,
+        [io::stdin().as_fd(), stdout, stderr],
     )
 }
 

@@ -134,6 +134,41 @@ impl Store {
         publish(copy, to)
     }
 
+    /// The content of `blob`, verified.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] and [`StoreError::Damaged`] (the blob is removed), or
+    /// [`StoreError::Io`].
+    pub fn read(&self, blob: Digest) -> Result<Vec<u8>, StoreError> {
+        let path = self.blob_path(blob);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(StoreError::Missing { blob });
+            }
+            read => read.map_err(StoreError::at(&path))?,
+        };
+        let found = Digest::of_bytes(&bytes);
+        if found != blob {
+            discard(&path);
+            let reason = format!("its content has the digest {found}");
+            return Err(StoreError::Damaged { path, reason });
+        }
+        Ok(bytes)
+    }
+
+    /// Stores `bytes` as the one output of the action of `key`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::insert`].
+    pub fn insert_bytes(&self, key: Digest, bytes: &[u8]) -> Result<StoredResult, StoreError> {
+        let mut file = self.temporary()?;
+        let path = file.path().to_owned();
+        file.write_all(bytes).map_err(StoreError::at(&path))?;
+        self.insert(key, &[&path], &[])
+    }
+
     /// Stores what the action of `key` gave.
     ///
     /// # Errors

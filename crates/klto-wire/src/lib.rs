@@ -128,6 +128,10 @@ pub enum Reply {
         program: PathBuf,
         /// Arguments without the program's name.
         arguments: Vec<OsString>,
+        /// Where it runs.
+        directory: PathBuf,
+        /// Whether what it prints is thrown away; the session is told that there was something.
+        quiet: bool,
     },
     /// The session has done the work: print and exit.
     Done {
@@ -145,6 +149,8 @@ pub enum Reply {
 pub struct Finished {
     /// Exit code, or 128 plus the signal's number.
     pub code: u8,
+    /// Whether it printed something that was thrown away.
+    pub printed: bool,
 }
 
 const REQUEST: u8 = 1;
@@ -197,7 +203,17 @@ impl Reply {
     pub fn write(&self, stream: &mut impl Write) -> io::Result<()> {
         let body = match self {
             Self::Exec { program, arguments } => command_body(EXEC, program, arguments),
-            Self::RunThenReport { program, arguments } => command_body(RUN, program, arguments),
+            Self::RunThenReport {
+                program,
+                arguments,
+                directory,
+                quiet,
+            } => {
+                let mut body = command_body(RUN, program, arguments);
+                body.bytes(directory.as_os_str().as_bytes());
+                body.bytes(&[u8::from(*quiet)]);
+                body
+            }
             Self::Done {
                 code,
                 stdout,
@@ -228,7 +244,12 @@ impl Reply {
         let arguments = body.list()?;
         Ok(match tag {
             EXEC => Self::Exec { program, arguments },
-            _ => Self::RunThenReport { program, arguments },
+            _ => Self::RunThenReport {
+                program,
+                arguments,
+                directory: PathBuf::from(OsString::from_vec(body.bytes()?)),
+                quiet: body.byte()? != 0,
+            },
         })
     }
 }
@@ -245,13 +266,17 @@ impl Finished {
     pub fn write(&self, stream: &mut impl Write) -> io::Result<()> {
         let mut body = Body::new(FINISHED);
         body.bytes(&[self.code]);
+        body.bytes(&[u8::from(self.printed)]);
         body.send(stream)
     }
 
     /// Reads one frame.
     pub fn read(stream: &mut impl Read) -> io::Result<Self> {
         let (_, mut body) = BodyReader::receive(stream, &[FINISHED])?;
-        Ok(Self { code: body.byte()? })
+        Ok(Self {
+            code: body.byte()?,
+            printed: body.byte()? != 0,
+        })
     }
 }
 

@@ -36,6 +36,8 @@ fn replies_round_trip() {
         Reply::RunThenReport {
             program: "/b".into(),
             arguments,
+            directory: "/d".into(),
+            quiet: true,
         },
         Reply::Done {
             code: 7,

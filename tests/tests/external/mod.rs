@@ -1,5 +1,6 @@
 //! External modules against a kernel that klto built: `M=`, from a read-only build directory, with
-//! symbols of another external module, as DKMS calls make; and a module of a Debian package.
+//! symbols of another external module, as DKMS calls make; a module of a Debian package; and by plain make on
+//! the headers' package of such a kernel.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -120,4 +121,53 @@ pub fn build_and_load_dkms_package(build: &Build, package: &str, name: &str) {
     assert_eq!(modules.len(), 1, "{modules:?}");
     let booted = boot_with(build.tree(), build.output_directory(), &modules).unwrap();
     verdict(&booted).unwrap();
+}
+
+/// `klto make bindeb-pkg` on what `build` has built; returns the directory into which the packages of the
+/// kernel and of the headers are unpacked.
+pub fn make_and_unpack_debian_packages(build: &Build, name: &str) -> PathBuf {
+    let root = fresh_directory(name).unwrap();
+    let build = build.clone().environment("KDEB_COMPRESS", "none");
+    let build = build.goals(&["bindeb-pkg"]);
+    step("klto make bindeb-pkg", || build.succeed());
+    // dpkg-buildpackage writes beside the output directory.
+    let name_of = |path: &Path| {
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    };
+    let listed = fs_err::read_dir(cache().builds().unwrap()).unwrap();
+    let mut files: Vec<PathBuf> = listed.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.is_file() && name_of(path).starts_with("linux-"));
+    for start in ["linux-image-", "linux-headers-"] {
+        let is_it = |path: &&PathBuf| {
+            let name = name_of(path);
+            name.starts_with(start) && name.ends_with(".deb")
+        };
+        let package = files.iter().find(is_it).unwrap();
+        command::run(Command::new("dpkg-deb").arg("-x").args([package, &root])).unwrap();
+    }
+    files
+        .iter()
+        .for_each(|path| fs_err::remove_file(path).unwrap());
+    root
+}
+
+/// Builds the sample module by plain make on the headers below `root`, and loads it into the kernel that
+/// `build` has built.
+pub fn build_without_klto(build: &Build, root: &Path) {
+    let mut headers = fs_err::read_dir(root.join("usr/src")).unwrap();
+    let headers = headers.next().unwrap().unwrap().path();
+    let place = root.join("module");
+    copy_tree(&kernel::fragments().join("external"), &place).unwrap();
+    let mut make = Command::new("make");
+    make.arg("-C")
+        .arg(&headers)
+        .arg(format!("M={}", place.display()));
+    make.args(build.tree().variables).arg("modules");
+    run(&mut make).expect(0, &[]);
+    let module = [place.join("klto_sample.ko")];
+    let booted = boot_with(build.tree(), build.output_directory(), &module).unwrap();
+    verdict(&booted).unwrap();
+    let line = "klto_sample: sum 5, text none";
+    assert!(booted.console.contains(line), "{}", booted.console);
 }

@@ -1,7 +1,7 @@
 //! What the tests of faults, toolchains and jobs share: a 5.10 output tree in which small goals,
 //! as one module, take seconds; and a look at the processes of a build.
 //!
-//! The tree is configured and `modules_prepare` is made once in a process; each test copies it.
+//! Each test copies a tree in which `modules_prepare` is made.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -30,8 +30,7 @@ pub const JBD2_OBJECTS: [&str; 6] = [
 
 /// A build of [`JBD2`] in a prepared output tree of its own, with an empty store.
 pub fn jbd2(name: &str) -> Build {
-    static PREPARED: Shared<PathBuf> = Shared::new();
-    copy("5.10", &PREPARED, name)
+    copy("5.10", name)
         .unwrap_or_else(|error| panic!("{error:#}"))
         .goals(&[JBD2])
 }
@@ -39,25 +38,15 @@ pub fn jbd2(name: &str) -> Build {
 /// The same with ThinLTO of 6.12, whose `.config` asks for it. Without a vmlinux its modpost knows no
 /// symbol that the kernel exports.
 pub fn jbd2_of_6_12(name: &str) -> Build {
-    static PREPARED: Shared<PathBuf> = Shared::new();
-    copy("6.12", &PREPARED, name)
+    copy("6.12", name)
         .unwrap_or_else(|error| panic!("{error:#}"))
         .goals(&[JBD2])
         .environment("KBUILD_MODPOST_WARN", "1")
 }
 
-fn copy(tree: &str, prepared: &Shared<PathBuf>, name: &str) -> Result<Build> {
-    let prepared = prepared.get(|| {
-        let name = format!("{}-prepared-{tree}", test_file());
-        let build = Build::new(tree, &name)?.empty_store()?;
-        step(&format!("a prepared {tree} output tree"), || {
-            build.configure_fresh()?;
-            build.clone().goals(&["modules_prepare"]).succeed();
-            Ok(build.output_directory().to_owned())
-        })
-    });
+fn copy(tree: &str, name: &str) -> Result<Build> {
     let build = Build::new(tree, &format!("{}-{name}", test_file()))?.empty_store()?;
-    copy_tree(prepared, build.output_directory())?;
+    copy_tree(&klto_tests::prepared(tree)?, build.output_directory())?;
     Ok(build)
 }
 

@@ -4,14 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use klto_tests::{cache, fresh_directory, step};
-use xtask::boot::{Booted, Subject, boot_with, verdict};
+use klto_tests::{fresh_directory, step};
+use xtask::boot::{Booted, Subject, verdict};
 use xtask::command;
-use xtask::kernel::{self, Feature};
+use xtask::kernel::Feature;
 use xtask::modules::in_order;
 
-use crate::prepared::{copy_tree, files_below, run};
-use crate::{file, goals, thin};
+use crate::prepared::files_below;
+use crate::{external, file, goals, thin};
 
 /// Where kbuild appends a signature (include/linux/module_signature.h).
 const SIGNATURE: &[u8] = b"~Module signature appended~\n";
@@ -75,11 +75,6 @@ fn boot_enforcing(root: &Path, modules: Vec<PathBuf>) -> Booted {
     step("boot of a package", || subject.boot().unwrap())
 }
 
-fn unpack_deb(package: &Path, root: &Path) {
-    let mut dpkg = Command::new("dpkg-deb");
-    command::run(dpkg.arg("-x").arg(package).arg(root)).unwrap();
-}
-
 #[test]
 fn a_tar_package_boots_with_stripped_signed_and_compressed_modules() {
     let root = fresh_directory("tar-6.12").unwrap();
@@ -109,51 +104,9 @@ fn a_tar_package_boots_with_stripped_signed_and_compressed_modules() {
 /// headers' package and loads into the kernel.
 #[test]
 fn debian_packages_boot_and_serve_a_machine_without_klto() {
-    let root = fresh_directory("deb-6.12").unwrap();
-    let build = thin().build.clone().environment("KDEB_COMPRESS", "none");
-    let build = build.goals(&["bindeb-pkg"]);
-    step("klto make bindeb-pkg", || build.succeed());
-    // dpkg-buildpackage writes beside the output directory.
-    let beside = cache().builds().unwrap();
-    let listed = fs_err::read_dir(&beside).unwrap();
-    let packages = listed.map(|entry| entry.unwrap().path()).filter(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("linux-")
-    });
-    let packages: Vec<PathBuf> = packages.collect();
-    let starting = |start: &str| {
-        let is_it = |path: &&PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with(start) && name.ends_with(".deb")
-        };
-        packages.iter().find(is_it).unwrap()
-    };
-    unpack_deb(starting("linux-image-"), &root);
-    unpack_deb(starting("linux-headers-"), &root);
-    packages
-        .iter()
-        .for_each(|path| fs_err::remove_file(path).unwrap());
+    let root = external::make_and_unpack_debian_packages(&thin().build, "deb-6.12");
     let booted = boot_enforcing(&root, installed_modules(&root));
     verdict(&booted).unwrap();
-    module_without_klto(&root);
-}
-
-fn module_without_klto(root: &Path) {
-    let mut headers = fs_err::read_dir(root.join("usr/src")).unwrap();
-    let headers = headers.next().unwrap().unwrap().path();
-    let place = root.join("module");
-    copy_tree(&kernel::fragments().join("external"), &place).unwrap();
-    let mut make = Command::new("make");
-    make.arg("-C")
-        .arg(&headers)
-        .arg(format!("M={}", place.display()));
-    make.args(thin().build.tree().variables).arg("modules");
-    run(&mut make).expect(0, &[]);
-    let module = [place.join("klto_sample.ko")];
-    let output = thin().build.output_directory();
-    let booted = boot_with(thin().build.tree(), output, &module).unwrap();
-    verdict(&booted).unwrap();
-    let line = "klto_sample: sum 5, text none";
-    assert!(booted.console.contains(line), "{}", booted.console);
+    external::build_without_klto(&thin().build, &root);
     goals(&["modules"]);
 }

@@ -1,8 +1,8 @@
 //! One cell of the matrix: a tree, an architecture, a mode and an LLVM, built by klto and booted.
 //!
 //! In: a cell. Out: its result, kept in the development cache with the commit that was tested, so that
-//! an interrupted run goes on with the next cell. Thin is held against the cell without LTO of
-//! the same tools, where that is there.
+//! an interrupted run goes on with the next cell. Thin is held against the cell without LTO of the same
+//! tools, where that is there; an output that went from one mode to the other against that mode's cell.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +27,8 @@ struct Release {
     package: &'static str,
     suite: Suite,
     has_lto_option: bool,
+    /// Whether its x86_64 is also built with fewer exports, and switched from one mode to the other.
+    has_all_variants: bool,
 }
 
 static RELEASES: [Release; 3] = [
@@ -36,6 +38,7 @@ static RELEASES: [Release; 3] = [
         package: "linux-source-5.10",
         suite: Suite::Security("bullseye-security"),
         has_lto_option: false,
+        has_all_variants: true,
     },
     Release {
         name: "6.1",
@@ -43,6 +46,7 @@ static RELEASES: [Release; 3] = [
         package: "linux-source-6.1",
         suite: Suite::Machine,
         has_lto_option: true,
+        has_all_variants: false,
     },
     Release {
         name: "6.12",
@@ -50,6 +54,7 @@ static RELEASES: [Release; 3] = [
         package: "linux-source-6.12",
         suite: Suite::Machine,
         has_lto_option: true,
+        has_all_variants: true,
     },
 ];
 
@@ -67,9 +72,26 @@ const LIMIT: Duration = Duration::from_secs(360);
 pub struct Cell {
     release: &'static Release,
     architecture: Architecture,
-    mode: Lto,
+    mode: Mode,
     llvm: u32,
     exports: Exports,
+}
+
+/// How the output comes to its mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// From nothing.
+    Clean(Lto),
+    /// From the output of the other mode's cell.
+    SwitchedTo(Lto),
+}
+
+impl Mode {
+    const fn lto(self) -> Lto {
+        match self {
+            Self::Clean(lto) | Self::SwitchedTo(lto) => lto,
+        }
+    }
 }
 
 /// What the kernel exports.
@@ -106,11 +128,16 @@ impl Cell {
                     llvm,
                     exports,
                 };
-                let both = [Lto::None, Lto::Thin];
-                cells.extend(both.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
-                if architecture == Architecture::X86_64 {
-                    cells.extend(OLDER_LLVM.map(|llvm| cell(Lto::Thin, llvm, Exports::All)));
-                    cells.extend(both.map(|mode| cell(mode, NEWEST_LLVM, Exports::Used)));
+                let clean = [Lto::None, Lto::Thin].map(Mode::Clean);
+                let switched = [Lto::None, Lto::Thin].map(Mode::SwitchedTo);
+                cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
+                if architecture == Architecture::Arm64 {
+                    continue;
+                }
+                cells.extend(OLDER_LLVM.map(|llvm| cell(clean[1], llvm, Exports::All)));
+                if release.has_all_variants {
+                    cells.extend(switched.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
+                    cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Exports::Used)));
                 }
             }
         }
@@ -134,8 +161,10 @@ impl Cell {
             Architecture::X86_64 => "x86_64",
         };
         let mode = match self.mode {
-            Lto::None => "none",
-            Lto::Thin => "thin",
+            Mode::Clean(Lto::None) => "none",
+            Mode::Clean(Lto::Thin) => "thin",
+            Mode::SwitchedTo(Lto::None) => "thin-none",
+            Mode::SwitchedTo(Lto::Thin) => "none-thin",
         };
         let exports = match self.exports {
             Exports::All => "all",
@@ -193,17 +222,28 @@ impl Cell {
         let source = sources::fetch(cache, &tree)?;
         let output = directory.join("kernel");
         let configuration = Configuration {
-            lto: self.mode,
+            lto: self.mode.lto(),
             modules: true,
             trim: self.exports == Exports::Used,
         };
+        if let Mode::SwitchedTo(_) = self.mode {
+            let other = self.clean(match self.mode.lto() {
+                Lto::None => Lto::Thin,
+                Lto::Thin => Lto::None,
+            });
+            let mut copy = Command::new("cp");
+            copy.arg("-a").arg(other.kernel_that_passed(cache)?);
+            command::run(copy.arg(&output))?;
+        }
         kernel::configure(&tree, &source, &output, configuration)?;
         let jobs = std::thread::available_parallelism()?;
         let mut make = Command::new(klto);
         make.arg("make");
         if !tree.has_lto_option {
-            let [_, _, mode, ..] = self.coordinates();
-            make.arg(format!("--lto={mode}"));
+            make.arg(match self.mode.lto() {
+                Lto::None => "--lto=none",
+                Lto::Thin => "--lto=thin",
+            });
         }
         make.args(kernel::make_arguments(&tree, &source, &output))
             .arg(format!("-j{jobs}"))
@@ -215,8 +255,12 @@ impl Cell {
         command::run(&mut make)
             .with_context(|| format!("see {}", directory.join("printed").display()))?;
         let mut what = format!("{} objects", modules::linked_objects(&output)?);
-        if self.mode == Lto::Thin {
+        if self.mode.lto() == Lto::Thin {
             what += &self.lto_happened(cache, &output)?;
+        }
+        if let Mode::SwitchedTo(lto) = self.mode {
+            let clean = self.clean(lto);
+            what += &clean.equals_bit_for_bit(cache, &tree, &output)?;
         }
         let booted = boot::boot(&tree, &output)?;
         fs::write(directory.join("console"), &booted.console)?;
@@ -228,6 +272,39 @@ impl Cell {
             fs::remove_dir_all(store)?;
         }
         Ok(what)
+    }
+
+    /// The cell that gets to this mode from nothing.
+    const fn clean(self, lto: Lto) -> Self {
+        Self {
+            mode: Mode::Clean(lto),
+            ..self
+        }
+    }
+
+    /// The output directory of this cell.
+    fn kernel_that_passed(self, cache: &Cache) -> Result<PathBuf> {
+        match self.verdict(cache)? {
+            Some(verdict) if verdict.pass => Ok(self.directory(cache)?.join("kernel")),
+            _ => {
+                let needed = format!("the cell {} must have passed before", self.name());
+                Err(Failure::bad_input(needed).into())
+            }
+        }
+    }
+
+    /// Compares another output with this cell's: kernel, boot image, modules.
+    fn equals_bit_for_bit(self, cache: &Cache, tree: &Tree, output: &Path) -> Result<String> {
+        let clean = self.kernel_that_passed(cache)?;
+        let mut files = ["vmlinux", "System.map", tree.image]
+            .map(PathBuf::from)
+            .to_vec();
+        files.extend(klto_verify::modules(&clean)?);
+        let report = klto_verify::bit_equal(&clean, output, &files)?;
+        match report.equal() {
+            true => Ok(format!(", {} files equal to a clean build's", files.len())),
+            false => Err(Failure::build(format!("not what a clean build gives: {report}")).into()),
+        }
     }
 
     /// Counts what went through the thin-link, and compares with the kernel without LTO.
@@ -243,10 +320,7 @@ impl Cell {
             return Err(Failure::build(what).into());
         }
         let what = format!(", {vmlinux} of vmlinux from bitcode");
-        let plain = Self {
-            mode: Lto::None,
-            ..self
-        };
+        let plain = self.clean(Lto::None);
         let same_tools = plain.llvm == NEWEST_LLVM;
         if !same_tools || !plain.verdict(cache)?.is_some_and(|verdict| verdict.pass) {
             return Ok(what);

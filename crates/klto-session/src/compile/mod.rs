@@ -1,7 +1,11 @@
 //! Compiler calls: C objects become bitcode, unless something reads them as ELF.
 //!
-//! A compile is recorded before it runs, for the backend needs its flags. The session only says with
-//! which arguments; the shim has the compiler run.
+//! A compile is recorded before it runs, for the backend needs its flags. Its bitcode comes out of the store,
+//! or the session says with which arguments the shim has the compiler run.
+
+mod call;
+mod sources;
+mod stored;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -13,13 +17,37 @@ use klto_kbuild::compile::{
 };
 use klto_kbuild::link::LinkCall;
 use klto_kbuild::unhooked_reader;
-use klto_wire::{Reply, Request};
+use klto_wire::{Finished, Reply, Request};
 
 use crate::inputs::LinkInputs;
 use crate::journal::CompileRecord;
 use crate::recipe::Caller;
-use crate::session::{Answer, Session, as_called, lock, tool_environment};
+use crate::session::{Answer, Run, Session, as_called, ended, lock, tool_environment};
 use crate::unit::UnitLink;
+
+pub(crate) use sources::Sources;
+use stored::StoredCompile;
+
+/// What follows a compile, if anything does.
+type Then = Option<Box<dyn FnOnce(&Session) -> anyhow::Result<Answer> + Send>>;
+
+/// Has the shim run a call, which says itself what there is to say.
+fn run_then(run: Run, then: Then) -> Answer {
+    let Some(then) = then else {
+        return Answer::Reply(Reply::Exec {
+            program: run.program,
+            arguments: run.arguments,
+        });
+    };
+    let next = move |session: &Session, finished: Finished| match finished.code {
+        0 => then(session),
+        code => Ok(ended(code)),
+    };
+    Answer::Then {
+        run,
+        next: Box::new(next),
+    }
+}
 
 impl Session {
     /// Answers a call of the compiler.
@@ -56,19 +84,73 @@ impl Session {
         };
         lock(&self.journal).begin_compile(&object, record)?;
         if !self.additions.adds_flags {
-            return Ok(as_called(request));
+            let arguments = request.arguments.clone();
+            return self.compile(request, &call, arguments, None);
         }
         let arguments = with_thin_lto(&request.arguments, &self.additions.first_arguments);
-        let program = request.program.clone();
         if !call.single_object_module {
-            return Ok(Answer::Reply(Reply::Exec { program, arguments }));
+            return self.compile(request, &call, arguments, None);
         }
         let bitcode = self.scratch.single(&request.directory, &object)?;
         let arguments = with_output(&arguments, &bitcode).context("a compile without -o")?;
-        let next = move |session: &Session| session.lower_single_object(&request, &call, &bitcode);
-        Ok(Answer::Then {
-            program,
+        let to_bitcode = CompileCall {
+            output: bitcode.clone(),
+            ..call.clone()
+        };
+        let asked = request.clone();
+        let lower = move |session: &Session| {
+            let reply = session.lower_single_object(&asked, &call, &bitcode)?;
+            Ok(Answer::Reply(reply))
+        };
+        self.compile(request, &to_bitcode, arguments, Some(Box::new(lower)))
+    }
+
+    /// Has a compile done with `arguments`, by the store or by the shim, and goes on with `then`.
+    fn compile(
+        &self,
+        request: Request,
+        call: &CompileCall,
+        arguments: Vec<OsString>,
+        then: Then,
+    ) -> anyhow::Result<Answer> {
+        let label = self.scratch.object_name(&request.directory, &call.output);
+        let label = label.display().to_string();
+        let as_written = Run {
+            program: request.program.clone(),
             arguments,
+            directory: request.directory.clone(),
+            quiet: false,
+        };
+        let parts = (call, as_written.arguments.as_slice());
+        let mut stored = match StoredCompile::of(self, &request, parts, label.clone())? {
+            Ok(stored) => stored,
+            Err(reason) => {
+                self.log
+                    .line(&format!("ran compile {label}: not stored: {reason}"));
+                return Ok(run_then(as_written, then));
+            }
+        };
+        if stored.find(self) {
+            self.log.line(&format!("hit compile {label}"));
+            return then.map_or(Ok(ended(0)), |then| then(self));
+        }
+        let run = stored.run();
+        let next = move |session: &Session, finished: Finished| {
+            if finished.code != 0 || finished.printed {
+                // kbuild's own call says it in its own words.
+                let note = "not stored: it prints something";
+                session.log.line(&format!("ran compile {label}: {note}"));
+                return Ok(run_then(as_written, then));
+            }
+            let note = match stored.keep(session)? {
+                Some(reason) => format!(": not stored: {reason}"),
+                None => String::new(),
+            };
+            session.log.line(&format!("ran compile {label}{note}"));
+            then.map_or(Ok(ended(0)), |then| then(session))
+        };
+        Ok(Answer::Then {
+            run,
             next: Box::new(next),
         })
     }

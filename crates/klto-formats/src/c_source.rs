@@ -1,0 +1,341 @@
+//! What of a C source or header can matter to a compile without debug information: its tokens and their
+//! lines, the options of Kconfig that it mentions, the headers that it names in quotes.
+//!
+//! In: the bytes of a file. Out: the same for all files that differ in comments and blanks alone, as long
+//! as no token moves to another line. It expands nothing and follows no include.
+
+use std::collections::BTreeSet;
+
+/// A file as a compile sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CSource {
+    /// The text with each run of blanks and comments as one blank. Line ends are kept, those within comments
+    /// as [`COMMENT_LINE_END`]. Two files with equal canonical text have the same tokens on the same lines.
+    pub canonical: Vec<u8>,
+    /// Options that it mentions anywhere, with `CONFIG_`, as scripts/basic/fixdep.c finds them.
+    pub options: BTreeSet<Vec<u8>>,
+    /// Names in `#include "…"`, for which the directory of this file is searched first.
+    pub quoted_includes: BTreeSet<Vec<u8>>,
+    /// Names of headers for whose existence it asks, by `__has_include` or `__has_include_next`.
+    pub asked_headers: BTreeSet<Vec<u8>>,
+    /// A word by which it asks for more than files: the clock, or a header that the word does not name.
+    pub asks: Option<&'static str>,
+}
+
+/// A line end within a comment: no directive ends there.
+pub const COMMENT_LINE_END: u8 = 1;
+
+/// Words that make a result depend on something else than the files that were read.
+const ASKING: [&str; 4] = ["__DATE__", "__TIME__", "__TIMESTAMP__", "__has_embed"];
+
+const HAS_INCLUDE: &str = "__has_include";
+
+impl CSource {
+    /// Reads a file.
+    ///
+    /// A file in which a line splice parts the characters of a comment's begin or end is taken as it is.
+    pub fn read(text: &[u8]) -> Self {
+        let mut reader = Reader {
+            rest: text,
+            canonical: Vec::with_capacity(text.len()),
+            quoted_includes: BTreeSet::new(),
+            blank: false,
+            at_line_start: true,
+        };
+        reader.run();
+        let asked = asked_headers(text);
+        let asking = ASKING.into_iter();
+        let asks = asking.chain(asked.is_none().then_some(HAS_INCLUDE));
+        let mut asks = asks.filter(|word| contains(text, word.as_bytes()));
+        Self {
+            canonical: match splices_within_delimiters(text) {
+                true => text.to_vec(),
+                false => reader.canonical,
+            },
+            options: options(text),
+            quoted_includes: reader.quoted_includes,
+            asked_headers: asked.unwrap_or_default(),
+            asks: asks.next(),
+        }
+    }
+}
+
+/// Whether a `/` or `*` is followed by a splice; clang takes blanks before the line end for one too.
+fn splices_within_delimiters(text: &[u8]) -> bool {
+    memchr::memchr_iter(b'\\', text).any(|place| {
+        let (before, after) = text.split_at(place);
+        let after = after.get(1..).unwrap_or_default();
+        matches!(before.last(), Some(b'/' | b'*')) && after.trim_ascii_start().len() < after.len()
+    })
+}
+
+/// The names that `__has_include` is asked; `None` where one is not written out.
+fn asked_headers(text: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
+    let mut names = BTreeSet::new();
+    for place in memchr::memmem::find_iter(text, HAS_INCLUDE) {
+        let after = text.get(place + HAS_INCLUDE.len()..).unwrap_or_default();
+        let after = skip_blanks(after.strip_prefix(b"_next").unwrap_or(after));
+        // `defined(__has_include)` asks for nothing.
+        let Some(operand) = after.strip_prefix(b"(") else {
+            continue;
+        };
+        let operand = skip_blanks(operand);
+        let close = match operand.first() {
+            Some(b'<') => b'>',
+            Some(b'"') => b'"',
+            _ => return None,
+        };
+        let name = operand.get(1..).unwrap_or_default();
+        let end = name
+            .iter()
+            .position(|byte| *byte == close || *byte == b'\n')?;
+        names.insert(name.get(..end)?.to_vec());
+    }
+    Some(names)
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    memchr::memmem::find(text, part).is_some()
+}
+
+/// Names of options in any text: `CONFIG_` where no word goes on, and what follows it.
+pub fn options(text: &[u8]) -> BTreeSet<Vec<u8>> {
+    const START: &[u8] = b"CONFIG_";
+    let mut found = BTreeSet::new();
+    for place in memchr::memmem::find_iter(text, START) {
+        let goes_on = place.checked_sub(1).and_then(|before| text.get(before));
+        if goes_on.is_some_and(|byte| is_word(*byte)) {
+            continue;
+        }
+        let word = text.get(place..).unwrap_or_default();
+        let length = word.iter().take_while(|byte| is_word(**byte)).count();
+        let word = word.get(..length).unwrap_or_default();
+        // IS_ENABLED asks for both; the value of an option that is `m` stands under this name.
+        let name = word.strip_suffix(b"_MODULE").unwrap_or(word);
+        if name.len() > START.len() {
+            found.insert(name.to_vec());
+        }
+    }
+    found
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+    canonical: Vec<u8>,
+    quoted_includes: BTreeSet<Vec<u8>>,
+    /// Blanks or comments came since the last byte that was written.
+    blank: bool,
+    /// Nothing but blanks came since the last line end outside of comments.
+    at_line_start: bool,
+}
+
+impl Reader<'_> {
+    fn run(&mut self) {
+        while let Some((byte, after)) = self.rest.split_first() {
+            match (byte, after.first()) {
+                (b'/', Some(b'*')) => self.block_comment(),
+                (b'/', Some(b'/')) => self.line_comment(),
+                (b'"' | b'\'', _) => self.quoted(*byte),
+                (b'\n', _) => {
+                    self.canonical.push(b'\n');
+                    (self.blank, self.at_line_start) = (false, true);
+                    self.rest = after;
+                }
+                (b'#', _) if self.at_line_start => self.directive(),
+                (b' ' | b'\t' | b'\r' | 0x0b | 0x0c, _) => {
+                    self.blank = true;
+                    self.rest = after;
+                }
+                // A splice: the blank after it counts, unlike one at the start of a line.
+                (b'\\', _) => self.take(1 + usize::from(after.first() == Some(&b'\n'))),
+                _ => self.take(1),
+            }
+        }
+    }
+
+    /// Writes the next bytes as they are.
+    fn take(&mut self, count: usize) {
+        if self.blank && !self.at_line_start {
+            self.canonical.push(b' ');
+        }
+        (self.blank, self.at_line_start) = (false, false);
+        let (taken, after) = self.rest.split_at(count.min(self.rest.len()));
+        self.canonical.extend_from_slice(taken);
+        self.rest = after;
+    }
+
+    fn block_comment(&mut self) {
+        let body = self.rest.get(2..).unwrap_or_default();
+        let length = memchr::memmem::find(body, b"*/").map_or(body.len(), |end| end + 2);
+        let (comment, after) = body.split_at(length);
+        let lines = comment.iter().filter(|byte| **byte == b'\n').count();
+        self.canonical
+            .extend(std::iter::repeat_n(COMMENT_LINE_END, lines));
+        self.blank = true;
+        self.rest = after;
+    }
+
+    /// To the end of its line; a splice continues it.
+    fn line_comment(&mut self) {
+        loop {
+            let length = memchr::memchr(b'\n', self.rest).unwrap_or(self.rest.len());
+            let (line, after) = self.rest.split_at(length);
+            self.rest = after;
+            if after.is_empty() || !line.trim_ascii_end().ends_with(b"\\") {
+                self.blank = true;
+                return;
+            }
+            self.canonical.push(COMMENT_LINE_END);
+            self.rest = after.get(1..).unwrap_or_default();
+        }
+    }
+
+    /// A string or character literal, or the rest of the line where it does not end there: the
+    /// apostrophe of `#error don't` begins none.
+    fn quoted(&mut self, quote: u8) {
+        let mut length = 1;
+        while let Some(byte) = self.rest.get(length) {
+            match byte {
+                b'\\' => length += 2,
+                b'\n' => break,
+                byte if *byte == quote => {
+                    length += 1;
+                    break;
+                }
+                _ => length += 1,
+            }
+        }
+        self.take(length);
+    }
+
+    /// `#`; and of an include the name, in which nothing begins a comment.
+    fn directive(&mut self) {
+        let after = skip_blanks(self.rest.get(1..).unwrap_or_default());
+        let length = after.iter().take_while(|byte| is_word(**byte)).count();
+        let (word, after) = after.split_at(length);
+        let name = skip_blanks(after);
+        let close = match (word, name.first()) {
+            (b"include" | b"include_next" | b"import", Some(b'"')) => b'"',
+            (b"include" | b"include_next" | b"import", Some(b'<')) => b'>',
+            _ => return self.take(1),
+        };
+        let named = name.get(1..).unwrap_or_default();
+        let line = memchr::memchr(b'\n', named).unwrap_or(named.len());
+        let line = named.get(..line).unwrap_or_default();
+        let Some(end) = memchr::memchr(close, line) else {
+            return self.take(1);
+        };
+        if close == b'"' {
+            let named = line.get(..end).unwrap_or_default();
+            self.quoted_includes.insert(named.to_vec());
+        }
+        let begin = self.rest.len() - name.len();
+        self.take(begin + 1 + end + 1);
+    }
+}
+
+fn skip_blanks(text: &[u8]) -> &[u8] {
+    let blanks = text.iter().take_while(|byte| matches!(byte, b' ' | b'\t'));
+    let count = blanks.count();
+    text.get(count..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn canonical(text: &str) -> String {
+        String::from_utf8(CSource::read(text.as_bytes()).canonical).unwrap()
+    }
+
+    fn is_same(one: &str, other: &str) -> bool {
+        canonical(one) == canonical(other)
+    }
+
+    #[test]
+    fn comments_and_blanks_do_not_count() {
+        assert!(is_same(
+            "int a; /* one */\n",
+            "int  a;\t/* another, longer */ \n"
+        ));
+        assert!(is_same("int a; // one\nint b;", "int a;\nint b;"));
+        assert!(is_same("/* a\n * b */ int c;", "/* x\n y */   int c;"));
+        assert!(is_same("a/**/b", "a b"));
+        assert!(is_same("#define A(x) #x /* c */\n", "  #define A(x) #x\n"));
+        assert!(is_same("// a \\\n b\nint c;", "// x\\\n y\nint c;"));
+    }
+
+    #[test]
+    fn what_a_compiler_sees_counts() {
+        for (one, other) in [
+            ("int a;", "int b;"),
+            ("int a;\n", "\nint a;\n"),
+            ("/* a */ int b;", "/* a\n */ int b;"),
+            ("ab", "a b"),
+            ("#define F (x)", "#define F(x)"),
+            ("\"a  b\"", "\"a b\""),
+            ("\"/* a */\"", "\"/* b */\""),
+            ("'\"' /* a */", "'\"' b"),
+            ("\"\\\"/*\" a /**/", "\"\\\"/*\" b /**/"),
+            ("a\\\n b", "a\\\nb"),
+            ("/* a \\*/ b", "/* a \\*/ c"),
+            ("#define A /* x\n */ 1\n", "#define A\n 1\n"),
+            (
+                "#if 0\ndon't /* b */\n#endif",
+                "#if 0\ndon't /* c */\n#endif",
+            ),
+            ("#include <a//b.h>\n", "#include <a//c.h>\n"),
+            ("a /\\\n* b */ c", "a /\\\n* d */ c"),
+            ("// a\nb", "// a\\\nb"),
+        ] {
+            assert!(!is_same(one, other), "{one:?} and {other:?}");
+        }
+    }
+
+    #[test]
+    fn options_are_found_anywhere() {
+        let text =
+            "#ifdef CONFIG_A\nIS_ENABLED(CONFIG_B_MODULE) /* CONFIG_C */ MY_CONFIG_D CONFIG_";
+        let found = CSource::read(text.as_bytes()).options;
+        let wanted = ["CONFIG_A", "CONFIG_B", "CONFIG_C"].map(|name| name.as_bytes().to_vec());
+        assert_eq!(found, BTreeSet::from(wanted));
+    }
+
+    #[test]
+    fn quoted_includes_are_listed() {
+        let text = "#include \"a.h\"\n # include_next \"b/c.h\" // x\n#include <d.h>\n/*\n#include \"no.h\"\n*/";
+        let found = CSource::read(text.as_bytes()).quoted_includes;
+        let wanted = ["a.h", "b/c.h"].map(|name| name.as_bytes().to_vec());
+        assert_eq!(found, BTreeSet::from(wanted));
+    }
+
+    #[test]
+    fn the_clock_is_noticed() {
+        assert_eq!(CSource::read(b"puts(__TIME__)").asks, Some("__TIME__"));
+        assert_eq!(CSource::read(b"puts(\"\")").asks, None);
+    }
+
+    #[test]
+    fn headers_that_are_asked_for_are_listed() {
+        let text = "#if defined(__has_include) && __has_include_next(<a.h>)\n# if __has_include (\"b.h\")\n";
+        let found = CSource::read(text.as_bytes());
+        let wanted = ["a.h", "b.h"].map(|name| name.as_bytes().to_vec());
+        assert_eq!(found.asked_headers, BTreeSet::from(wanted));
+        assert_eq!(found.asks, None);
+        let unknown = CSource::read(b"#if __has_include(NAME)");
+        assert_eq!(unknown.asks, Some("__has_include"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(text in "[ \\\\\n\"'/*#a-cCONFIG_]{0,60}") {
+            let once = CSource::read(text.as_bytes());
+            prop_assert!(once.canonical.len() <= text.len());
+        }
+    }
+}

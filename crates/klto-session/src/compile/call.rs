@@ -1,0 +1,241 @@
+//! A compile as klto has it done: so that the same source in another checkout, or for another output tree,
+//! gives the same bitcode.
+//!
+//! In: a call as kbuild wrote it, and where the trees are. Out: the call to run, the arguments for its key,
+//! and which place a path is. It runs nothing and reads no file.
+//!
+//! clang writes the path of the source into bitcode, and the names of static functions in the index are made
+//! of it. So clang is started in the source tree, with paths below it relative. What `__FILE__` shows stays
+//! what kbuild's prefix map makes of it. With debug information, or on a tree without that map, the object shows
+//! directories; then the call stays as it is, and they are part of the key.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use klto_core::normalize;
+use klto_kbuild::front_end::{FrontEnd, PathUse, with_all_dependencies, with_paths};
+use klto_lower::Place;
+
+/// The directories that differ between checkouts and output trees; absolute, without links.
+#[derive(Debug, Clone)]
+pub(super) struct Roots {
+    /// The kernel's source tree.
+    pub source: PathBuf,
+    /// Where kbuild compiles.
+    pub output: PathBuf,
+}
+
+impl Roots {
+    /// The place of a path that a tool in `directory` names.
+    pub fn place(&self, directory: &Path, path: &Path) -> Place {
+        let absolute = normalize(&directory.join(path));
+        let below = |root: &Path| absolute.strip_prefix(root).ok().map(Path::to_owned);
+        match (below(&self.source), below(&self.output)) {
+            // One tree lies in the other: the path belongs to the inner one.
+            (Some(_), Some(path)) if self.output.starts_with(&self.source) && !self.is_one() => {
+                Place::Output(path)
+            }
+            (Some(path), _) => Place::Source(path),
+            (None, Some(path)) => Place::Output(path),
+            (None, None) => Place::Elsewhere(absolute),
+        }
+    }
+
+    /// Whether the source tree is its own output tree.
+    pub fn is_one(&self) -> bool {
+        self.source == self.output
+    }
+
+    /// Where a place is on this machine.
+    pub fn path(&self, place: &Place) -> PathBuf {
+        match place {
+            Place::Source(path) => self.source.join(path),
+            Place::Output(path) => self.output.join(path),
+            Place::Elsewhere(path) => path.clone(),
+        }
+    }
+}
+
+/// The call to run, and what its key is made of.
+#[derive(Debug, Clone)]
+pub(super) struct NormalCall {
+    /// Arguments of the compiler.
+    pub arguments: Vec<OsString>,
+    /// Where it runs.
+    pub directory: PathBuf,
+    /// The arguments for the key.
+    pub key_arguments: Vec<OsString>,
+    /// The directory for the key, where the object shows it.
+    pub key_directory: Option<PathBuf>,
+    /// How kbuild's call names the source tree, up to the path of the source in it.
+    pub source_prefix: PathBuf,
+}
+
+impl NormalCall {
+    /// Of a call that compiles `source` in `roots.output`; `front` is what it tells the front end.
+    pub fn of(arguments: &[OsString], source: &Path, front: &FrontEnd, roots: &Roots) -> Self {
+        let directory = &roots.output;
+        let is_marker = |word: &&OsString| word.as_bytes().starts_with(b"-D__KLTO=");
+        let arguments: Vec<OsString> = arguments
+            .iter()
+            .filter(|word| !is_marker(word))
+            .cloned()
+            .collect();
+        let written = with_all_dependencies(&arguments);
+        let removed = |prefix: &PathBuf| normalize(&directory.join(prefix)) == roots.source;
+        let shows_paths = front.has_debug_information
+            || !(front.removed_prefixes.iter().any(removed) || roots.is_one());
+        let place = roots.place(directory, source);
+        let source_prefix = match &place {
+            Place::Source(path) => prefix_of(source, path).unwrap_or_else(|| roots.source.clone()),
+            _ => roots.source.clone(),
+        };
+        let as_is = Self {
+            arguments: written.clone(),
+            directory: directory.clone(),
+            key_arguments: key_arguments(&arguments, &|path| path.as_os_str().to_owned()),
+            key_directory: Some(directory.clone()),
+            source_prefix,
+        };
+        if shows_paths {
+            return as_is;
+        }
+        let key_arguments = key_arguments(&arguments, &|path| match path.is_absolute() {
+            true => OsString::from_vec(roots.place(directory, path).text()),
+            false => path.as_os_str().to_owned(),
+        });
+        let normal = Self {
+            key_arguments,
+            key_directory: None,
+            ..as_is
+        };
+        match place {
+            Place::Source(_) if !roots.is_one() => Self {
+                arguments: moved(&written, roots),
+                directory: roots.source.clone(),
+                ..normal
+            },
+            _ => normal,
+        }
+    }
+}
+
+/// `/src/` for `/src/fs/a.c`, where `fs/a.c` is the path in the tree.
+fn prefix_of(source: &Path, path: &Path) -> Option<PathBuf> {
+    let prefix = source
+        .as_os_str()
+        .as_bytes()
+        .strip_suffix(path.as_os_str().as_bytes())?;
+    Some(PathBuf::from(OsString::from_vec(prefix.to_vec())))
+}
+
+fn key_arguments(arguments: &[OsString], path: &dyn Fn(&Path) -> OsString) -> Vec<OsString> {
+    with_paths(arguments, &|file, used| match used {
+        PathUse::Object | PathUse::Depfile => OsString::new(),
+        PathUse::Source | PathUse::Read | PathUse::Prefix => path(file),
+    })
+}
+
+/// The call for the source tree as its directory.
+fn moved(arguments: &[OsString], roots: &Roots) -> Vec<OsString> {
+    let mut moved = with_paths(arguments, &|path, used| {
+        if used == PathUse::Prefix {
+            return path.as_os_str().to_owned();
+        }
+        match roots.place(&roots.output, path) {
+            Place::Source(path) if path == Path::new("") => ".".into(),
+            Place::Source(path) => path.into_os_string(),
+            // `./include` keeps its dot: `__FILE__` shows it.
+            Place::Output(_) | Place::Elsewhere(_) => roots.output.join(path).into_os_string(),
+        }
+    });
+    let mut map = OsString::from("-fmacro-prefix-map=");
+    map.push(&roots.output);
+    map.push("/=");
+    moved.push(map);
+    moved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split(' ').map(OsString::from).collect()
+    }
+
+    fn normal(source: &str, output: &str, call: &str, file: &str) -> NormalCall {
+        let roots = Roots {
+            source: source.into(),
+            output: output.into(),
+        };
+        let call = words(call);
+        NormalCall::of(&call, Path::new(file), &FrontEnd::of(&call), &roots)
+    }
+
+    fn call(tree: &str, more: &str) -> String {
+        format!(
+            "-Wp,-MMD,fs/.a.o.d -I{tree}/include -I./include -fmacro-prefix-map={tree}/= -D__KLTO=thin_1 {more} \
+             -c -o fs/a.o {tree}/fs/a.c"
+        )
+    }
+
+    #[test]
+    fn checkouts_and_output_trees_do_not_matter() {
+        let one = normal("/s", "/o", &call("/s", "-O2"), "/s/fs/a.c");
+        let other = normal(
+            "/long/src",
+            "/out/x",
+            &call("/long/src", "-O2"),
+            "/long/src/fs/a.c",
+        );
+        assert_eq!(one.key_arguments, other.key_arguments);
+        assert_eq!((one.key_directory, other.key_directory), (None, None));
+        let wanted = "-Wp,-MD,/o/fs/.a.o.d -Iinclude -I/o/./include -fmacro-prefix-map=/s/= -O2 -c -o /o/fs/a.o \
+            fs/a.c -fmacro-prefix-map=/o/=";
+        assert_eq!(one.arguments, words(wanted));
+        assert_eq!(one.directory, Path::new("/s"));
+        assert_eq!(one.source_prefix, Path::new("/s/"));
+    }
+
+    #[test]
+    fn an_output_tree_in_the_source_tree_is_told_apart() {
+        let inside = normal("/s", "/s/out", &call("..", ""), "../fs/a.c");
+        assert!(inside.arguments.contains(&"-I/s/out/./include".into()));
+        assert!(inside.arguments.contains(&"-Iinclude".into()));
+        assert_eq!(inside.source_prefix, Path::new("../"));
+        let same = normal("/s", "/s", &call(".", ""), "./fs/a.c");
+        assert_eq!(same.directory, Path::new("/s"));
+    }
+
+    #[test]
+    fn objects_that_show_paths_keep_them() {
+        for (more, map) in [("-g", true), ("-O2", false)] {
+            let mut text = call("/s", more);
+            if !map {
+                text = text.replace("-fmacro-prefix-map=/s/=", "-O2");
+            }
+            let kept = normal("/s", "/o", &text, "/s/fs/a.c");
+            assert_eq!(kept.directory, Path::new("/o"));
+            assert_eq!(kept.key_directory.as_deref(), Some(Path::new("/o")));
+            assert!(kept.key_arguments.contains(&"-I/s/include".into()));
+        }
+    }
+
+    #[test]
+    fn places_are_told_apart() {
+        let roots = Roots {
+            source: "/s".into(),
+            output: "/s/out".into(),
+        };
+        let place = |path: &str| roots.place(&roots.output, Path::new(path));
+        assert_eq!(place("../fs/a.h"), Place::Source("fs/a.h".into()));
+        assert_eq!(place("include/b.h"), Place::Output("include/b.h".into()));
+        assert_eq!(place("/usr/c.h"), Place::Elsewhere("/usr/c.h".into()));
+        for path in ["../fs/a.h", "include/b.h", "/usr/c.h"] {
+            let absolute = normalize(&roots.output.join(path));
+            assert_eq!(roots.path(&place(path)), absolute);
+        }
+    }
+}

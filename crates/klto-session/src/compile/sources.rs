@@ -1,0 +1,122 @@
+//! C sources and headers by content: read once in a session, however many objects include them.
+//!
+//! In: paths. Out: their digests, and what of them can matter to a compile. It does not know who includes
+//! them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use klto_core::Digest;
+use klto_formats::c_source::CSource;
+use klto_store::StatMemo;
+
+use crate::session::lock;
+
+/// What of one file matters.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Its bytes.
+    pub bytes: Digest,
+    /// Its tokens and their lines.
+    pub tokens: Digest,
+    /// Options that it mentions.
+    pub options: BTreeSet<Vec<u8>>,
+    /// Names of headers that are looked for beside it first.
+    pub quoted_includes: Vec<PathBuf>,
+    /// Names of headers for whose existence it asks.
+    pub asked_headers: Vec<PathBuf>,
+    /// A word by which it asks for more than files say.
+    pub asks: Option<&'static str>,
+}
+
+/// All that were read, by the digest of their bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    by_content: Mutex<HashMap<Digest, Arc<Source>>>,
+    configurations: Mutex<HashMap<Digest, Arc<Configuration>>>,
+}
+
+/// Values by option, as `#define` lines of `autoconf.h` give them; `CONFIG_X_MODULE` stands for `m`.
+pub(super) type Configuration = BTreeMap<Vec<u8>, Vec<u8>>;
+
+impl Sources {
+    /// The source at `path`.
+    pub(super) fn get(&self, path: &Path, memo: &StatMemo) -> io::Result<Arc<Source>> {
+        let digest = memo.digest(path)?;
+        if let Some(source) = lock(&self.by_content).get(&digest) {
+            return Ok(Arc::clone(source));
+        }
+        let bytes = fs_err::read(path)?;
+        let source = Arc::new(Source::of(&bytes));
+        lock(&self.by_content).insert(source.bytes, Arc::clone(&source));
+        Ok(source)
+    }
+
+    /// The options that `autoconf.h` at `path` sets.
+    pub(super) fn configuration(
+        &self,
+        path: &Path,
+        memo: &StatMemo,
+    ) -> io::Result<Arc<Configuration>> {
+        let digest = memo.digest(path)?;
+        if let Some(known) = lock(&self.configurations).get(&digest) {
+            return Ok(Arc::clone(known));
+        }
+        let bytes = fs_err::read(path)?;
+        let configuration = Arc::new(configuration(&bytes));
+        let digest = Digest::of_bytes(&bytes);
+        lock(&self.configurations).insert(digest, Arc::clone(&configuration));
+        Ok(configuration)
+    }
+}
+
+impl Source {
+    fn of(bytes: &[u8]) -> Self {
+        let read = CSource::read(bytes);
+        let paths = |names: BTreeSet<Vec<u8>>| -> Vec<PathBuf> {
+            let names = names.into_iter();
+            names
+                .map(|name| PathBuf::from(OsString::from_vec(name)))
+                .collect()
+        };
+        Self {
+            bytes: Digest::of_bytes(bytes),
+            tokens: Digest::of_bytes(&read.canonical),
+            options: read.options,
+            quoted_includes: paths(read.quoted_includes),
+            asked_headers: paths(read.asked_headers),
+            asks: read.asks,
+        }
+    }
+}
+
+fn configuration(text: &[u8]) -> Configuration {
+    let lines = text.split(|byte| *byte == b'\n');
+    let define = |line: &[u8]| {
+        let define = line.strip_prefix(b"#define ")?;
+        let length = define.iter().take_while(|byte| **byte != b' ').count();
+        let (name, value) = define.split_at(length);
+        Some((name.to_vec(), value.trim_ascii().to_vec()))
+    };
+    lines.filter_map(define).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_has_values_of_both_names() {
+        let text = b"/* made */\n#define CONFIG_A 1\n#define CONFIG_B_MODULE 1\n#define CONFIG_C \"x y\"\n";
+        let found = configuration(text);
+        let value = |name: &str| found.get(name.as_bytes()).map(Vec::as_slice);
+        assert_eq!(value("CONFIG_A"), Some(&b"1"[..]));
+        assert_eq!(value("CONFIG_B_MODULE"), Some(&b"1"[..]));
+        assert_eq!(value("CONFIG_C"), Some(&b"\"x y\""[..]));
+        assert_eq!(value("CONFIG_B"), None);
+    }
+}

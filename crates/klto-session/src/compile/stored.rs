@@ -1,0 +1,378 @@
+//! A compile whose bitcode can be found in the store, or put there.
+//!
+//! In: a call of the compiler. Out: the bitcode and the dependency file in their places; or the call to run,
+//! and after it the same in the store. What the keys cover is said in `klto-lower/src/compile.rs`.
+//!
+//! A file that changes while the compiler reads must not be taken for what it read: nothing is stored when an
+//! input was written after the compile began, or so shortly before that its stamps cannot tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use klto_core::{Digest, Failure, Storable, normalize, publish};
+use klto_formats::c_source::options;
+use klto_formats::depfile::Depfile;
+use klto_kbuild::compile::CompileCall;
+use klto_kbuild::front_end::FrontEnd;
+use klto_lower::{CompileCallParts, Grain, Place, Reads, call_key, result_key};
+use klto_wire::Request;
+
+use super::call::{NormalCall, Roots};
+use super::sources::Source;
+use crate::session::{Run, Session, tool_environment};
+
+/// Variables after which a compile depends on more than its key says.
+const NOT_FOLLOWED: [&str; 6] = [
+    "CCC_OVERRIDE_OPTIONS",
+    "COMPILER_PATH",
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "GCC_EXEC_PREFIX",
+    "SYSROOT",
+];
+
+/// Sets of files that are kept for one call, the latest first: configurations differ in what they include.
+const MOST_READS: usize = 8;
+
+/// The options of a configuration, as every source includes them.
+const AUTOCONF: &str = "include/generated/autoconf.h";
+
+/// A change that is younger than this when the compile begins may have been made after it; see
+/// `klto-store/src/memo.rs`.
+const GRANULARITY: Duration = Duration::from_millis(20);
+
+/// One compile.
+pub(super) struct StoredCompile {
+    label: String,
+    program: PathBuf,
+    normal: NormalCall,
+    front: FrontEnd,
+    roots: Roots,
+    call: Digest,
+    /// What the call itself mentions.
+    options: BTreeSet<Vec<u8>>,
+    /// Absolute.
+    object: PathBuf,
+    /// Absolute.
+    depfile: PathBuf,
+    /// As kbuild's call names it: the target of the dependency file.
+    target: Vec<u8>,
+    begin: SystemTime,
+    /// A result that is to be made again and compared.
+    expected: Option<Digest>,
+}
+
+/// A file that a compile reads.
+struct InputFile {
+    place: Place,
+    path: PathBuf,
+    source: Arc<Source>,
+}
+
+impl InputFile {
+    fn is_autoconf(&self) -> bool {
+        match &self.place {
+            Place::Output(path) | Place::Source(path) => path == Path::new(AUTOCONF),
+            Place::Elsewhere(_) => false,
+        }
+    }
+}
+
+impl StoredCompile {
+    /// `arguments` with `call.output`; the reason, where a result may not be stored.
+    pub fn of(
+        session: &Session,
+        request: &Request,
+        (call, arguments): (&CompileCall, &[OsString]),
+        label: String,
+    ) -> anyhow::Result<Result<Self, String>> {
+        if session.engine.store().is_none() {
+            return Ok(Err("there is no store".into()));
+        }
+        let set = |name: &&str| request.environment.iter().any(|(known, _)| known == name);
+        if let Some(name) = NOT_FOLLOWED.iter().find(|name| set(name)) {
+            return Ok(Err(format!("{name} is set")));
+        }
+        let front = FrontEnd::of(arguments);
+        if let Some(reason) = &front.not_storable {
+            return Ok(Err(reason.clone()));
+        }
+        let Some(depfile) = front.depfile.clone() else {
+            return Ok(Err("it writes no dependency file".into()));
+        };
+        let environment = tool_environment(&request.environment);
+        let identity = session.identity(&request.program, &environment)?;
+        if let Storable::No(reason) = &identity.storable {
+            return Ok(Err(reason.clone()));
+        }
+        let roots = Roots {
+            source: session.source.clone(),
+            output: request.directory.clone(),
+        };
+        let normal = NormalCall::of(arguments, &call.source, &front, &roots);
+        let call_key = call_key(&CompileCallParts {
+            tool: identity.digest,
+            arguments: &normal.key_arguments,
+            directory: normal.key_directory.clone(),
+        });
+        let words = normal.key_arguments.iter();
+        let options = words.flat_map(|word| options(word.as_bytes())).collect();
+        Ok(Ok(Self {
+            label,
+            program: request.program.clone(),
+            object: request.directory.join(&call.output),
+            depfile: request.directory.join(depfile),
+            target: call.output.as_os_str().as_bytes().to_vec(),
+            call: call_key,
+            options,
+            normal,
+            front,
+            roots,
+            begin: SystemTime::now(),
+            expected: None,
+        }))
+    }
+
+    /// The call to run when nothing is found.
+    pub fn run(&self) -> Run {
+        Run {
+            program: self.program.clone(),
+            arguments: self.normal.arguments.clone(),
+            directory: self.normal.directory.clone(),
+            quiet: true,
+        }
+    }
+
+    /// Puts bitcode and dependency file in their places, if the store has them.
+    pub fn find(&mut self, session: &Session) -> bool {
+        for reads in self.known_reads(session) {
+            let Some(keys) = self.keys_now(session, &reads) else {
+                continue;
+            };
+            for (grain, key) in keys {
+                let Some(result) = session.engine.find(key) else {
+                    continue;
+                };
+                if grain == Grain::Bytes && session.engine.is_chosen_for_verification(key) {
+                    self.expected = result.outputs.first().copied();
+                    return false;
+                }
+                let fetched = session
+                    .engine
+                    .fetch_output(&result, &self.object, &self.label);
+                if fetched && self.write_depfile(&reads).is_ok() {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn known_reads(&self, session: &Session) -> Vec<Reads> {
+        let bytes = session.engine.find_bytes(self.call).unwrap_or_default();
+        postcard::from_bytes(&bytes).unwrap_or_default()
+    }
+
+    /// The keys for these files as they are now; `None` when the compile would read others.
+    fn keys_now(&self, session: &Session, reads: &Reads) -> Option<[(Grain, Digest); 2]> {
+        let files = self.input_files(session, &reads.files).ok()?;
+        let passed = reads.passed_over.iter().map(|place| self.roots.path(place));
+        let passed: BTreeSet<PathBuf> = passed.collect();
+        match self.passed_over(&files) == passed {
+            true => self.keys(session, &files).ok(),
+            false => None,
+        }
+    }
+
+    fn input_files(&self, session: &Session, places: &[Place]) -> io::Result<Vec<InputFile>> {
+        let read = |place: &Place| {
+            let path = self.roots.path(place);
+            let source = session.sources.get(&path, &session.memo)?;
+            let place = place.clone();
+            Ok(InputFile {
+                place,
+                path,
+                source,
+            })
+        };
+        places.iter().map(read).collect()
+    }
+
+    fn keys(&self, session: &Session, files: &[InputFile]) -> io::Result<[(Grain, Digest); 2]> {
+        let configuration = match files.iter().find(|file| file.is_autoconf()) {
+            Some(file) => session.sources.configuration(&file.path, &session.memo)?,
+            None => Arc::default(),
+        };
+        let others = files.iter().filter(|file| !file.is_autoconf());
+        let mentioned = others.flat_map(|file| &file.source.options);
+        let mut values: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
+        for option in mentioned.chain(&self.options) {
+            values.insert(option, configuration.get(option).map(Vec::as_slice));
+            let module = [option.as_slice(), b"_MODULE"].concat();
+            if let Some((name, value)) = configuration.get_key_value(&module) {
+                values.insert(name, Some(value));
+            }
+        }
+        // Columns are in debug information.
+        let by_tokens = !self.front.has_debug_information;
+        let of_bytes = files.iter().map(|file| (&file.place, file.source.bytes));
+        let of_tokens = files.iter().filter(|file| !file.is_autoconf());
+        let of_tokens = of_tokens.map(|file| match by_tokens {
+            true => (&file.place, file.source.tokens),
+            false => (&file.place, file.source.bytes),
+        });
+        let (of_bytes, of_tokens): (Vec<_>, Vec<_>) = (of_bytes.collect(), of_tokens.collect());
+        let key = |grain, files: &[_]| (grain, result_key(self.call, grain, files, &values));
+        Ok([key(Grain::Bytes, &of_bytes), key(Grain::Tokens, &of_tokens)])
+    }
+
+    /// Files that exist where a header of `files` was looked for before it was found, or for which one of them
+    /// asks; without `files` themselves.
+    fn passed_over(&self, files: &[InputFile]) -> BTreeSet<PathBuf> {
+        let read: BTreeSet<&Path> = files.iter().map(|file| file.path.as_path()).collect();
+        let searched = self.absolute(&self.front.searched);
+        let mut candidates = BTreeSet::new();
+        for file in files {
+            for (place, found_in) in searched.iter().enumerate() {
+                let Ok(name) = file.path.strip_prefix(found_in) else {
+                    continue;
+                };
+                let before = searched.iter().take(place);
+                candidates.extend(before.map(|directory| directory.join(name)));
+            }
+            let beside = file.path.parent().unwrap_or(&file.path);
+            let (quoted, asked) = (&file.source.quoted_includes, &file.source.asked_headers);
+            let names = quoted.iter().chain(asked);
+            candidates.extend(names.map(|name| normalize(&beside.join(name))));
+            for directory in &searched {
+                candidates.extend(asked.iter().map(|name| directory.join(name)));
+            }
+        }
+        candidates.retain(|path| !read.contains(path.as_path()) && path.exists());
+        candidates
+    }
+
+    /// Paths of kbuild's call without `.` and `..`.
+    fn absolute(&self, paths: &[PathBuf]) -> Vec<PathBuf> {
+        let absolute = |path: &PathBuf| normalize(&self.roots.output.join(path));
+        paths.iter().map(absolute).collect()
+    }
+
+    /// After the compiler has run with success and has printed nothing: the dependency file as kbuild's own
+    /// call would have written it, and all of it in the store. Says why not, where it is not stored.
+    pub fn keep(&self, session: &Session) -> anyhow::Result<Option<String>> {
+        let mut reads = self.reads_of_depfile()?;
+        self.write_depfile(&reads)?;
+        let files = self.input_files(session, &reads.files)?;
+        if let Some(reason) = self.why_not_stored(&files)? {
+            return Ok(Some(reason));
+        }
+        if let Some(expected) = self.expected {
+            let fresh = Digest::of_file(&self.object)?;
+            anyhow::ensure!(fresh == expected, self.differs());
+            return Ok(None);
+        }
+        let passed = self.passed_over(&files).into_iter();
+        let root = Path::new("/");
+        reads.passed_over = passed.map(|path| self.roots.place(root, &path)).collect();
+        for (_, key) in self.keys(session, &files)? {
+            session.engine.keep_output(key, &self.object);
+        }
+        let mut known = self.known_reads(session);
+        known.retain(|other| *other != reads);
+        known.insert(0, reads);
+        known.truncate(MOST_READS);
+        let known = postcard::to_stdvec(&known)?;
+        session.engine.keep_bytes(self.call, &known);
+        Ok(None)
+    }
+
+    fn differs(&self) -> anyhow::Error {
+        let (label, call) = (&self.label, self.call);
+        Failure::build(format!(
+            "compile of {label}: the store's result differs from a fresh run (call {call}); remove that entry \
+             and report this"
+        ))
+        .into()
+    }
+
+    /// What the compiler says that it read, and what no dependency file names.
+    fn reads_of_depfile(&self) -> anyhow::Result<Reads> {
+        let bytes = fs_err::read(&self.depfile)?;
+        let depfile =
+            Depfile::read(&bytes).with_context(|| format!("reading {}", self.depfile.display()))?;
+        let system = self.absolute(&self.front.system);
+        let mut reads = Reads {
+            files: Vec::new(),
+            system: Vec::new(),
+            passed_over: Vec::new(),
+        };
+        for file in depfile.files {
+            let file = PathBuf::from(OsString::from_vec(file));
+            let absolute = normalize(&self.normal.directory.join(file));
+            if system.iter().any(|root| absolute.starts_with(root)) {
+                reads.system.push(u32::try_from(reads.files.len())?);
+            }
+            reads
+                .files
+                .push(self.roots.place(Path::new("/"), &absolute));
+        }
+        for file in &self.front.more_inputs {
+            reads.system.push(u32::try_from(reads.files.len())?);
+            reads.files.push(self.roots.place(&self.roots.output, file));
+        }
+        Ok(reads)
+    }
+
+    fn why_not_stored(&self, files: &[InputFile]) -> io::Result<Option<String>> {
+        for file in files {
+            if let Some(word) = file.source.asks {
+                return Ok(Some(format!("{} asks for {word}", file.path.display())));
+            }
+            let metadata = fs_err::metadata(&file.path)?;
+            let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
+            let rest = u64::try_from(metadata.ctime_nsec()).unwrap_or(0);
+            let changed = SystemTime::UNIX_EPOCH + seconds + Duration::from_nanos(rest);
+            if metadata.modified()?.max(changed) + GRANULARITY > self.begin {
+                return Ok(Some(format!(
+                    "{} has just been written",
+                    file.path.display()
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    fn write_depfile(&self, reads: &Reads) -> io::Result<()> {
+        let is_listed = |place: &usize| {
+            let place = u32::try_from(*place);
+            !place.is_ok_and(|place| reads.system.contains(&place))
+        };
+        let places = reads.files.iter().enumerate();
+        let listed = places.filter(|(place, _)| is_listed(place));
+        let depfile = Depfile {
+            target: self.target.clone(),
+            files: listed
+                .map(|(_, place)| self.as_kbuild_names(place))
+                .collect(),
+        };
+        publish(&self.depfile, &depfile.to_bytes())
+    }
+
+    fn as_kbuild_names(&self, place: &Place) -> Vec<u8> {
+        let path = match place {
+            // clang leaves out a leading `./`.
+            Place::Source(path) if self.normal.source_prefix == Path::new("./") => path.clone(),
+            Place::Source(path) => self.normal.source_prefix.join(path),
+            Place::Output(path) | Place::Elsewhere(path) => path.clone(),
+        };
+        path.into_os_string().into_vec()
+    }
+}

@@ -79,7 +79,8 @@ fn modes() -> &'static Modes {
         let thin = keep(&build, "thin")?;
         let output = build.output_directory();
         let objects = archives(output)?.into_iter().flatten().collect();
-        let not_bitcode = natives_without_reason(output, &objects, &BTreeSet::new(), &is_bitcode)?;
+        let bitcode = |object: &Path| is_bitcode(&output.join(object));
+        let not_bitcode = natives_without_reason(output, &objects, &BTreeSet::new(), &bitcode)?;
         change_options(&build, false)?;
         step("the same with another .config", || build.succeed());
         let reconfigured = keep(&build, "reconfigured")?;

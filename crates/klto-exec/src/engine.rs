@@ -230,10 +230,11 @@ impl Engine {
         }
     }
 
-    /// Stores the one output of something that ran without the engine and printed nothing.
-    pub fn keep_output(&self, key: Digest, output: &Path) {
+    /// Stores, under each of `keys`, the one output of something that ran without the engine and printed
+    /// nothing.
+    pub fn keep_output(&self, keys: &[Digest], output: &Path) {
         if let Some(store) = self.store()
-            && let Err(error) = store.insert(key, &[output], &[])
+            && let Err(error) = store.insert_under(keys, &[output], &[])
         {
             self.give_up_store(&error);
         }

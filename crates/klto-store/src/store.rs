@@ -180,27 +180,43 @@ impl Store {
         outputs: &[&Path],
         stderr: &[u8],
     ) -> Result<StoredResult, StoreError> {
+        self.insert_under(&[key], outputs, stderr)
+    }
+
+    /// [`Store::insert`] for an action that has several keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::insert`].
+    pub fn insert_under(
+        &self,
+        keys: &[Digest],
+        outputs: &[&Path],
+        stderr: &[u8],
+    ) -> Result<StoredResult, StoreError> {
         let outputs = outputs.iter().map(|output| self.insert_blob(output));
         let result = StoredResult {
             outputs: outputs.collect::<Result<_, _>>()?,
             stderr: stderr.to_vec(),
         };
-        let path = self.action_path(key);
-        let bytes = entry::encode(key, &result)
-            .map_err(io::Error::other)
-            .map_err(StoreError::at(&path))?;
-        let mut file = self.temporary()?;
-        file.write_all(&bytes).map_err(StoreError::at(&path))?;
-        self.place(file, &path)?;
+        for key in keys {
+            let path = self.action_path(*key);
+            let bytes = entry::encode(*key, &result)
+                .map_err(io::Error::other)
+                .map_err(StoreError::at(&path))?;
+            let mut file = self.temporary()?;
+            file.write_all(&bytes).map_err(StoreError::at(&path))?;
+            self.place(file, &path)?;
+        }
         Ok(result)
     }
 
     fn insert_blob(&self, output: &Path) -> Result<Digest, StoreError> {
         let digest = Digest::of_file(output).map_err(StoreError::at(output))?;
         let source = File::open(output).map_err(StoreError::at(output))?;
-        let size = source.metadata().map_err(StoreError::at(output))?.len();
         let path = self.blob_path(digest);
-        let present = fs::symlink_metadata(&path).is_ok_and(|found| found.len() == size);
+        // One that is damaged is replaced.
+        let present = Digest::of_file(&path).is_ok_and(|found| found == digest);
         if present && self.note_use(&path).is_ok() {
             return Ok(digest);
         }

@@ -65,6 +65,8 @@ pub(super) struct StoredCompile {
     /// As kbuild's call names it: the target of the dependency file.
     target: Vec<u8>,
     begin: SystemTime,
+    /// Why the store is left alone, if so.
+    not_stored: Option<String>,
     /// A result that is to be made again and compared.
     expected: Option<Digest>,
 }
@@ -86,16 +88,13 @@ impl InputFile {
 }
 
 impl StoredCompile {
-    /// `arguments` with `call.output`; the reason, where a result may not be stored.
+    /// `arguments` with `call.output`; the reason, where the call is done as it is written.
     pub fn of(
         session: &Session,
         request: &Request,
         (call, arguments): (&CompileCall, &[OsString]),
         label: String,
     ) -> anyhow::Result<Result<Self, String>> {
-        if session.engine.store().is_none() {
-            return Ok(Err("there is no store".into()));
-        }
         let set = |name: &&str| request.environment.iter().any(|(known, _)| known == name);
         if let Some(name) = NOT_FOLLOWED.iter().find(|name| set(name)) {
             return Ok(Err(format!("{name} is set")));
@@ -109,9 +108,15 @@ impl StoredCompile {
         };
         let environment = tool_environment(&request.environment);
         let identity = session.identity(&request.program, &environment)?;
-        if let Storable::No(reason) = &identity.storable {
-            return Ok(Err(reason.clone()));
-        }
+        // Bitcode must not depend on whether it is stored.
+        let not_stored = match &identity.storable {
+            Storable::No(reason) => Some(reason.clone()),
+            Storable::Yes => session
+                .engine
+                .store()
+                .is_none()
+                .then(|| "there is no store".into()),
+        };
         let roots = Roots {
             source: session.source.clone(),
             output: request.directory.clone(),
@@ -136,6 +141,7 @@ impl StoredCompile {
             front,
             roots,
             begin: SystemTime::now(),
+            not_stored,
             expected: None,
         }))
     }
@@ -152,6 +158,9 @@ impl StoredCompile {
 
     /// Puts bitcode and dependency file in their places, if the store has them.
     pub fn find(&mut self, session: &Session) -> bool {
+        if self.not_stored.is_some() {
+            return false;
+        }
         for reads in self.known_reads(session) {
             let Some(keys) = self.keys_now(session, &reads) else {
                 continue;
@@ -270,6 +279,9 @@ impl StoredCompile {
     pub fn keep(&self, session: &Session) -> anyhow::Result<Option<String>> {
         let mut reads = self.reads_of_depfile()?;
         self.write_depfile(&reads)?;
+        if self.not_stored.is_some() {
+            return Ok(self.not_stored.clone());
+        }
         let files = self.input_files(session, &reads.files)?;
         if let Some(reason) = self.why_not_stored(&files)? {
             return Ok(Some(reason));
@@ -282,9 +294,8 @@ impl StoredCompile {
         let passed = self.passed_over(&files).into_iter();
         let root = Path::new("/");
         reads.passed_over = passed.map(|path| self.roots.place(root, &path)).collect();
-        for (_, key) in self.keys(session, &files)? {
-            session.engine.keep_output(key, &self.object);
-        }
+        let keys = self.keys(session, &files)?.map(|(_, key)| key);
+        session.engine.keep_output(&keys, &self.object);
         let mut known = self.known_reads(session);
         known.retain(|other| *other != reads);
         known.insert(0, reads);

@@ -292,15 +292,16 @@ fn change_debug_link(library: &Path) {
     fs::write(library, bytes).unwrap();
 }
 
-/// Bitcode as text, without the path of the source and what is made of it.
+/// Bitcode as text, without the path of the source, what is made of it, and places in the preprocessed text.
 fn code_of(object: &Path) -> Vec<String> {
     let mut dis = Command::new("llvm-dis-22");
     let text = run(dis.arg("-o").arg("-").arg(object)).stdout;
-    let shows_path = |line: &&str| {
+    let varies = |line: &&str| {
         let starts = ["; ModuleID", "source_filename", "^"];
-        starts.iter().any(|start| line.starts_with(start))
+        let is_place = line.starts_with('!') && line.contains(" = !{i64 ");
+        is_place || starts.iter().any(|start| line.starts_with(start))
     };
-    let lines = text.lines().filter(|line| !shows_path(line));
+    let lines = text.lines().filter(|line| !varies(line));
     let lines: Vec<String> = lines.map(str::to_owned).collect();
     assert!(lines.len() > 100, "{lines:?}");
     lines

@@ -330,3 +330,65 @@ fn a_recipe_that_klto_saw_makes_the_object_again() {
     assert!(explain("fs/jbd2/jbd2.o").stdout.contains("ld.lld"));
     explain("fs/jbd2/none.o").expect(2, &["klto saw no recipe for fs/jbd2/none.o"]);
 }
+
+#[test]
+fn stats_trace_and_cache_tell_of_the_last_build() {
+    let build = jbd2_of_6_12("stats").verify(0);
+    build.succeed();
+    let klto = |words: &[&str]| {
+        let mut klto = Command::new(klto_tests::klto_binary());
+        klto.args(words).env("KLTO_CACHE", build.store_directory());
+        run(&mut klto)
+    };
+    let output = build.output_directory().display().to_string();
+    let table = klto(&["stats", "-O", &output]).stdout;
+    let row = |kind: &str| -> Vec<String> {
+        let line = table.lines().find(|line| line.starts_with(kind)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    assert_eq!(row("backend")[1..4], ["6", "0", "0"], "{table}");
+    assert_eq!(row("thin-link")[1..4], ["1", "0", "0"], "{table}");
+    assert!(table.contains("  compile fs/jbd2/"), "{table}");
+    let trace = klto(&["trace", "-O", &output]).stdout;
+    let trace: serde_json::Value = serde_json::from_str(&trace).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let is_link = |event: &&serde_json::Value| event["cat"] == "thin-link";
+    let link = events.iter().find(is_link).unwrap();
+    assert_eq!(link["name"], "fs/jbd2/jbd2.o");
+    assert!(link["dur"].as_u64().unwrap() > 0);
+    // Two jobs, and what waits for a job of theirs.
+    let lanes = events.iter().map(|event| event["tid"].as_u64().unwrap());
+    assert!(lanes.max().unwrap() <= 6, "{trace}");
+
+    assert!(
+        klto(&["cache"])
+            .stdout
+            .contains("backend            0 % found (0 of 6)")
+    );
+    assert_eq!(klto(&["cache", "verify"]).code, 0);
+    let blob = &files_below(&build.store_directory().join("v1/blobs"))[0];
+    fs::remove_file(blob).unwrap();
+    fs::write(blob, "damaged").unwrap();
+    let verified = klto(&["cache", "verify"]);
+    assert_eq!(verified.code, 1);
+    assert!(
+        verified.stdout.contains("1 damaged and removed"),
+        "{}",
+        verified.stdout
+    );
+    assert_eq!(klto(&["cache", "gc"]).code, 0);
+    assert_eq!(klto(&["cache", "clear"]).code, 0);
+    assert_eq!(
+        files_below(&build.store_directory().join("v1/blobs")),
+        [] as [&Path; 0]
+    );
+    let nowhere = directory("no-timeline").display().to_string();
+    let refused = klto(&["stats", "-O", &nowhere]);
+    refused.expect(
+        2,
+        &[
+            "has no timeline of a build",
+            "hint: name the output tree with -O",
+        ],
+    );
+}

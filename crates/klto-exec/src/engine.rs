@@ -46,6 +46,17 @@ pub enum How {
     Checked,
 }
 
+impl How {
+    /// The word for logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Ran => "ran",
+            Self::Checked => "checked",
+        }
+    }
+}
+
 /// An action that is over.
 #[derive(Debug, Clone)]
 pub struct Completed {
@@ -55,6 +66,8 @@ pub struct Completed {
     pub outcome: Outcome,
     /// Where the result came from.
     pub how: How,
+    /// When it began.
+    pub start: Instant,
     /// Wall time.
     pub duration: Duration,
 }
@@ -346,6 +359,7 @@ impl Batch<'_> {
                 index,
                 outcome,
                 how,
+                start,
                 duration: start.elapsed(),
             };
             self.completed

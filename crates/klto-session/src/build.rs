@@ -27,6 +27,7 @@ use crate::make::{end_orphans, run_make};
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::server::Server;
 use crate::session::{LtoAdditions, Session, lock};
+use crate::timeline::Timeline;
 use crate::unchanged::Watch;
 
 /// Where results are kept between builds.
@@ -75,6 +76,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let scratch = Scratch::open(build.tree.written())?;
     let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
     let log = Arc::new(Log::create(&scratch.path("log"), quiet)?);
+    let timeline = Timeline::create(&scratch.path("timeline"))?;
     log.line(&format!("make runs: {why}"));
     Watch::forget(build.tree.written())?;
     let notices = Arc::clone(&log);
@@ -96,7 +98,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         journal,
         additions,
         (engine, jobs.slots),
-        (memo, log),
+        (memo, log, timeline),
     );
     let session = Arc::new(session);
     let status = run_make_in(&session, &build, settings, make)?;
@@ -296,8 +298,15 @@ fn finish(session: &Session, watch: Option<Watch>) {
             .log
             .line(&format!("warning the stat memo was not saved: {error}"));
     }
+    if let Err(error) = session.timeline.flush() {
+        session
+            .log
+            .line(&format!("warning the timeline was not written: {error}"));
+    }
     if let Some(store) = session.engine.store()
-        && let Err(error) = store.collect_garbage()
+        && let Err(error) = store
+            .note_build(&session.timeline.counts())
+            .and_then(|()| store.collect_garbage())
     {
         session
             .log

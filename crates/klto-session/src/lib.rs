@@ -19,6 +19,7 @@ mod recipe;
 mod scratch;
 mod server;
 mod session;
+mod timeline;
 mod unchanged;
 mod unit;
 
@@ -26,3 +27,4 @@ pub use build::{Settings, StoreChoice, run};
 pub use journal::Journal;
 pub use recipe::Recipe;
 pub use scratch::{SCRATCH_NAME, remove_scratch};
+pub use timeline::{Event, read_timeline};

@@ -164,7 +164,7 @@ fn section_list_of_bitcode(request: &Request) -> anyhow::Result<Option<Reply>> {
 }
 
 /// What the user is told: the tool and, where it has one, its output.
-fn reader_name(request: &Request) -> String {
+pub(crate) fn reader_name(request: &Request) -> String {
     let tool = request
         .program
         .file_name()

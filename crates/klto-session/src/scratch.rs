@@ -5,6 +5,7 @@
 //! | `lock` | held by the session and every process under it |
 //! | `journal` | what the hooks saw: compiles, recipes, objects made native, symbol versions |
 //! | `log` | why make ran, and each action of that build |
+//! | `timeline` | when each call and action of that build ran |
 //! | `complete` | what was so after the last build that succeeded, see `unchanged/mod.rs` |
 //! | `single/` | bitcode of modules of one object, whose native kbuild expects in its place |
 //! | `links/` | arguments of links that take natives |

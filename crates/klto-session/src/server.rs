@@ -3,14 +3,16 @@
 //! It lies in a short private directory: a socket's path has at most 107 bytes (unix(7)), and output
 //! trees can be deep. One thread serves one conversation.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use klto_wire::{Finished, Reply, Request};
 
+use crate::reader::reader_name;
 use crate::recipe::Caller;
 use crate::session::Session;
 
@@ -79,11 +81,18 @@ fn serve(session: &Session, mut stream: UnixStream) {
         return;
     };
     let caller = Caller::of(&stream);
+    let (start, called) = (Instant::now(), reader_name(&request));
     let mut exchange = |reply: &Reply| {
         reply.write(&mut stream)?;
         match reply {
             Reply::RunThenReport { .. } => Finished::read(&mut stream).map(Some),
-            _ => Ok(None),
+            Reply::Exec { .. } => {
+                // The connection closes when the tool's fork server has ended it, or when the shim becomes it.
+                let _ = stream.read(&mut [0]);
+                session.timeline.ended(start, "tool", "ran", &called);
+                Ok(None)
+            }
+            Reply::Done { .. } => Ok(None),
         }
     };
     if let Err(error) = session.converse(request, caller, &mut exchange) {

@@ -19,6 +19,7 @@ use crate::journal::Journal;
 use crate::log::Log;
 use crate::recipe::Caller;
 use crate::scratch::Scratch;
+use crate::timeline::Timeline;
 
 /// Environment variables by name.
 type Variables = Vec<(OsString, OsString)>;
@@ -49,6 +50,7 @@ pub(crate) struct Session {
     pub slots: Slots,
     pub memo: StatMemo,
     pub log: Arc<Log>,
+    pub timeline: Timeline,
     /// Natives of finished units: bitcode object to its digest and its native.
     pub natives: Mutex<HashMap<PathBuf, (Digest, PathBuf)>>,
     /// Held while an object is made native, so that two readers do not do it twice.
@@ -86,7 +88,7 @@ impl Session {
         journal: Journal,
         additions: LtoAdditions,
         (engine, slots): (Engine, Slots),
-        (memo, log): (StatMemo, Arc<Log>),
+        (memo, log, timeline): (StatMemo, Arc<Log>, Timeline),
     ) -> Self {
         Self {
             scratch,
@@ -98,6 +100,7 @@ impl Session {
             slots,
             memo,
             log,
+            timeline,
             natives: Mutex::default(),
             making_native: Mutex::default(),
             identities: Mutex::default(),

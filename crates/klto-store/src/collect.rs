@@ -37,10 +37,10 @@ pub enum Collected {
     },
 }
 
-struct StoreFile {
+pub(crate) struct StoreFile {
     used: SystemTime,
-    path: PathBuf,
-    size: u64,
+    pub path: PathBuf,
+    pub size: u64,
 }
 
 impl Store {
@@ -54,6 +54,7 @@ impl Store {
             return Ok(Collected::Busy);
         };
         self.remove_stale_temporaries()?;
+        self.shorten_history()?;
         let mut files = self.files()?;
         let mut size = total(&files);
         let (mut removed_files, mut removed_bytes) = (0, 0);
@@ -75,11 +76,6 @@ impl Store {
             removed_bytes,
             size,
         })
-    }
-
-    /// What the blobs and entries take of the disk, in bytes. Reads every directory of the store.
-    pub fn size(&self) -> Result<u64, StoreError> {
-        Ok(total(&self.files()?))
     }
 
     /// The lock goes with the file; the file stays.
@@ -105,7 +101,8 @@ impl Store {
         Ok(())
     }
 
-    fn files(&self) -> Result<Vec<StoreFile>, StoreError> {
+    /// Every blob and entry.
+    pub(crate) fn files(&self) -> Result<Vec<StoreFile>, StoreError> {
         let mut files = Vec::new();
         for kind in ["actions", "blobs"] {
             for shard in directory_entries(&self.directory.join(kind))? {
@@ -145,7 +142,7 @@ fn directory_entries(path: &Path) -> Result<Vec<DirEntry>, StoreError> {
     }
 }
 
-fn remove(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed.map_err(StoreError::at(path)),

@@ -17,6 +17,9 @@ Usage:
   klto config --lto=none|thin [arguments of make]
   klto doctor [arguments of make]
   klto explain --native | --recipe OBJECT [-O OUTPUT]
+  klto stats [-O OUTPUT]
+  klto trace [-O OUTPUT]
+  klto cache [size|gc|verify|clear]
   klto --version | --help
 
 Commands:
@@ -31,6 +34,11 @@ Commands:
             reads them as ELF, and what reads each. --recipe prints, as a shell script, the
             line of kbuild's recipe that made OBJECT, a path in the output tree. Run outside
             of a build, it has none of the flags that klto adds.
+  stats     Counts and seconds of the last build by kind of action, and what took longest.
+  trace     The same build as a trace for about:tracing or ui.perfetto.dev, as JSON.
+  cache     The store: its size and how much builds found in it (size, without a word); gc
+            removes what was not used for long, down to the limit; verify reads all of it,
+            removes what is damaged and then ends with 1; clear empties it.
 
 Modes:
   none      No LTO. Each object is optimized by itself.
@@ -80,6 +88,18 @@ pub enum Command {
         /// The output tree.
         output: PathBuf,
     },
+    /// `klto stats …`
+    Stats {
+        /// The output tree.
+        output: PathBuf,
+    },
+    /// `klto trace …`
+    Trace {
+        /// The output tree.
+        output: PathBuf,
+    },
+    /// `klto cache …`
+    Cache(CacheCommand),
     /// Text that is printed as it is.
     Print(String),
 }
@@ -91,6 +111,19 @@ pub enum Question {
     Native,
     /// Which recipe makes this object?
     Recipe(PathBuf),
+}
+
+/// What `klto cache` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheCommand {
+    /// Shows size and hits.
+    Size,
+    /// Removes what was not used for long.
+    Collect,
+    /// Reads everything.
+    Verify,
+    /// Removes everything.
+    Clear,
 }
 
 /// Reads the words after `klto`.
@@ -106,6 +139,9 @@ pub fn parse(words: &[OsString]) -> anyhow::Result<Command> {
         // The choice does not change what stands in its way.
         Some("doctor") => split_request(rest).map(|(_, arguments)| Command::Doctor { arguments }),
         Some("explain") => parse_explain(rest),
+        Some("stats") => parse_output(rest).map(|output| Command::Stats { output }),
+        Some("trace") => parse_output(rest).map(|output| Command::Trace { output }),
+        Some("cache") => parse_cache(rest),
         Some("--help" | "-h" | "help") => Ok(Command::Print(HELP.to_owned())),
         Some("--version" | "-V") => Ok(Command::Print(format!(
             "klto {}\n",
@@ -175,6 +211,27 @@ fn parse_explain(words: &[OsString]) -> anyhow::Result<Command> {
     Ok(Command::Explain { question, output })
 }
 
+/// `-O OUTPUT` or nothing.
+fn parse_output(words: &[OsString]) -> anyhow::Result<PathBuf> {
+    match words {
+        [] => Ok(PathBuf::from(".")),
+        [option, output] if option == "-O" => Ok(PathBuf::from(output)),
+        _ => Err(Failure::bad_input("the only option is -O OUTPUT").into()),
+    }
+}
+
+fn parse_cache(words: &[OsString]) -> anyhow::Result<Command> {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let command = match words.iter().map(|word| &**word).collect::<Vec<_>>()[..] {
+        [] | ["size"] => CacheCommand::Size,
+        ["gc"] => CacheCommand::Collect,
+        ["verify"] => CacheCommand::Verify,
+        ["clear"] => CacheCommand::Clear,
+        _ => return Err(Failure::bad_input("cache knows size, gc, verify and clear").into()),
+    };
+    Ok(Command::Cache(command))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +261,9 @@ mod tests {
             "explain",
             "explain --native -O",
             "explain --recipe",
+            "stats out",
+            "trace -O",
+            "cache empty",
         ] {
             assert!(parse(&words(text)).is_err(), "{text}");
         }

@@ -1,10 +1,12 @@
 //! `klto`: the command line, and nothing that is not the command line.
 
+mod cache;
 mod cli;
 mod config;
 mod doctor;
 mod explain;
 mod make;
+mod stats;
 mod variables;
 
 use std::process::ExitCode;
@@ -21,6 +23,9 @@ fn main() -> ExitCode {
         cli::Command::Config { request, arguments } => config::run(request, &arguments),
         cli::Command::Doctor { arguments } => doctor::run(&arguments),
         cli::Command::Explain { question, output } => explain::run(&question, &output),
+        cli::Command::Stats { output } => stats::run(&output),
+        cli::Command::Trace { output } => stats::trace(&output),
+        cli::Command::Cache(command) => cache::run(command),
         cli::Command::Print(text) => {
             print!("{text}");
             Ok(0)

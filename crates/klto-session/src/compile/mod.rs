@@ -10,6 +10,7 @@ mod stored;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use klto_kbuild::compile::{
@@ -113,6 +114,7 @@ impl Session {
         arguments: Vec<OsString>,
         then: Then,
     ) -> anyhow::Result<Answer> {
+        let start = Instant::now();
         let label = self.scratch.object_name(&request.directory, &call.output);
         let label = label.display().to_string();
         let as_written = Run {
@@ -132,10 +134,12 @@ impl Session {
         };
         if stored.find(self) {
             self.log.line(&format!("hit compile {label}"));
+            self.timeline.ended(start, "compile", "hit", &label);
             return then.map_or(Ok(ended(0)), |then| then(self));
         }
         let run = stored.run();
         let next = move |session: &Session, finished: Finished| {
+            session.timeline.ended(start, "compile", "ran", &label);
             if finished.code != 0 || finished.printed {
                 // kbuild's own call says it in its own words.
                 let note = "not stored: it prints something";

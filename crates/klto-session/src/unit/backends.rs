@@ -51,9 +51,12 @@ impl Lowering<'_> {
                     .old
                     .has_raw(&member.path, *key, &native, &self.session.memo)
             {
-                self.session
-                    .log
-                    .line(&format!("kept backend {}", action.label));
+                let session = self.session;
+                session.log.line(&format!("kept backend {}", action.label));
+                let (now, label) = (Instant::now(), &action.label);
+                session
+                    .timeline
+                    .add(now, Duration::ZERO, "backend", "kept", label);
                 kept += 1;
             } else {
                 pending.push(action);
@@ -191,11 +194,10 @@ impl Lowering<'_> {
             else {
                 continue;
             };
-            let how = match over.how {
-                How::Hit => "hit",
-                How::Ran => "ran",
-                How::Checked => "checked",
-            };
+            let how = over.how.name();
+            let (start, duration) = (over.start, over.duration);
+            let timeline = &self.session.timeline;
+            timeline.add(start, duration, "backend", how, &action.label);
             let note = match &action.storable {
                 Storable::Yes => String::new(),
                 Storable::No(reason) => format!(": not stored: {reason}"),

@@ -381,6 +381,8 @@ impl<'a> Lowering<'a> {
                 object.display()
             ));
         }
+        let unit = &self.link.unit.name;
+        self.session.timeline.ended(begin, "thin-link", "ran", unit);
         self.session.log.line(&format!(
             "ran thin-link {}: {count} objects, {:.2} s",
             self.link.unit.name,

@@ -195,7 +195,10 @@ impl Lowering<'_> {
             let Some(action) = actions.get(over.index) else {
                 continue;
             };
-            let what = format!("{} of {}", action.kind.name(), action.label);
+            let (kind, label) = (action.kind.name(), &action.label);
+            let timeline = &self.session.timeline;
+            timeline.add(over.start, over.duration, kind, over.how.name(), label);
+            let what = format!("{kind} of {label}");
             match &over.outcome {
                 Outcome::Done { stderr } => pass_on(stderr),
                 Outcome::Failed { stderr, reason } => {

@@ -23,7 +23,7 @@ fn ten_results(fixture: &Fixture) -> Vec<Vec<u8>> {
 fn collection_removes_the_least_recently_used() {
     let fixture = Fixture::new(100_000);
     let contents = ten_results(&fixture);
-    assert_eq!(fixture.store.size().unwrap(), 10 * 20480);
+    assert_eq!(fixture.store.usage().unwrap().bytes, 10 * 20480);
     // The oldest result is used once more and so survives.
     assert!(matches!(fixture.lookup(&[9]), Lookup::Hit(_)));
     let Collected::Done {
@@ -35,7 +35,7 @@ fn collection_removes_the_least_recently_used() {
         panic!("nobody else collects");
     };
     assert_eq!((removed_files, removed_bytes), (12, 6 * 20480));
-    assert_eq!(size, fixture.store.size().unwrap());
+    assert_eq!(size, fixture.store.usage().unwrap().bytes);
     assert!(size <= 90_000);
     for number in 0..10u8 {
         let kept = matches!(fixture.lookup(&[number]), Lookup::Hit(_));
@@ -65,7 +65,7 @@ fn collection_leaves_files_alone_that_are_not_the_stores() {
     let in_shard = fixture.blob_file(b"content").with_file_name("notes");
     fs::write(&in_shard, "mine").unwrap();
     fixture.store.collect_garbage().unwrap();
-    assert_eq!(fixture.store.size().unwrap(), 0);
+    assert_eq!(fixture.store.usage().unwrap().bytes, 0);
     assert!(stranger.exists() && in_shard.exists());
 }
 

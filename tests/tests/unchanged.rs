@@ -49,10 +49,21 @@ fn every_change_runs_make_and_nothing_else_does() {
         source.write(file, &text).unwrap();
     };
 
+    // What a compile read counts by its content.
     touch(COMMIT);
-    expect_make(&build, "a touched source", "source fs/jbd2");
+    assert_eq!(make_ran(&build), None, "a touched source");
     touch("include/linux/jbd2.h");
-    expect_make(&build, "a touched header", "source include/linux");
+    assert_eq!(make_ran(&build), None, "a touched header");
+    touch("fs/jbd2/Makefile");
+    expect_make(&build, "a touched Makefile", "source fs/jbd2/Makefile");
+    let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
+    let of_same_size = text.replacen("Copyright", "copyright", 1);
+    assert!(of_same_size != text);
+    for text in [&of_same_size, &text] {
+        touch("include/linux/jbd2.h");
+        source.write(COMMIT, text).unwrap();
+        expect_make(&build, "a changed source", "source fs/jbd2/commit.c");
+    }
     fs::write(source.path().join("mm/new"), "").unwrap();
     expect_make(&build, "a new file", "source mm");
     fs::remove_file(source.path().join("mm/new")).unwrap();

@@ -141,7 +141,8 @@ impl StatMemo {
         Ok(())
     }
 
-    fn remembered(&self, metadata: &Metadata) -> Option<Digest> {
+    /// The digest of the file with this stat, if it is known without reading the file.
+    pub fn remembered(&self, metadata: &Metadata) -> Option<Digest> {
         let today = day((self.now)());
         let mut table = self.table();
         let record = table.records.get_mut(&Inode::of(metadata))?;

@@ -165,8 +165,17 @@ fn b1_a_second_build_runs_nothing() {
 fn b2_a_recompile_that_gives_the_same_bitcode_ends_there() {
     let vmlinux = fs_err::read(file("vmlinux.o")).unwrap();
     let text = fs_err::read_to_string(thin().source.path().join("init/main.c")).unwrap();
-    thin().source.write("init/main.c", &text).unwrap();
+    let write = |text: &str| thin().source.write("init/main.c", text).unwrap();
+    // The last build had another environment.
+    thin().build.succeed();
+    write(&text);
     let touched = step("6.12 x86_64: touch init/main.c", || thin().build.succeed());
+    assert!(touched.kbuild_lines().is_empty(), "{}", touched.describe());
+    write(&format!("{text}/* the end */\n"));
+    let touched = step("6.12 x86_64: a comment at its end", || {
+        thin().build.succeed()
+    });
+    write(&text);
     assert!(
         touched
             .kbuild_lines()

@@ -2,7 +2,8 @@
 //! has, make has nothing to do and is not run.
 //!
 //! In: a build before it starts. Out: why make has to run, or that it need not. No list of what kbuild
-//! reads is needed: every file of the source tree and of the output tree counts, by its stat, and so do
+//! reads is needed: every file of the source tree and of the output tree counts, by its stat, a source that a
+//! compile read by its content where the stat differs, and so do
 //! make's words, the environment, the host's and the user's names, the tools, every program in PATH, and
 //! files that the configuration names. Any doubt runs make: a file system whose stamps cannot be trusted,
 //! a goal that does more than make files, an option whose files may be anywhere, a tree that changed
@@ -28,9 +29,9 @@ use serde::{Deserialize, Serialize};
 use crate::build::Settings;
 use crate::scratch::SCRATCH_NAME;
 use crate::session::{Session, tool_environment};
-use trees::{Facts, Roots, digest, is_input, is_of_tree, of_file};
+use trees::{Contents, Facts, Roots, digest, is_input, is_of_tree, of_file};
 
-const MAGIC: &[u8; 8] = b"kltoall1";
+const MAGIC: &[u8; 8] = b"kltoall2";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
 
@@ -59,6 +60,8 @@ const NAMES_FILES: [&str; 5] = [
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
     facts: Facts,
+    /// What tells a source that changed from one that was touched.
+    contents: Contents,
     /// Files that make the tools what they are.
     tools: Vec<(PathBuf, [u8; 32])>,
 }
@@ -108,9 +111,12 @@ impl Watch {
         let Some(state) = State::read(&self.file) else {
             return Some("no build of these files is known to be complete".to_owned());
         };
-        let changed = |name: &&String| self.facts.get(*name) != state.facts.get(*name);
         let mut names = state.facts.keys().chain(self.facts.keys());
-        if let Some(name) = names.find(changed) {
+        let changed = |name: &String| match self.is_changed(name, &state) {
+            true => self.changed_file(name, &state),
+            false => None,
+        };
+        if let Some(name) = names.find_map(changed) {
             return Some(format!("{name} has changed"));
         }
         let journal = self.file.with_file_name("journal");
@@ -121,6 +127,21 @@ impl Watch {
             (None, false) => Some("the journal is gone".to_owned()),
             (None, true) => None,
         }
+    }
+
+    fn is_changed(&self, name: &str, state: &State) -> bool {
+        self.facts.get(name) != state.facts.get(name)
+    }
+
+    /// What of a fact that differs has changed, unless it is stamps of sources alone. make would compile these
+    /// again, and get the same.
+    fn changed_file(&self, name: &str, state: &State) -> Option<String> {
+        let known = state.contents.get(name);
+        let (Some(known), true) = (known, self.facts.contains_key(name)) else {
+            return Some(name.to_owned());
+        };
+        let looked = self.roots.changed_file(name, known);
+        looked.unwrap_or_else(|error| Some(format!("{name} ({error})")))
     }
 
     /// A build begins: nothing is complete.
@@ -135,7 +156,7 @@ impl Watch {
     /// changed in the meantime: nobody knows which of the two was read.
     pub fn keep(mut self, session: &Session) -> anyhow::Result<()> {
         std::thread::sleep(TICK);
-        let now = self.roots.facts()?;
+        let (now, contents) = self.roots.facts_and_contents(Some(&session.memo))?;
         let is_input = |name: &&String| is_input(name);
         let before = self.facts.keys().filter(is_input);
         if before
@@ -162,6 +183,7 @@ impl Watch {
         tools.dedup();
         let state = State {
             facts: self.facts,
+            contents,
             tools,
         };
         Ok(state.write(&self.file)?)

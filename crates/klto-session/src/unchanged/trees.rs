@@ -1,8 +1,11 @@
-//! Stock of the two trees: for each directory one digest over the names and stats in it.
+//! Stock of the two trees: for each directory one digest over the names and stats in it; and the content of
+//! those sources whose content is known, so that one with a new stamp alone is told from one that changed.
 //!
 //! In: the roots. Out: facts by name, as `source fs/ext4`. It does not know what a build is.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -10,10 +13,40 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use klto_core::{Digest, KeyBuilder};
+use klto_store::StatMemo;
 use rayon::Scope;
+use serde::{Deserialize, Serialize};
 
 use crate::scratch::SCRATCH_NAME;
 use crate::session::lock;
+
+/// The files of source directories, by the facts' names.
+pub(super) type Contents = BTreeMap<String, Vec<KnownFile>>;
+
+/// A file or directory in a source directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KnownFile {
+    /// Digest of name and stat, cut off: it only says which file to look at.
+    stamp: [u8; 12],
+    /// Digest of the name, cut off.
+    name: [u8; 12],
+    /// The content of a C source or header that a compile read.
+    content: Option<[u8; 32]>,
+}
+
+impl KnownFile {
+    fn of(entry: &Entry, memo: Option<&StatMemo>) -> Self {
+        let cut = |digest: [u8; 32]| digest.first_chunk().copied().unwrap_or_default();
+        let is_source = entry.name.ends_with(b".c") || entry.name.ends_with(b".h");
+        let known = |memo: &StatMemo| memo.remembered(entry.metadata.as_ref()?);
+        let content = memo.filter(|_| is_source).and_then(known);
+        Self {
+            stamp: cut(digest(&[&entry.name[..], &entry.stat].concat())),
+            name: cut(digest(&entry.name)),
+            content: content.map(|content| *content.as_bytes()),
+        }
+    }
+}
 
 /// Facts by name, as digests: `the environment`, `source fs/ext4`.
 pub(super) type Facts = BTreeMap<String, [u8; 32]>;
@@ -41,7 +74,12 @@ pub(super) struct Roots {
 impl Roots {
     /// Every directory of both trees, and the content of `.config`.
     pub fn facts(&self) -> io::Result<Facts> {
-        let facts = Mutex::default();
+        Ok(self.facts_and_contents(None)?.0)
+    }
+
+    /// The same, and the source files whose content `memo` knows.
+    pub fn facts_and_contents(&self, memo: Option<&StatMemo>) -> io::Result<(Facts, Contents)> {
+        let (facts, contents) = (Mutex::default(), Mutex::default());
         let failure = Mutex::new(None);
         let walk = |name: &'static str, root: &Path| -> io::Result<()> {
             let tree = Walk {
@@ -50,6 +88,8 @@ impl Roots {
                 device: fs_err::metadata(root)?.dev(),
                 roots: self,
                 facts: &facts,
+                contents: &contents,
+                memo,
                 failure: &failure,
             };
             rayon::scope(|scope| tree.enter(scope, root.to_owned()));
@@ -63,11 +103,103 @@ impl Roots {
         let mut facts = facts.into_inner().unwrap_or_default();
         let config = fs_err::read(&self.config)?;
         facts.insert(CONFIGURATION.into(), digest(&config));
-        Ok(facts)
+        Ok((facts, contents.into_inner().unwrap_or_default()))
+    }
+
+    /// The first file of a source directory, by the name of its fact, that is not what `known` says: another
+    /// content, or another stamp where the content is not known. `None`: stamps changed, and nothing else.
+    pub fn changed_file(&self, fact: &str, known: &[KnownFile]) -> io::Result<Option<String>> {
+        let place = fact.strip_prefix("source ").unwrap_or(fact);
+        let directory = self.source.join(place);
+        let entries = self.entries(&directory)?;
+        let now = entries.iter().map(|entry| KnownFile::of(entry, None));
+        let now: Vec<KnownFile> = now.collect();
+        let names =
+            |files: &[KnownFile]| -> Vec<_> { files.iter().map(|file| file.name).collect() };
+        if names(&now) != names(known) {
+            return Ok(Some(fact.to_owned()));
+        }
+        for ((entry, now), known) in entries.iter().zip(&now).zip(known) {
+            if now.stamp == known.stamp {
+                continue;
+            }
+            let name = String::from_utf8_lossy(&entry.name);
+            let path = directory.join(OsStr::from_bytes(&entry.name));
+            let is_file = entry.metadata.as_ref().is_some_and(Metadata::is_file);
+            let same = known.content.filter(|_| is_file);
+            if same != Some(*Digest::of_file(&path)?.as_bytes()) {
+                return Ok(Some(format!(
+                    "source {}",
+                    Path::new(place).join(&*name).display()
+                )));
+            }
+        }
+        Ok(None)
     }
 }
 
+/// A name in a directory.
+struct Entry {
+    name: Vec<u8>,
+    /// Digest of the stat; zero for a directory, of which stock is taken by itself.
+    stat: [u8; 32],
+    /// `None` for a directory and a link.
+    metadata: Option<Metadata>,
+    directory: bool,
+}
+
 impl Roots {
+    /// What is in a directory, by name.
+    fn entries(&self, directory: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            let path = entry.path();
+            let kind = entry.file_type()?;
+            let name = entry.file_name().as_bytes().to_vec();
+            if kind.is_dir() {
+                if !self.is_left_out(&path) {
+                    entries.push(Entry {
+                        name,
+                        stat: [0; 32],
+                        metadata: None,
+                        directory: true,
+                    });
+                }
+                continue;
+            }
+            let metadata = entry.metadata()?;
+            let mut stat = of_metadata(&metadata);
+            if kind.is_symlink()
+                && let Ok(target) = std::fs::metadata(&path)
+            {
+                match target.is_dir() {
+                    true => self.expect_inside(&path)?,
+                    false => stat.extend(of_metadata(&target)),
+                }
+            }
+            entries.push(Entry {
+                name,
+                stat: digest(&stat),
+                metadata: (!kind.is_symlink()).then_some(metadata),
+                directory: false,
+            });
+        }
+        entries.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(entries)
+    }
+
+    /// klto's own files; an output tree inside the source tree; and what git stores without naming
+    /// a version (kbuild asks git for the version only).
+    fn is_left_out(&self, directory: &Path) -> bool {
+        let is_output = *directory == *self.output;
+        let name = directory.file_name().unwrap_or_default();
+        let in_git = directory
+            .parent()
+            .is_some_and(|parent| parent.ends_with(".git"));
+        is_output || name == SCRATCH_NAME || in_git && (name == "objects" || name == "logs")
+    }
+
     /// Fails for a link to a directory of which nobody here takes stock.
     fn expect_inside(&self, link: &Path) -> io::Result<()> {
         let target = fs_err::canonicalize(link)?;
@@ -89,69 +221,41 @@ struct Walk<'a> {
     device: u64,
     roots: &'a Roots,
     facts: &'a Mutex<Facts>,
+    contents: &'a Mutex<Contents>,
+    memo: Option<&'a StatMemo>,
     failure: &'a Mutex<Option<io::Error>>,
 }
 
 impl Walk<'_> {
     fn enter<'s>(&'s self, scope: &Scope<'s>, directory: PathBuf) {
-        match self.look(scope, &directory) {
-            Ok(found) => {
-                let place = directory.strip_prefix(&self.root).unwrap_or(&directory);
-                let name = format!("{} {}", self.name, place.display());
-                lock(self.facts).insert(name, found);
-            }
-            Err(error) => *lock(self.failure) = Some(error),
+        if let Err(error) = self.look(scope, &directory) {
+            *lock(self.failure) = Some(error);
         }
     }
 
-    /// The digest of a directory's names and stats; its directories are walks of their own.
-    fn look<'s>(&'s self, scope: &Scope<'s>, directory: &Path) -> io::Result<[u8; 32]> {
+    /// Takes stock of a directory; its directories are walks of their own.
+    fn look<'s>(&'s self, scope: &Scope<'s>, directory: &Path) -> io::Result<()> {
         if std::fs::metadata(directory)?.dev() != self.device {
             let text = format!("{} is on another file system", directory.display());
             return Err(io::Error::other(text));
         }
-        let mut entries = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
-            let entry = entry?;
-            let path = entry.path();
-            let kind = entry.file_type()?;
-            let name = entry.file_name().as_bytes().to_vec();
-            if kind.is_dir() {
-                if self.is_left_out(&path) {
-                    continue;
-                }
-                entries.push((name, [0; 32]));
+        let entries = self.roots.entries(directory)?;
+        let mut key = KeyBuilder::new("directory", 1);
+        for entry in &entries {
+            key.field("name", &entry.name).field("stat", &entry.stat);
+            if entry.directory {
+                let path = directory.join(OsStr::from_bytes(&entry.name));
                 scope.spawn(move |scope| self.enter(scope, path));
-            } else {
-                let mut stat = of_metadata(&entry.metadata()?);
-                if kind.is_symlink()
-                    && let Ok(target) = std::fs::metadata(&path)
-                {
-                    match target.is_dir() {
-                        true => self.roots.expect_inside(&path)?,
-                        false => stat.extend(of_metadata(&target)),
-                    }
-                }
-                entries.push((name, digest(&stat)));
             }
         }
-        entries.sort();
-        let mut key = KeyBuilder::new("directory", 1);
-        for (name, stat) in entries {
-            key.field("name", &name).field("stat", &stat);
+        let place = directory.strip_prefix(&self.root).unwrap_or(directory);
+        let name = format!("{} {}", self.name, place.display());
+        if self.memo.is_some() && is_input(&name) {
+            let known = entries.iter().map(|entry| KnownFile::of(entry, self.memo));
+            lock(self.contents).insert(name.clone(), known.collect());
         }
-        Ok(*key.finish().as_bytes())
-    }
-
-    /// klto's own files; an output tree inside the source tree; and what git stores without naming
-    /// a version (kbuild asks git for the version only).
-    fn is_left_out(&self, directory: &Path) -> bool {
-        let is_output = *directory == *self.roots.output;
-        let name = directory.file_name().unwrap_or_default();
-        let in_git = directory
-            .parent()
-            .is_some_and(|parent| parent.ends_with(".git"));
-        is_output || name == SCRATCH_NAME || in_git && (name == "objects" || name == "logs")
+        lock(self.facts).insert(name, *key.finish().as_bytes());
+        Ok(())
     }
 }
 

@@ -74,7 +74,7 @@ const OTHER_OPERANDS: [&str; 8] = [
 ];
 
 /// Other flags after which a compile reads or writes files that klto does not follow.
-const NOT_FOLLOWED: [&str; 8] = [
+const NOT_FOLLOWED: [&str; 14] = [
     "-M",
     "-save-temps",
     "--save-temps",
@@ -83,6 +83,13 @@ const NOT_FOLLOWED: [&str; 8] = [
     "-ivfsoverlay",
     "--coverage",
     "-fprofile-arcs",
+    "-ftest-coverage",
+    "-fstack-usage",
+    "-fcallgraph-info",
+    "-fsave-optimization-record",
+    // The object shows the call itself.
+    "-frecord-command-line",
+    "-grecord-command-line",
 ];
 
 /// One piece of a call.
@@ -273,6 +280,8 @@ mod tests {
             "-save-temps=obj",
             "-Xclang /tmp/x",
             "-MF x.d",
+            "-fstack-usage",
+            "-grecord-command-line",
         ] {
             let front = FrontEnd::of(&arguments(&format!("{CALL} {flag}")));
             assert!(front.not_storable.is_some(), "{flag}");

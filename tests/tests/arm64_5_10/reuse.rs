@@ -112,6 +112,7 @@ fn another_directory_and_a_cleaned_one_find_the_same_results() {
         .store(thin.build.store_directory())
         // Without vmlinux modpost knows no exports.
         .word("KBUILD_MODPOST_WARN=1")
+        .verify(0)
         .goals(&MODULE_GOALS);
     other.configure_fresh().unwrap();
     let output = other.output_directory();
@@ -122,6 +123,7 @@ fn another_directory_and_a_cleaned_one_find_the_same_results() {
     let first = step("two modules in another directory", || other.succeed());
     assert_eq!(first.log.backends_run(), BTreeSet::new());
     assert_eq!(first.log.backends_found(), expected);
+    assert!(first.log.objects("hit", "compile").is_superset(&expected));
 
     let clean = other.clone().goals(&["clean"]);
     let natives = || {

@@ -1,7 +1,8 @@
 //! The build log: one line for each action, in `.klto/log`, and short lines for the user.
 //!
 //! A line is `<how> <what> <object>[: <note>]`, as `hit backend init/main.o`,
-//! `ran thin-link vmlinux.o: 350 objects, 0.31 s`. Tests and users read it; nothing in klto does.
+//! `ran thin-link vmlinux.o: 350 objects, 0.31 s`; a line `why <what> <object>: <reason>` stands before what is
+//! not kept. Tests, users and `klto explain` read it.
 
 use std::io::Write;
 use std::path::Path;

@@ -16,7 +16,7 @@ Usage:
   klto make [--lto=none|thin] [arguments of make]
   klto config --lto=none|thin [arguments of make]
   klto doctor [arguments of make]
-  klto explain --native | --recipe OBJECT [-O OUTPUT]
+  klto explain [OBJECT | --native | --recipe OBJECT] [-O OUTPUT]
   klto stats [-O OUTPUT]
   klto trace [-O OUTPUT]
   klto cache [size|gc|verify|clear]
@@ -30,7 +30,8 @@ Commands:
             option it remembers the choice in .config.klto.
   doctor    Says what stands between this tree, configuration and toolchain and LTO, why,
             and what to change. Exit code 0: LTO can work.
-  explain   --native lists the objects that are compiled without LTO because something
+  explain   Says why make ran in the last build, which actions ran or came out of the store, and
+            why; of OBJECT alone, if it is named. --native lists the objects that are compiled without LTO because something
             reads them as ELF, and what reads each. --recipe prints, as a shell script, the
             line of kbuild's recipe that made OBJECT, a path in the output tree. Run outside
             of a build, it has none of the flags that klto adds.
@@ -107,6 +108,10 @@ pub enum Command {
 /// What `klto explain` is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
+    /// What happened in the last build?
+    Build,
+    /// What happened to this object?
+    Object(PathBuf),
     /// Which objects are compiled without LTO?
     Native,
     /// Which recipe makes this object?
@@ -186,7 +191,7 @@ fn split_request(words: &[OsString]) -> anyhow::Result<(Option<LtoRequest>, Vec<
 
 fn parse_explain(words: &[OsString]) -> anyhow::Result<Command> {
     let mut output = PathBuf::from(".");
-    let mut question = None;
+    let mut question = Question::Build;
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         let mut value = |what| {
@@ -194,9 +199,10 @@ fn parse_explain(words: &[OsString]) -> anyhow::Result<Command> {
             rest.next().map(PathBuf::from).ok_or_else(missing)
         };
         match word.to_str() {
-            Some("--native") => question = Some(Question::Native),
-            Some("--recipe") => question = Some(Question::Recipe(value("an object")?)),
+            Some("--native") => question = Question::Native,
+            Some("--recipe") => question = Question::Recipe(value("an object")?),
             Some("-O") => output = value("a directory")?,
+            Some(object) if !object.starts_with('-') => question = Question::Object(object.into()),
             _ => {
                 return Err(Failure::bad_input(format!(
                     "explain has no option {}",
@@ -206,8 +212,6 @@ fn parse_explain(words: &[OsString]) -> anyhow::Result<Command> {
             }
         }
     }
-    let question =
-        question.ok_or_else(|| Failure::bad_input("explain needs --native or --recipe OBJECT"))?;
     Ok(Command::Explain { question, output })
 }
 
@@ -258,7 +262,7 @@ mod tests {
             "make --lto",
             "make --lto=fast",
             "config LLVM=1",
-            "explain",
+            "explain --all",
             "explain --native -O",
             "explain --recipe",
             "stats out",

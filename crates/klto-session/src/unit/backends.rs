@@ -59,6 +59,9 @@ impl Lowering<'_> {
                     .add(now, Duration::ZERO, "backend", "kept", label);
                 kept += 1;
             } else {
+                let why = self.why_backend(member, &action);
+                let line = format!("why backend {}: {why}", action.label);
+                self.session.log.line(&line);
                 pending.push(action);
                 sources.push(member.source());
             }
@@ -73,6 +76,28 @@ impl Lowering<'_> {
             .zip(keys)
             .map(|(member, key)| self.raw(member, key))
             .collect()
+    }
+
+    /// Why the native that is there will not do.
+    fn why_backend(&self, member: &BitcodeMember, action: &Action) -> String {
+        let Some(bitcode) = self.old.bitcode(&member.path) else {
+            return "it has no native yet".to_owned();
+        };
+        if bitcode != member.digest {
+            return "its bitcode has changed".to_owned();
+        }
+        let mut imports = action.inputs.iter().filter(|input| input.role == "import");
+        let other = |input: &&Input| self.old.bitcode(&input.path) != Some(input.digest);
+        match (imports.find(other), &action.storable) {
+            (Some(import), _) => {
+                let from = self.label(&import.path);
+                format!("it imports from {from}, which has changed")
+            }
+            (None, Storable::No(reason)) => reason.clone(),
+            (None, Storable::Yes) => {
+                "what it imports, its flags or its compiler has changed".to_owned()
+            }
+        }
     }
 
     fn raw(&self, member: &BitcodeMember, key: Digest) -> anyhow::Result<Raw> {

@@ -115,6 +115,12 @@ impl Manifest {
         Some(&member.assembler_names)
     }
 
+    /// The bitcode that a member's native was made from.
+    pub fn bitcode(&self, path: &Path) -> Option<Digest> {
+        let member = self.member(path)?;
+        Some(Digest::from_bytes(member.bitcode))
+    }
+
     /// Whether the step of this key made the file that is in place now.
     pub fn has_step(&self, path: &Path, key: Digest, file: &Path, memo: &StatMemo) -> bool {
         let Some(member) = self.member(path) else {

@@ -228,6 +228,18 @@ fn b3_an_edit_runs_the_backends_of_the_object_and_of_its_importers() {
     let ran = edited.log.backends_run();
     assert!(ran.contains("init/main.o"), "{ran:?}");
     assert!(ran.is_subset(&allowed), "ran {ran:?}, allowed {allowed:?}");
+    let why = |object: &str| {
+        let start = format!("why backend {object}: ");
+        let mut lines = edited.log.lines.iter();
+        lines.find_map(|line| line.strip_prefix(&start)).unwrap()
+    };
+    for object in &ran {
+        let expected = match object == "init/main.o" {
+            true => "its bitcode has changed",
+            false => "import",
+        };
+        assert!(why(object).contains(expected), "{object}: {}", why(object));
+    }
     let units: Vec<_> = edited
         .log
         .lines

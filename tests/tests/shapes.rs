@@ -380,3 +380,32 @@ fn tables_of_traced_functions_without_patchable_entries_are_klto_s() {
         assert_eq!(elf::recorded_entries(&ours).unwrap(), theirs, "{object}");
     }
 }
+
+/// Nothing names such an object: that objcopy reads it makes it native, wherever it is.
+#[test]
+fn an_object_that_objcopy_reads_is_native_wherever_it_is() {
+    let kbuild = "obj-m := copied.o\ncopied-y := main.o some/where/copy.o\n\
+        OBJCOPYFLAGS_copy.o := --rename-section .rodata=.klto_data,alloc,readonly,load,contents\n\
+        targets += some/where/data.o some/where/copy.o\n\
+        $(obj)/some/where/copy.o: $(obj)/some/where/data.o FORCE\n\t$(call if_changed,objcopy)\n";
+    let main = "#include <linux/module.h>\nextern const int klto_data[4];\nint klto_first(void);\n\
+        int klto_first(void) { return klto_data[1]; }\nMODULE_LICENSE(\"GPL\");\n";
+    let data = "extern const int klto_data[4];\nconst int klto_data[4] = { 1, 2, 3, 4 };\n";
+    let files = [
+        ("Kbuild", kbuild),
+        ("main.c", main),
+        ("some/where/data.c", data),
+    ];
+    on_both("copied", &files, |build, place| {
+        let mut klto = Command::new(klto_tests::klto_binary());
+        let explained = run(klto.args(["explain", "--native", "-O"]).arg(place)).stdout;
+        let line = "some/where/data.o\tllvm-objcopy-22 for ";
+        assert!(explained.contains(line), "{explained}");
+        let module = fs::read(place.join("copied.ko")).unwrap();
+        let file = object::File::parse(&*module).unwrap();
+        assert!(file.section_by_name(".klto_data").is_some());
+        assert!(defines(&place.join("copied.ko"), "klto_data"));
+        build.succeed();
+        assert!(fs::read(place.join("copied.ko")).unwrap() == module);
+    });
+}

@@ -36,7 +36,7 @@ pub enum Row {
     Touch,
     /// A build after a change of one function.
     Edit,
-    /// A clean build, all backends stored.
+    /// A clean build, all results stored.
     CleanFull,
 }
 
@@ -66,7 +66,7 @@ impl Row {
             Self::CleanEmpty => "clean build, empty store",
             Self::Touch => "after touching init/main.c",
             Self::Edit => "after a change of a function in init/main.c",
-            Self::CleanFull => "clean build, backends in the store, compiles not",
+            Self::CleanFull => "clean build, full store",
         }
     }
 

@@ -19,7 +19,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use klto_formats::archive;
-use klto_tests::{Build, Outcome, PrivateSource, Shared, reference, step};
+use klto_tests::{Build, Outcome, PrivateSource, Shared, reference, step, test_directory};
 use klto_verify::Comparison;
 use xtask::boot::{boot, verdict};
 use xtask::kernel::{Configuration, Lto};
@@ -290,6 +290,55 @@ fn c1_a_changed_incbin_file_is_seen() {
     fs_err::write(&config, old).unwrap();
     let back = step("6.12 x86_64: the old host name", || thin().build.succeed());
     assert_eq!(back.log.objects("ran", "backend"), BTreeSet::new());
+}
+
+/// The key that signs modules is random in each output directory, and in the kernel.
+fn copy_signing_key(to: &Path) {
+    let certs = to.join("certs");
+    fs_err::create_dir_all(&certs).unwrap();
+    for name in ["signing_key.pem", "x509.genkey"] {
+        for name in [name.to_owned(), format!(".{name}.cmd")] {
+            let from = file("certs").join(&name);
+            let mut copy = Command::new("cp");
+            xtask::command::run(copy.arg("-p").arg(from).arg(certs.join(name))).unwrap();
+        }
+    }
+}
+
+#[test]
+fn c2_another_output_directory_finds_everything_and_gives_the_same_kernel() {
+    let first = &thin().build;
+    first.succeed();
+    let other = first
+        .clone()
+        .output(&test_directory("6.12-elsewhere").unwrap());
+    let other = other.verify(0);
+    other.configure_fresh().unwrap();
+    copy_signing_key(other.output_directory());
+    let found = step("6.12 x86_64: another output directory, full store", || {
+        other.succeed()
+    });
+    let (hit, ran) = ["hit", "ran"]
+        .map(|how| found.log.objects(how, "compile").len())
+        .into();
+    let backends = found.log.backends_run();
+    eprintln!(
+        "    {hit} compiles found, {ran} run; {} backends run",
+        backends.len()
+    );
+    assert!(
+        hit > 500 && ran < 10,
+        "{:?}",
+        found.log.objects("ran", "compile")
+    );
+    assert!(backends.len() < 10, "{backends:?}");
+    let mut files = ["vmlinux", "System.map", "arch/x86/boot/bzImage"]
+        .map(PathBuf::from)
+        .to_vec();
+    files.extend(klto_verify::modules(first.output_directory()).unwrap());
+    let report = klto_verify::bit_equal(first.output_directory(), other.output_directory(), &files);
+    let report = report.unwrap();
+    assert!(report.equal(), "{report}");
 }
 
 #[test]

@@ -102,12 +102,13 @@ impl World {
             steps: 0,
         };
         // What the assembler reads is in no dependency file.
-        let reads = "asm(\".pushsection .rodata; .incbin \\\"klto-blob\\\"; .popsection\");\n";
+        let reads = "void klto_blob(void);\nvoid klto_blob(void)\n{\n\t\
+            asm volatile(\".pushsection .rodata; .incbin \\\"klto-blob\\\"; .popsection\");\n}\n";
         let recovery = world.originals["fs/jbd2/recovery.c"].clone() + reads;
         world
             .originals
             .insert("fs/jbd2/recovery.c".to_owned(), recovery);
-        world.write("fs/jbd2/klto-blob", "0");
+        world.write("include/klto-blob", "0");
         world.revert("fs/jbd2/recovery.c");
         world.build.succeed();
         world
@@ -193,7 +194,7 @@ impl World {
                 "a checkout of other sources".to_owned()
             }
             10 => {
-                self.write("fs/jbd2/klto-blob", &number.to_string());
+                self.write("include/klto-blob", &number.to_string());
                 let text = self.read("fs/jbd2/recovery.c");
                 self.write("fs/jbd2/recovery.c", &text);
                 "another file for .incbin".to_owned()

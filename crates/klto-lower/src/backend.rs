@@ -53,10 +53,10 @@ pub fn backend_action(parts: BackendParts<'_>) -> Action {
         .map(Argument::Text)
         .collect();
     if !parts.assembler_files.is_empty() {
+        // Clang's driver does not pass `-I` on for bitcode.
         for directory in &parts.flags.include_directories {
-            let mut flag = OsString::from("-I");
-            flag.push(directory);
-            arguments.push(Argument::Text(flag));
+            arguments.extend(["-Xclang", "-I", "-Xclang"].map(text));
+            arguments.push(Argument::Text(directory.into()));
         }
     }
     // Flags that only the front end reads are unused here, and some trees make that an error.

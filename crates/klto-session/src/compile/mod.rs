@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use klto_core::Failure;
 use klto_kbuild::compile::{
     CompileCall, is_linked_after_lto, with_output, with_thin_lto, without_lto,
 };
@@ -146,9 +147,16 @@ impl Session {
                 session.log.line(&format!("ran compile {label}: {note}"));
                 return Ok(run_then(as_written, then));
             }
-            let note = match stored.keep(session)? {
-                Some(reason) => format!(": not stored: {reason}"),
-                None => String::new(),
+            let note = match stored.keep(session) {
+                Ok(None) => String::new(),
+                Ok(Some(reason)) => format!(": not stored: {reason}"),
+                // The store's result was wrong.
+                Err(error) if error.is::<Failure>() => return Err(error),
+                Err(error) => {
+                    let line = format!("ran compile {label}: not stored: {error:#}");
+                    session.log.line(&line);
+                    return Ok(run_then(as_written, then));
+                }
             };
             session.log.line(&format!("ran compile {label}{note}"));
             then.map_or(Ok(ended(0)), |then| then(session))

@@ -276,6 +276,10 @@ impl StoredCompile {
 
     /// After the compiler has run with success and has printed nothing: the dependency file as kbuild's own
     /// call would have written it, and all of it in the store. Says why not, where it is not stored.
+    ///
+    /// # Errors
+    /// A [`Failure`] where the store had another result. Otherwise something could not be read or written: the
+    /// call is to be done as it is written.
     pub fn keep(&self, session: &Session) -> anyhow::Result<Option<String>> {
         let mut reads = self.reads_of_depfile()?;
         self.write_depfile(&reads)?;
@@ -288,8 +292,10 @@ impl StoredCompile {
         }
         if let Some(expected) = self.expected {
             let fresh = Digest::of_file(&self.object)?;
-            anyhow::ensure!(fresh == expected, self.differs());
-            return Ok(None);
+            return match fresh == expected {
+                true => Ok(None),
+                false => Err(self.differs()),
+            };
         }
         let passed = self.passed_over(&files).into_iter();
         let root = Path::new("/");

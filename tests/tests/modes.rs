@@ -1,8 +1,9 @@
 //! A change of mode or of the configuration in one output directory: what is made then is what a clean
 //! build makes, bit for bit.
 //!
-//! The kernel of 5.10 is the smallest that arm64 has, without modules: members of `lib.a` that nothing
-//! needs must stay out of it. Of 6.12, whose `.config` has the choice, some objects and a module are made.
+//! Modes are switched for a module and some objects of both trees; the matrix does it for whole kernels. The
+//! configuration of a whole kernel of 5.10 is changed and changed back. It is the smallest that arm64 has, without
+//! modules: members of `lib.a` that nothing needs must stay out of it.
 
 // Steps outside of `#[test]` functions are tests too.
 #![allow(clippy::unwrap_used)]
@@ -20,26 +21,22 @@ use klto_tests::{
 };
 use xtask::kernel::{Configuration, Lto, Tree};
 
-use prepared::{files_below, jbd2_of_6_12};
+use prepared::{files_below, jbd2, jbd2_of_6_12};
 
 /// Files that are compared.
 const PRODUCTS: [&str; 3] = ["vmlinux", "System.map", "arch/arm64/boot/Image"];
 
-/// The builds of 5.10, one after the other in one directory.
-struct Modes {
+/// The builds of the whole kernel, one after the other in one directory.
+struct Kernels {
     build: Build,
-    /// A clean build by plain make.
-    plain: PathBuf,
-    /// Thin after it, from an empty store.
-    thin: PathBuf,
-    thin_outcome: Outcome,
+    /// A clean build, from an empty store.
+    first: PathBuf,
+    outcome: Outcome,
     /// Objects of C in vmlinux that are not bitcode then.
     not_bitcode: Vec<PathBuf>,
     /// Another `.config`, and the one before it again.
     reconfigured: PathBuf,
     configured_back: PathBuf,
-    /// `--lto=none` at the end.
-    none: PathBuf,
 }
 
 fn small() -> Result<Build> {
@@ -66,17 +63,13 @@ fn keep(build: &Build, name: &str) -> Result<PathBuf> {
     Ok(target)
 }
 
-fn modes() -> &'static Modes {
-    static MODES: Shared<Modes> = Shared::new();
-    MODES.get(|| {
+fn kernels() -> &'static Kernels {
+    static KERNELS: Shared<Kernels> = Shared::new();
+    KERNELS.get(|| {
         let build = small()?;
         build.configure_fresh()?;
-        step("clean build by plain make", || {
-            build.clone().plain().mode(None).succeed()
-        });
-        let plain = keep(&build, "plain")?;
-        let thin_outcome = step("thin in the same directory", || build.succeed());
-        let thin = keep(&build, "thin")?;
+        let outcome = step("clean thin build", || build.succeed());
+        let first = keep(&build, "first")?;
         let output = build.output_directory();
         let objects = archives(output)?.into_iter().flatten().collect();
         let bitcode = |object: &Path| is_bitcode(&output.join(object));
@@ -86,18 +79,12 @@ fn modes() -> &'static Modes {
         let reconfigured = keep(&build, "reconfigured")?;
         change_options(&build, true)?;
         step("the same with the first .config", || build.succeed());
-        let configured_back = keep(&build, "configured-back")?;
-        step("--lto=none in the same directory", || {
-            build.clone().mode(Some("none")).succeed()
-        });
-        Ok(Modes {
-            plain,
-            thin,
-            thin_outcome,
+        Ok(Kernels {
+            first,
+            outcome,
             not_bitcode,
             reconfigured,
-            configured_back,
-            none: keep(&build, "none")?,
+            configured_back: keep(&build, "configured-back")?,
             build,
         })
     })
@@ -121,32 +108,21 @@ fn change_options(build: &Build, back: bool) -> Result<()> {
     Ok(fs_err::write(path, config)?)
 }
 
-fn assert_equal(one: &Path, other: &Path) {
-    let files = PRODUCTS.map(PathBuf::from);
-    let report = klto_verify::bit_equal(one, other, &files).unwrap();
-    assert!(report.equal(), "{report}");
-}
-
-/// Whether it equals a clean build is for the matrix to show.
 #[test]
-fn thin_after_plain_keeps_no_object_of_the_plain_build() {
-    let modes = modes();
-    assert!(modes.thin_outcome.log.inputs["vmlinux.o"].len() > 200);
-    assert_eq!(modes.not_bitcode, [] as [PathBuf; 0]);
-    assert!(vmlinux(&modes.plain) != vmlinux(&modes.thin));
-}
-
-#[test]
-fn lto_none_after_thin_equals_plain_make() {
-    let modes = modes();
-    assert_equal(&modes.plain, &modes.none);
+fn every_object_of_c_is_bitcode() {
+    let kernels = kernels();
+    assert!(kernels.outcome.log.inputs["vmlinux.o"].len() > 200);
+    assert_eq!(kernels.not_bitcode, [] as [PathBuf; 0]);
 }
 
 #[test]
 fn a_configuration_changed_and_changed_back_leaves_no_trace() {
-    let modes = modes();
-    assert!(vmlinux(&modes.reconfigured) != vmlinux(&modes.thin));
-    assert_equal(&modes.thin, &modes.configured_back);
+    let kernels = kernels();
+    assert!(vmlinux(&kernels.reconfigured) != vmlinux(&kernels.first));
+    let files = PRODUCTS.map(PathBuf::from);
+    let report = klto_verify::bit_equal(&kernels.first, &kernels.configured_back, &files);
+    let report = report.unwrap();
+    assert!(report.equal(), "{report}");
 }
 
 fn vmlinux(directory: &Path) -> Vec<u8> {
@@ -172,31 +148,31 @@ fn names_of_map(directory: &Path) -> BTreeSet<String> {
 
 #[test]
 fn members_of_lib_that_nothing_needs_stay_out() {
-    let modes = modes();
-    let left_out = &modes.thin_outcome.log.left_out["vmlinux.o"];
-    let taken: BTreeSet<&String> = modes.thin_outcome.log.inputs["vmlinux.o"].iter().collect();
+    let Kernels {
+        build,
+        first,
+        outcome,
+        ..
+    } = kernels();
+    let left_out = &outcome.log.left_out["vmlinux.o"];
+    let taken: BTreeSet<&String> = outcome.log.inputs["vmlinux.o"].iter().collect();
     assert!(left_out.iter().all(|object| object.starts_with("lib/")));
     assert!(left_out.iter().all(|object| !taken.contains(object)));
-    let plain = names_of_map(&modes.plain);
-    let thin = names_of_map(&modes.thin);
+    let names = names_of_map(first);
     let mut missing = 0;
     for object in left_out {
-        // The last build was one without LTO, so the object tells its names.
-        let object = modes.build.output_directory().join(object);
-        for name in exported_names(&object) {
-            let object = object.display();
-            assert!(
-                !thin.contains(&name),
-                "{object} is in the thin kernel: {name}"
-            );
-            missing += usize::from(!plain.contains(&name));
+        // What the object defines is asked of its native.
+        let native = build.output_directory().join(".klto/units/vmlinux.o/raw");
+        for name in exported_names(&native.join(object)) {
+            assert!(!names.contains(&name), "{object} is in the kernel: {name}");
+            missing += 1;
         }
     }
     eprintln!("    {} objects of lib.a are left out", left_out.len());
-    assert!(missing > 0, "plain kbuild links all of them");
+    assert!(missing > 0);
 }
 
-/// What is compared of 6.12.
+/// What is compared when the mode is switched.
 const GOALS: [&str; 2] = ["init/", "fs/jbd2/jbd2.ko"];
 
 /// The objects of those directories and the module, by path below the output directory.
@@ -211,39 +187,62 @@ fn made(output: &Path) -> Vec<PathBuf> {
     below.map(Path::to_owned).collect()
 }
 
+fn assert_equal(one: &Build, other: &Build) {
+    let (one, other) = (one.output_directory(), other.output_directory());
+    let files = made(one);
+    assert!(files.len() > 15, "{files:?}");
+    assert_eq!(files, made(other));
+    let report = klto_verify::bit_equal(one, other, &files).unwrap();
+    assert!(report.equal(), "{report}");
+}
+
+/// Goes from thin to none, back and again; `clean` has a clean build of each.
+fn switch(build: &Build, [thin, none]: [&Build; 2], choose: impl Fn(&Build, Lto) -> Build) {
+    for (lto, clean) in [(Lto::None, none), (Lto::Thin, thin), (Lto::None, none)] {
+        let chosen = choose(build, lto);
+        step("the other mode in the same directory", || chosen.succeed());
+        assert_equal(clean, build);
+    }
+}
+
+#[test]
+fn each_mode_of_5_10_makes_what_a_clean_build_makes() {
+    let modules = |build: Build| {
+        // Without vmlinux modpost knows no exports.
+        build.goals(&GOALS).environment("KBUILD_MODPOST_WARN", "1")
+    };
+    let thin = modules(jbd2("5.10-thin"));
+    thin.succeed();
+    let none = modules(Build::new("5.10", "modes-5.10-none").unwrap());
+    none.configure_fresh().unwrap();
+    none.clone().plain().mode(None).succeed();
+    let build = modules(jbd2("5.10"));
+    switch(&build, [&thin, &none], |build, lto| {
+        let mode = match lto {
+            Lto::None => "none",
+            Lto::Thin => "thin",
+        };
+        build.clone().mode(Some(mode))
+    });
+}
+
 #[test]
 fn each_choice_of_6_12_makes_what_a_clean_build_makes() {
     let configuration = |lto| Configuration {
         lto,
         ..Configuration::default()
     };
-    let [thin, none] = [Lto::Thin, Lto::None].map(configuration);
-    let clean_thin = jbd2_of_6_12("6.12-thin").goals(&GOALS);
-    clean_thin.succeed();
-    let clean_none = Build::new("6.12", "modes-6.12-none").unwrap();
-    let clean_none = clean_none.empty_store().unwrap().configuration(none);
-    clean_none.configure_fresh().unwrap();
-    let clean_none = clean_none
-        .goals(&GOALS)
-        .environment("KBUILD_MODPOST_WARN", "1");
-    step("6.12 without LTO by plain make", || {
-        clean_none.clone().plain().succeed()
-    });
+    let thin = jbd2_of_6_12("6.12-thin").goals(&GOALS);
+    thin.succeed();
+    let none = Build::new("6.12", "modes-6.12-none").unwrap();
+    let none = none.configuration(configuration(Lto::None));
+    none.configure_fresh().unwrap();
+    let none = none.goals(&GOALS).environment("KBUILD_MODPOST_WARN", "1");
+    none.clone().plain().succeed();
     let build = jbd2_of_6_12("6.12").goals(&GOALS);
-    for (configuration, clean) in [
-        (none, &clean_none),
-        (thin, &clean_thin),
-        (none, &clean_none),
-    ] {
-        let build = build.clone().configuration(configuration);
-        build.configure().unwrap();
-        step("6.12 with the other choice", || build.succeed());
-        let files = made(clean.output_directory());
-        assert!(files.len() > 15, "{files:?}");
-        assert_eq!(files, made(build.output_directory()));
-        let report =
-            klto_verify::bit_equal(clean.output_directory(), build.output_directory(), &files);
-        let report = report.unwrap();
-        assert!(report.equal(), "{report}");
-    }
+    switch(&build, [&thin, &none], |build, lto| {
+        let chosen = build.clone().configuration(configuration(lto));
+        chosen.configure().unwrap();
+        chosen
+    });
 }

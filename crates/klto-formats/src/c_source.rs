@@ -18,6 +18,10 @@ pub struct CSource {
     pub quoted_includes: BTreeSet<Vec<u8>>,
     /// Names of headers for whose existence it asks, by `__has_include` or `__has_include_next`.
     pub asked_headers: BTreeSet<Vec<u8>>,
+    /// Whether it includes a header whose name is not written out in the directive.
+    pub computes_includes: bool,
+    /// Whether it makes names of options by pasting (`CONFIG_##name`).
+    pub pastes_options: bool,
     /// A word by which it asks for more than files: the clock, or a header that the word does not name.
     pub asks: Option<&'static str>,
 }
@@ -26,14 +30,23 @@ pub struct CSource {
 pub const COMMENT_LINE_END: u8 = 1;
 
 /// Words that make a result depend on something else than the files that were read.
-const ASKING: [&str; 4] = ["__DATE__", "__TIME__", "__TIMESTAMP__", "__has_embed"];
+const ASKING: [&str; 6] = [
+    "__DATE__",
+    "__TIME__",
+    "__TIMESTAMP__",
+    "__has_embed",
+    "__builtin_COLUMN",
+    "__builtin_source_location",
+];
 
 const HAS_INCLUDE: &str = "__has_include";
 
 impl CSource {
     /// Reads a file.
     ///
-    /// A file in which a line splice parts the characters of a comment's begin or end is taken as it is.
+    /// A file with anything by which a compiler might see other tokens than this reader is taken as it is: a
+    /// splice within the begin or end of a comment or in a literal, a carriage return or another odd byte, a raw
+    /// string, `#embed`, an apostrophe within a word.
     pub fn read(text: &[u8]) -> Self {
         let mut reader = Reader {
             rest: text,
@@ -41,6 +54,8 @@ impl CSource {
             quoted_includes: BTreeSet::new(),
             blank: false,
             at_line_start: true,
+            computes_includes: false,
+            is_odd: has_odd_text(text),
         };
         reader.run();
         let asked = asked_headers(text);
@@ -48,16 +63,46 @@ impl CSource {
         let asks = asking.chain(asked.is_none().then_some(HAS_INCLUDE));
         let mut asks = asks.filter(|word| contains(text, word.as_bytes()));
         Self {
-            canonical: match splices_within_delimiters(text) {
-                true => text.to_vec(),
-                false => reader.canonical,
+            canonical: match reader.is_odd {
+                true => [b"bytes:", text].concat(),
+                false => [b"tokens:", &reader.canonical[..]].concat(),
             },
             options: options(text),
             quoted_includes: reader.quoted_includes,
+            computes_includes: reader.computes_includes,
+            pastes_options: pastes_options(text),
             asked_headers: asked.unwrap_or_default(),
             asks: asks.next(),
         }
     }
+}
+
+fn has_odd_text(text: &[u8]) -> bool {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let is_odd = |byte: &u8| matches!(*byte, b'\r' | COMMENT_LINE_END | 0x0b);
+    text.iter().any(is_odd)
+        || text.starts_with(BYTE_ORDER_MARK)
+        || contains(text, b"R\"")
+        || splices_within_delimiters(text)
+}
+
+/// Whether `CONFIG_` and the beginning of a name stand before `##`.
+fn pastes_options(text: &[u8]) -> bool {
+    memchr::memmem::find_iter(text, b"##").any(|place| {
+        let before = text.get(..place).unwrap_or_default();
+        let before = before.trim_ascii_end();
+        let before = before
+            .strip_suffix(b"\\")
+            .unwrap_or(before)
+            .trim_ascii_end();
+        let length = before
+            .iter()
+            .rev()
+            .take_while(|byte| is_word(**byte))
+            .count();
+        let word = before.get(before.len() - length..).unwrap_or_default();
+        word.starts_with(b"CONFIG_")
+    })
 }
 
 /// Whether a `/` or `*` is followed by a splice; clang takes blanks before the line end for one too.
@@ -75,9 +120,15 @@ fn asked_headers(text: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
     for place in memchr::memmem::find_iter(text, HAS_INCLUDE) {
         let after = text.get(place + HAS_INCLUDE.len()..).unwrap_or_default();
         let after = skip_blanks(after.strip_prefix(b"_next").unwrap_or(after));
-        // `defined(__has_include)` asks for nothing.
         let Some(operand) = after.strip_prefix(b"(") else {
-            continue;
+            // `defined(__has_include)` asks for nothing; a macro may ask by another name.
+            let before = text.get(..place).unwrap_or_default().trim_ascii_end();
+            let before = before.strip_suffix(b"(").unwrap_or(before).trim_ascii_end();
+            let tests = [&b"defined"[..], b"ifdef", b"ifndef"];
+            match tests.iter().any(|test| before.ends_with(test)) {
+                true => continue,
+                false => return None,
+            }
         };
         let operand = skip_blanks(operand);
         let close = match operand.first() {
@@ -131,6 +182,8 @@ struct Reader<'a> {
     blank: bool,
     /// Nothing but blanks came since the last line end outside of comments.
     at_line_start: bool,
+    computes_includes: bool,
+    is_odd: bool,
 }
 
 impl Reader<'_> {
@@ -197,11 +250,25 @@ impl Reader<'_> {
     /// A string or character literal, or the rest of the line where it does not end there: the
     /// apostrophe of `#error don't` begins none.
     fn quoted(&mut self, quote: u8) {
+        // `1'000` of C23, or `don't` where nothing is compiled.
+        let prefixes = [b'L', b'U', b'u', b'8'];
+        let last = self.canonical.last().filter(|_| !self.blank);
+        let in_word = last.is_some_and(|byte| is_word(*byte) && !prefixes.contains(byte));
+        self.is_odd |= quote == b'\'' && in_word;
         let mut length = 1;
         while let Some(byte) = self.rest.get(length) {
             match byte {
-                b'\\' => length += 2,
-                b'\n' => break,
+                b'\\' => {
+                    let spliced = self.rest.get(length..).unwrap_or_default();
+                    let spliced = spliced.get(1..).unwrap_or_default().first();
+                    self.is_odd |= spliced == Some(&b'\n');
+                    length += 2;
+                }
+                b'\n' => {
+                    // A splice behind an escape, as in `"\\⏎n"`.
+                    self.is_odd |= self.rest.get(length - 1) == Some(&b'\\');
+                    break;
+                }
                 byte if *byte == quote => {
                     length += 1;
                     break;
@@ -218,6 +285,10 @@ impl Reader<'_> {
         let length = after.iter().take_while(|byte| is_word(**byte)).count();
         let (word, after) = after.split_at(length);
         let name = skip_blanks(after);
+        let includes = matches!(word, b"include" | b"include_next" | b"import");
+        let is_plain = matches!(name.first(), Some(b'"' | b'<'));
+        self.computes_includes |= includes && !is_plain;
+        self.is_odd |= word == b"embed";
         let close = match (word, name.first()) {
             (b"include" | b"include_next" | b"import", Some(b'"')) => b'"',
             (b"include" | b"include_next" | b"import", Some(b'<')) => b'>',
@@ -292,6 +363,12 @@ mod tests {
             ("#include <a//b.h>\n", "#include <a//c.h>\n"),
             ("a /\\\n* b */ c", "a /\\\n* d */ c"),
             ("// a\nb", "// a\\\nb"),
+            ("\"abc\\\r\n /* x */\";", "\"abc\\\r\n /* y */\";"),
+            ("R\"(a\" /* x */ \")\"", "R\"(a\" /* y */ \")\""),
+            ("// x\rint b = 1;", "// x\rint b = 2;"),
+            ("\"a\\\\\nn\" \"/* 1 */\"", "\"a\\\\\nn\" \"/* 2 */\""),
+            ("1'0; \"' /* x */\"", "1'0; \"' /* y */\""),
+            ("#if 0\n\u{1}\n#endif", "#if 0\n/*\n*/\n#endif"),
         ] {
             assert!(!is_same(one, other), "{one:?} and {other:?}");
         }
@@ -304,6 +381,18 @@ mod tests {
         let found = CSource::read(text.as_bytes()).options;
         let wanted = ["CONFIG_A", "CONFIG_B", "CONFIG_C"].map(|name| name.as_bytes().to_vec());
         assert_eq!(found, BTreeSet::from(wanted));
+    }
+
+    #[test]
+    fn pasted_options_and_computed_includes_are_noticed() {
+        let pastes = |text: &str| CSource::read(text.as_bytes()).pastes_options;
+        assert!(pastes("#define A(o) IS_ENABLED(CONFIG_##o)"));
+        assert!(pastes("#define A(o) CONFIG_X_ \\\n ## o"));
+        assert!(!pastes("#define A(o) o##CONFIG_X"));
+        let computes = |text: &str| CSource::read(text.as_bytes()).computes_includes;
+        assert!(computes("#include TRACE_INCLUDE(x)"));
+        assert!(computes("#include /* c */ \"a.h\""));
+        assert!(!computes("#include \"a.h\"\n#include <b.h>"));
     }
 
     #[test]
@@ -327,15 +416,17 @@ mod tests {
         let wanted = ["a.h", "b.h"].map(|name| name.as_bytes().to_vec());
         assert_eq!(found.asked_headers, BTreeSet::from(wanted));
         assert_eq!(found.asks, None);
-        let unknown = CSource::read(b"#if __has_include(NAME)");
-        assert_eq!(unknown.asks, Some("__has_include"));
+        for text in ["#if __has_include(NAME)", "#define HAS __has_include"] {
+            let unknown = CSource::read(text.as_bytes());
+            assert_eq!(unknown.asks, Some("__has_include"));
+        }
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(text in "[ \\\\\n\"'/*#a-cCONFIG_]{0,60}") {
             let once = CSource::read(text.as_bytes());
-            prop_assert!(once.canonical.len() <= text.len());
+            prop_assert!(once.canonical.len() <= text.len() + b"tokens:".len());
         }
     }
 }

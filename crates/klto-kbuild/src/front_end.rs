@@ -26,6 +26,8 @@ pub struct FrontEnd {
     pub removed_prefixes: Vec<PathBuf>,
     /// Whether the object has debug information, which holds columns and directories.
     pub has_debug_information: bool,
+    /// Whether the object holds columns: with debug information, or where a sanitizer reports places.
+    pub shows_columns: bool,
     /// Why the result may not be stored, if so.
     pub not_storable: Option<String>,
 }
@@ -74,7 +76,7 @@ const OTHER_OPERANDS: [&str; 8] = [
 ];
 
 /// Other flags after which a compile reads or writes files that klto does not follow.
-const NOT_FOLLOWED: [&str; 14] = [
+const NOT_FOLLOWED: [&str; 15] = [
     "-M",
     "-save-temps",
     "--save-temps",
@@ -87,10 +89,28 @@ const NOT_FOLLOWED: [&str; 14] = [
     "-fstack-usage",
     "-fcallgraph-info",
     "-fsave-optimization-record",
+    // Its file has the name of the object.
+    "-gsplit-dwarf",
     // The object shows the call itself.
     "-frecord-command-line",
     "-grecord-command-line",
 ];
+
+/// Sanitizers that report no place in the source.
+const WITHOUT_COLUMNS: [&[u8]; 6] = [
+    b"kernel-address",
+    b"kernel-hwaddress",
+    b"kernel-memory",
+    b"thread",
+    b"kcfi",
+    b"shadow-call-stack",
+];
+
+/// Whether a path is that of one file, whatever directories are searched.
+fn has_fixed_place(path: &Path) -> bool {
+    let text = path.as_os_str().as_bytes();
+    path.is_absolute() || text.starts_with(b"./") || text.starts_with(b"../")
+}
 
 /// One piece of a call.
 enum Word<'a> {
@@ -164,6 +184,10 @@ impl FrontEnd {
                         ("-frandomize-layout-seed-file=", _) => {
                             front.more_inputs.push(path.to_owned());
                         }
+                        // It is looked for in the working directory and then like a header.
+                        ("-include" | "-imacros", _) if !has_fixed_place(path) => {
+                            front.refuse(path.as_os_str());
+                        }
                         _ => {}
                     }
                 }
@@ -175,7 +199,13 @@ impl FrontEnd {
                 }
             }
         }
-        front.system = [searched[2].as_slice(), &searched[3]].concat();
+        let leaves_out = |word: &OsString| word.as_bytes().starts_with(b"-Wp,-MMD,");
+        if arguments.iter().any(leaves_out) {
+            front.system = [searched[2].as_slice(), &searched[3]].concat();
+        }
+        if !arguments.iter().any(|word| word == "-nostdinc") {
+            front.refuse(OsStr::new("a call without -nostdinc"));
+        }
         front.searched = searched.into_iter().flatten().collect();
         front
     }
@@ -186,6 +216,11 @@ impl FrontEnd {
         if bytes.starts_with(b"-g") && bytes != b"-g0" {
             self.has_debug_information = true;
         }
+        if let Some(names) = bytes.strip_prefix(b"-fsanitize=") {
+            let mut names = names.split(|byte| *byte == b',');
+            self.shows_columns |= names.any(|name| !WITHOUT_COLUMNS.contains(&name));
+        }
+        self.shows_columns |= self.has_debug_information;
         let is_macro = bytes.starts_with(b"-D") || bytes.starts_with(b"-U");
         if NOT_FOLLOWED.iter().any(begins) || (!is_macro && may_name_file(text)) {
             self.refuse(text);
@@ -281,6 +316,8 @@ mod tests {
             "-Xclang /tmp/x",
             "-MF x.d",
             "-fstack-usage",
+            "-gsplit-dwarf",
+            "-include compat.h",
             "-grecord-command-line",
         ] {
             let front = FrontEnd::of(&arguments(&format!("{CALL} {flag}")));
@@ -288,6 +325,10 @@ mod tests {
         }
         let debug = FrontEnd::of(&arguments(&format!("{CALL} -gdwarf-5")));
         assert!(debug.has_debug_information && debug.not_storable.is_none());
+        let columns =
+            |flag: &str| FrontEnd::of(&arguments(&format!("{CALL} {flag}"))).shows_columns;
+        assert!(columns("-gdwarf-5") && columns("-fsanitize=array-bounds,shift"));
+        assert!(!columns("-fsanitize=kcfi"));
     }
 
     #[test]

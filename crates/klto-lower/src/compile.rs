@@ -13,7 +13,7 @@
 //! | call | directory | with debug information only | it is in the object |
 //! | result | call | | |
 //! | result | file, digest | place and tokens of each file that was read, or its bytes ([`Grain`]) | |
-//! | result | option, value | what `autoconf.h` says of each option that these files mention | as kbuild's fixdep |
+//! | result | option, value | what `autoconf.h` says of each option that these files mention; all of it where one pastes names of options | as kbuild's fixdep |
 //!
 //! It is pure: digests and values come from the caller.
 
@@ -83,7 +83,7 @@ pub enum Grain {
 
 /// The key of a call.
 pub fn call_key(parts: &CompileCallParts<'_>) -> Digest {
-    let mut key = KeyBuilder::new("compile-call", 1);
+    let mut key = KeyBuilder::new("compile-call", 2);
     key.digest("tool", parts.tool);
     for argument in parts.arguments {
         key.field("argument", argument.as_bytes());
@@ -105,7 +105,7 @@ pub fn result_key(
         Grain::Tokens => "compile",
         Grain::Bytes => "compile-bytes",
     };
-    let mut key = KeyBuilder::new(kind, 1);
+    let mut key = KeyBuilder::new(kind, 2);
     key.digest("call", call);
     for (place, digest) in files {
         key.field("file", &place.text()).digest("digest", *digest);

@@ -25,10 +25,11 @@ pub const SHIMS_VARIABLE: &str = "KLTO_SHIMS";
 
 /// Environment variables that change what a tool does or that the session reads; a shim sends
 /// these and no others.
-pub const SENT_VARIABLES: [&str; 24] = [
+pub const SENT_VARIABLES: [&str; 25] = [
     "CCC_OVERRIDE_OPTIONS",
     "CLANG_CONFIG_FILE_SYSTEM_DIR",
     "CLANG_CONFIG_FILE_USER_DIR",
+    "CLANG_NO_DEFAULT_CONFIG",
     "COMPILER_PATH",
     "CPATH",
     "C_INCLUDE_PATH",

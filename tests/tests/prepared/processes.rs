@@ -50,7 +50,7 @@ impl Process {
 
     /// The compile of a module of one object, which its shim waits for.
     pub fn is_single_module_compile(&self) -> bool {
-        self.is_compile() && self.command.contains(" .klto/single/")
+        self.is_compile() && self.command.contains(".klto/single/")
     }
 }
 

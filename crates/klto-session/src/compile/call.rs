@@ -42,6 +42,25 @@ impl Roots {
         }
     }
 
+    /// An absolute path's root, and the rest as it is written: `..` in it may lead behind a link.
+    fn below_as_written<'a>(&self, path: &'a Path) -> Option<(Root, &'a [u8])> {
+        let text = path.as_os_str().as_bytes();
+        let below = |root: &Path| {
+            let rest = text.strip_prefix(root.as_os_str().as_bytes())?;
+            match rest {
+                [] => Some(rest),
+                [b'/', rest @ ..] => Some(rest),
+                _ => None,
+            }
+        };
+        let output = below(&self.output).map(|rest| (Root::Output, rest));
+        let source = below(&self.source).map(|rest| (Root::Source, rest));
+        match self.output.starts_with(&self.source) && !self.is_one() {
+            true => output.or(source),
+            false => source.or(output),
+        }
+    }
+
     /// Whether the source tree is its own output tree.
     pub fn is_one(&self) -> bool {
         self.source == self.output
@@ -55,6 +74,17 @@ impl Roots {
             Place::Elsewhere(path) => path.clone(),
         }
     }
+}
+
+/// One of the [`Roots`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Root {
+    Source,
+    Output,
+}
+
+fn tagged(root: &[u8], rest: &[u8]) -> OsString {
+    OsString::from_vec([b"\0", root, rest].concat())
 }
 
 /// The call to run, and what its key is made of.
@@ -101,22 +131,27 @@ impl NormalCall {
         if shows_paths {
             return as_is;
         }
-        let key_arguments = key_arguments(&arguments, &|path| match path.is_absolute() {
-            true => OsString::from_vec(roots.place(directory, path).text()),
-            false => path.as_os_str().to_owned(),
+        let is_moved = matches!(place, Place::Source(_)) && !roots.is_one();
+        // Where the call stays, only the map of kbuild's own takes a root off what `__FILE__` shows.
+        let shown =
+            |root: &Path| !is_moved && !front.removed_prefixes.iter().any(|one| one == root);
+        let key_arguments = key_arguments(&arguments, &|path| match roots.below_as_written(path) {
+            Some((Root::Source, rest)) if !shown(&roots.source) => tagged(b"source/", rest),
+            Some((Root::Output, rest)) if is_moved => tagged(b"output/", rest),
+            _ => path.as_os_str().to_owned(),
         });
         let normal = Self {
             key_arguments,
             key_directory: None,
             ..as_is
         };
-        match place {
-            Place::Source(_) if !roots.is_one() => Self {
+        match is_moved {
+            true => Self {
                 arguments: moved(&written, roots),
                 directory: roots.source.clone(),
                 ..normal
             },
-            _ => normal,
+            false => normal,
         }
     }
 }
@@ -143,11 +178,12 @@ fn moved(arguments: &[OsString], roots: &Roots) -> Vec<OsString> {
         if used == PathUse::Prefix {
             return path.as_os_str().to_owned();
         }
-        match roots.place(&roots.output, path) {
-            Place::Source(path) if path == Path::new("") => ".".into(),
-            Place::Source(path) => path.into_os_string(),
-            // `./include` keeps its dot: `__FILE__` shows it.
-            Place::Output(_) | Place::Elsewhere(_) => roots.output.join(path).into_os_string(),
+        match roots.below_as_written(path) {
+            Some((Root::Source, [])) => ".".into(),
+            Some((Root::Source, rest)) => OsString::from_vec(rest.to_vec()),
+            Some((Root::Output, _)) => path.as_os_str().to_owned(),
+            None if path.is_absolute() => path.as_os_str().to_owned(),
+            None => from_output(path, roots),
         }
     });
     let mut map = OsString::from("-fmacro-prefix-map=");
@@ -155,6 +191,23 @@ fn moved(arguments: &[OsString], roots: &Roots) -> Vec<OsString> {
     map.push("/=");
     moved.push(map);
     moved
+}
+
+/// A path relative to the output tree. `./include` keeps its dot, which `__FILE__` shows; leading `..` that lead
+/// into a source tree around the output tree are taken off.
+fn from_output(path: &Path, roots: &Roots) -> OsString {
+    let mut directory = roots.output.as_path();
+    let mut rest = path;
+    while let (Ok(after), Some(parent)) = (rest.strip_prefix(".."), directory.parent()) {
+        (rest, directory) = (after, parent);
+    }
+    match directory.strip_prefix(&roots.source) {
+        Ok(below) if directory != roots.output => match below.join(rest) {
+            empty if empty == Path::new("") => ".".into(),
+            path => path.into_os_string(),
+        },
+        _ => roots.output.join(path).into_os_string(),
+    }
 }
 
 #[cfg(test)]
@@ -207,6 +260,27 @@ mod tests {
         assert_eq!(inside.source_prefix, Path::new("../"));
         let same = normal("/s", "/s", &call(".", ""), "./fs/a.c");
         assert_eq!(same.directory, Path::new("/s"));
+    }
+
+    #[test]
+    fn dots_behind_a_name_stay() {
+        let text = call("/s", "-I/s/link/../b -I/o/x/../y");
+        let moved = normal("/s", "/o", &text, "/s/fs/a.c");
+        for word in ["-Ilink/../b", "-I/o/x/../y"] {
+            assert!(moved.arguments.contains(&word.into()), "{word}");
+        }
+        let other = normal("/s", "/o", &call("/s", "-I/s/b -I/o/y"), "/s/fs/a.c");
+        assert_ne!(moved.key_arguments, other.key_arguments);
+    }
+
+    #[test]
+    fn a_root_that_the_object_shows_is_in_the_key() {
+        // A generated source: the call stays where it is, and no map takes `/o/` off.
+        let key = |output: &str| {
+            let text = call("/s", &format!("-I{output}/generated")).replace("/s/fs/a.c", "fs/a.c");
+            normal("/s", output, &text, "fs/a.c").key_arguments
+        };
+        assert_ne!(key("/o"), key("/p"));
     }
 
     #[test]

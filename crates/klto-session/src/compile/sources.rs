@@ -27,6 +27,10 @@ pub(super) struct Source {
     pub options: BTreeSet<Vec<u8>>,
     /// Names of headers that are looked for beside it first.
     pub quoted_includes: Vec<PathBuf>,
+    /// Whether it includes a header whose name only the preprocessor knows.
+    pub computes_includes: bool,
+    /// Whether it makes names of options by pasting.
+    pub pastes_options: bool,
     /// Names of headers for whose existence it asks.
     pub asked_headers: Vec<PathBuf>,
     /// A word by which it asks for more than files say.
@@ -88,6 +92,8 @@ impl Source {
             tokens: Digest::of_bytes(&read.canonical),
             options: read.options,
             quoted_includes: paths(read.quoted_includes),
+            computes_includes: read.computes_includes,
+            pastes_options: read.pastes_options,
             asked_headers: paths(read.asked_headers),
             asks: read.asks,
         }

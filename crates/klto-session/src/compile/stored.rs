@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -29,8 +29,11 @@ use super::sources::Source;
 use crate::session::{Run, Session, tool_environment};
 
 /// Variables after which a compile depends on more than its key says.
-const NOT_FOLLOWED: [&str; 6] = [
+const NOT_FOLLOWED: [&str; 9] = [
     "CCC_OVERRIDE_OPTIONS",
+    "CLANG_CONFIG_FILE_SYSTEM_DIR",
+    "CLANG_CONFIG_FILE_USER_DIR",
+    "CLANG_NO_DEFAULT_CONFIG",
     "COMPILER_PATH",
     "CPATH",
     "C_INCLUDE_PATH",
@@ -125,7 +128,11 @@ impl StoredCompile {
         let call_key = call_key(&CompileCallParts {
             tool: identity.digest,
             arguments: &normal.key_arguments,
-            directory: normal.key_directory.clone(),
+            directory: normal.key_directory.as_ref().map(|directory| {
+                // clang takes the working directory from PWD where that is another name of it.
+                let pwd = request.environment.iter().find(|(name, _)| name == "PWD");
+                pwd.map_or_else(|| directory.clone(), |(_, pwd)| directory.join(pwd))
+            }),
         });
         let words = normal.key_arguments.iter();
         let options = words.flat_map(|word| options(word.as_bytes())).collect();
@@ -229,10 +236,11 @@ impl StoredCompile {
                 values.insert(name, Some(value));
             }
         }
-        // Columns are in debug information.
-        let by_tokens = !self.front.has_debug_information;
+        let by_tokens = !self.front.shows_columns;
+        // kbuild's fixdep does not see these either; here another tree would get the result.
+        let whole = files.iter().any(|file| file.source.pastes_options);
         let of_bytes = files.iter().map(|file| (&file.place, file.source.bytes));
-        let of_tokens = files.iter().filter(|file| !file.is_autoconf());
+        let of_tokens = files.iter().filter(|file| whole || !file.is_autoconf());
         let of_tokens = of_tokens.map(|file| match by_tokens {
             true => (&file.place, file.source.tokens),
             false => (&file.place, file.source.bytes),
@@ -263,9 +271,26 @@ impl StoredCompile {
             for directory in &searched {
                 candidates.extend(asked.iter().map(|name| directory.join(name)));
             }
+            if file.source.computes_includes {
+                candidates.extend(ends_found_in(beside, &read));
+            }
         }
         candidates.retain(|path| !read.contains(path.as_path()) && path.exists());
         candidates
+    }
+
+    /// Where a path has `..` behind a link, the text without it names another file.
+    fn is_same_file(&self, path: &Path, absolute: &Path) -> io::Result<bool> {
+        let has_parent = path.components().any(|part| part == Component::ParentDir);
+        if !has_parent {
+            return Ok(true);
+        }
+        let identity = |path: &Path| {
+            let metadata = fs_err::metadata(path)?;
+            io::Result::Ok((metadata.dev(), metadata.ino()))
+        };
+        let named = self.normal.directory.join(path);
+        Ok(identity(&named)? == identity(absolute)?)
     }
 
     /// Paths of kbuild's call without `.` and `..`.
@@ -297,7 +322,14 @@ impl StoredCompile {
                 false => Err(self.differs()),
             };
         }
-        let passed = self.passed_over(&files).into_iter();
+        let passed = self.passed_over(&files);
+        for path in &passed {
+            // It may have come after the compiler looked for it.
+            if self.is_young(path)? {
+                return Ok(Some(format!("{} has just been written", path.display())));
+            }
+        }
+        let passed = passed.into_iter();
         let root = Path::new("/");
         reads.passed_over = passed.map(|path| self.roots.place(root, &path)).collect();
         let keys = self.keys(session, &files)?.map(|(_, key)| key);
@@ -333,7 +365,12 @@ impl StoredCompile {
         };
         for file in depfile.files {
             let file = PathBuf::from(OsString::from_vec(file));
-            let absolute = normalize(&self.normal.directory.join(file));
+            let absolute = normalize(&self.normal.directory.join(&file));
+            anyhow::ensure!(
+                self.is_same_file(&file, &absolute)?,
+                "{} leads behind a link",
+                file.display()
+            );
             if system.iter().any(|root| absolute.starts_with(root)) {
                 reads.system.push(u32::try_from(reads.files.len())?);
             }
@@ -353,11 +390,7 @@ impl StoredCompile {
             if let Some(word) = file.source.asks {
                 return Ok(Some(format!("{} asks for {word}", file.path.display())));
             }
-            let metadata = fs_err::metadata(&file.path)?;
-            let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
-            let rest = u64::try_from(metadata.ctime_nsec()).unwrap_or(0);
-            let changed = SystemTime::UNIX_EPOCH + seconds + Duration::from_nanos(rest);
-            if metadata.modified()?.max(changed) + GRANULARITY > self.begin {
+            if self.is_young(&file.path)? {
                 return Ok(Some(format!(
                     "{} has just been written",
                     file.path.display()
@@ -365,6 +398,15 @@ impl StoredCompile {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a file may have been written after the compile began.
+    fn is_young(&self, path: &Path) -> io::Result<bool> {
+        let metadata = fs_err::metadata(path)?;
+        let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
+        let rest = u64::try_from(metadata.ctime_nsec()).unwrap_or(0);
+        let changed = SystemTime::UNIX_EPOCH + seconds + Duration::from_nanos(rest);
+        Ok(metadata.modified()?.max(changed) + GRANULARITY > self.begin)
     }
 
     fn write_depfile(&self, reads: &Reads) -> io::Result<()> {
@@ -391,5 +433,40 @@ impl StoredCompile {
             Place::Output(path) | Place::Elsewhere(path) => path.clone(),
         };
         path.into_os_string().into_vec()
+    }
+}
+
+/// Files that an include with a computed name would find in `directory` first: every end of a path that was
+/// read, where it begins with a name in `directory`.
+fn ends_found_in(directory: &Path, read: &BTreeSet<&Path>) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names: BTreeSet<OsString> = entries.map(|entry| entry.file_name()).collect();
+    let mut found = Vec::new();
+    for path in read {
+        let parts: Vec<Component<'_>> = path.components().collect();
+        for (place, part) in parts.iter().enumerate() {
+            if names.contains(part.as_os_str()) {
+                let end: PathBuf = parts.iter().skip(place).collect();
+                found.push(directory.join(end));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_of_paths_are_looked_for_beside_a_computed_include() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path();
+        fs_err::create_dir(place.join("events")).unwrap();
+        fs_err::write(place.join("trace.h"), "").unwrap();
+        let read = ["/s/drv/trace.h", "/s/x/events/y.h", "/s/z.h"].map(Path::new);
+        let found = ends_found_in(place, &BTreeSet::from(read));
+        let wanted = ["trace.h", "events/y.h"].map(|name| place.join(name));
+        assert_eq!(BTreeSet::from_iter(found), BTreeSet::from(wanted));
     }
 }

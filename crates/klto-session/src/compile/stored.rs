@@ -131,7 +131,9 @@ impl StoredCompile {
             directory: normal.key_directory.as_ref().map(|directory| {
                 // clang takes the working directory from PWD where that is another name of it.
                 let pwd = request.environment.iter().find(|(name, _)| name == "PWD");
-                pwd.map_or_else(|| directory.clone(), |(_, pwd)| directory.join(pwd))
+                let pwd = pwd.map_or(&b""[..], |(_, pwd)| pwd.as_bytes());
+                let both = [directory.as_os_str().as_bytes(), b"\0", pwd].concat();
+                PathBuf::from(OsString::from_vec(both))
             }),
         });
         let words = normal.key_arguments.iter();
@@ -457,6 +459,13 @@ fn ends_found_in(directory: &Path, read: &BTreeSet<&Path>) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shims_send_the_variables_that_are_refused() {
+        for name in NOT_FOLLOWED {
+            assert!(klto_wire::SENT_VARIABLES.contains(&name), "{name}");
+        }
+    }
 
     #[test]
     fn ends_of_paths_are_looked_for_beside_a_computed_include() {

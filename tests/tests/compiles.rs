@@ -135,6 +135,10 @@ fn a_comment_compiles_nothing_unless_it_moves_a_line() {
     assert_found(&build.succeed());
     source.write(header, &with(" /* a comment\n */")).unwrap();
     assert_eq!(compiles(&build.succeed(), "ran"), objects());
+    source
+        .write(header, &format!("{text}\n/* the end */\n"))
+        .unwrap();
+    assert_found(&build.succeed());
     source.write(header, &text).unwrap();
     assert_found(&build.succeed());
 }

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CSource {
     /// The text with each run of blanks and comments as one blank. Line ends are kept, those within comments
-    /// as [`COMMENT_LINE_END`]. Two files with equal canonical text have the same tokens on the same lines.
+    /// as [`COMMENT_LINE_END`], and those after the last token are left out. Two files with equal canonical
+    /// text have the same tokens on the same lines.
     pub canonical: Vec<u8>,
     /// Options that it mentions anywhere, with `CONFIG_`, as scripts/basic/fixdep.c finds them.
     pub options: BTreeSet<Vec<u8>>,
@@ -208,6 +209,20 @@ impl Reader<'_> {
                 _ => self.take(1),
             }
         }
+        self.forget_last_lines();
+    }
+
+    /// Lines without a token after the last one. A splice keeps its line end.
+    fn forget_last_lines(&mut self) {
+        let is_end = |byte: &&u8| matches!(**byte, b'\n' | COMMENT_LINE_END);
+        let ends = self.canonical.iter().rev().take_while(is_end).count();
+        let kept = self.canonical.len() - ends;
+        let last = kept
+            .checked_sub(1)
+            .and_then(|last| self.canonical.get(last));
+        if last != Some(&b'\\') {
+            self.canonical.truncate(kept);
+        }
     }
 
     /// Writes the next bytes as they are.
@@ -339,6 +354,7 @@ mod tests {
         assert!(is_same("a/**/b", "a b"));
         assert!(is_same("#define A(x) #x /* c */\n", "  #define A(x) #x\n"));
         assert!(is_same("// a \\\n b\nint c;", "// x\\\n y\nint c;"));
+        assert!(is_same("int a;\n", "int a;\n\n/* the\n end */ // x\n"));
     }
 
     #[test]
@@ -363,6 +379,7 @@ mod tests {
             ("#include <a//b.h>\n", "#include <a//c.h>\n"),
             ("a /\\\n* b */ c", "a /\\\n* d */ c"),
             ("// a\nb", "// a\\\nb"),
+            ("#define A \\", "#define A \\\n"),
             ("\"abc\\\r\n /* x */\";", "\"abc\\\r\n /* y */\";"),
             ("R\"(a\" /* x */ \")\"", "R\"(a\" /* y */ \")\""),
             ("// x\rint b = 1;", "// x\rint b = 2;"),

@@ -25,6 +25,8 @@ pub struct Log {
     pub actions: Vec<Action>,
     /// What changed, so that make ran.
     pub why_make_ran: Option<String>,
+    /// How many makes under it ran and were left out; nothing where all ran.
+    pub makes_left_out: Option<(usize, usize)>,
     /// Bitcode that the thin-link of a unit took, in link order.
     pub inputs: BTreeMap<String, Vec<String>>,
     /// Lazy members that it did not take.
@@ -67,6 +69,7 @@ impl Log {
                 });
             }
             "make" => self.why_make_ran = rest.strip_prefix("runs: ").map(str::to_owned),
+            "makes:" => self.makes_left_out = makes_left_out(rest),
             "input" => self.inputs.entry(pair().0).or_default().push(pair().1),
             "left-out" => self.left_out.entry(pair().0).or_default().push(pair().1),
             "promoted" => drop(self.promoted.entry(pair().0).or_default().insert(pair().1)),
@@ -99,6 +102,12 @@ impl Log {
         found.extend(self.objects("checked", "backend"));
         found
     }
+}
+
+/// `3 ran, 9 were left out`.
+fn makes_left_out(text: &str) -> Option<(usize, usize)> {
+    let (ran, left_out) = text.strip_suffix(" were left out")?.split_once(" ran, ")?;
+    Some((ran.parse().ok()?, left_out.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ impl World {
     fn edit(&mut self) -> String {
         self.steps += 1;
         let number = self.steps;
-        match self.random.below(12) {
+        match self.random.below(14) {
             0 | 1 => {
                 let file = self.random.one_of(&SOURCES);
                 let function = format!(
@@ -198,6 +198,32 @@ impl World {
                 let text = self.read("fs/jbd2/recovery.c");
                 self.write("fs/jbd2/recovery.c", &text);
                 "another file for .incbin".to_owned()
+            }
+            11 => {
+                let files = [&SOURCES[..], &HEADERS].concat();
+                let file = self.random.one_of(&files);
+                self.write(
+                    file,
+                    &format!("{}int klto_old{number};\n", self.originals[file]),
+                );
+                // As old as the tree, or as an object.
+                let like = match self.random.below(2) {
+                    0 => self.source.path().join("Makefile"),
+                    _ => self.build.output_directory().join("fs/jbd2/commit.o"),
+                };
+                let time = fs::metadata(like).unwrap().modified().unwrap();
+                let path = self.source.path().join(file);
+                let file_handle = fs::File::options().write(true).open(path).unwrap();
+                file_handle.file().set_modified(time).unwrap();
+                format!("{file} with an old time")
+            }
+            12 => {
+                let file = self.random.one_of(&SOURCES);
+                let text = self.read(file);
+                self.write(file, &format!("{text}#error here\n"));
+                assert!(!self.build.run().unwrap().status.success());
+                self.write(file, &text);
+                format!("{file} with an error, and without it again")
             }
             _ => {
                 let file = self.random.one_of(&SOURCES);

@@ -4,6 +4,8 @@
 
 mod prepared;
 
+use std::collections::BTreeSet;
+
 use fs_err as fs;
 use klto_tests::{Build, PrivateSource};
 
@@ -115,12 +117,82 @@ fn a_source_that_changes_during_the_build_is_not_taken_for_built() {
     assert_eq!(make_ran(&build), None);
 }
 
+/// What a build made again, the makes under it that were left out, if any were.
+fn made_again(build: &Build) -> (BTreeSet<String>, Option<usize>) {
+    let outcome = build.succeed();
+    let made = outcome.log.objects("ran", "compile");
+    let found = outcome.log.objects("hit", "compile");
+    let left_out = outcome.log.makes_left_out;
+    (&made | &found, left_out.map(|(_, left_out)| left_out))
+}
+
 #[test]
-fn a_build_that_failed_is_not_complete() {
+fn makes_above_nothing_that_changed_are_left_out() {
+    let build = jbd2_of_6_12("left-out");
+    let source = PrivateSource::of(build.tree(), "left-out").unwrap();
+    let build = build.source(source.path());
+    // The first build still changes the configuration.
+    build.succeed();
+    make_ran(&build).unwrap();
+    let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
+    let write = |more: &str| source.write(COMMIT, &format!("{text}{more}")).unwrap();
+    let object = || BTreeSet::from(["fs/jbd2/commit.o".to_owned()]);
+    let expect_left_out = || {
+        let (made, left_out) = made_again(&build);
+        assert_eq!(made, object());
+        assert!(left_out.is_some_and(|count| count > 0), "{left_out:?}");
+        assert_eq!(make_ran(&build), None);
+    };
+
+    write("int klto_one;\n");
+    expect_left_out();
+    // What make tells by times alone, it would not see.
+    write("int klto_two;\n");
+    let path = source.path().join(COMMIT);
+    let old = fs::metadata(source.path().join("Makefile")).unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.file().set_modified(old.modified().unwrap()).unwrap();
+    expect_left_out();
+    let klto_two = || {
+        let object = fs::read(build.output_directory().join("fs/jbd2/commit.o")).unwrap();
+        object.windows(8).any(|bytes| bytes == b"klto_two")
+    };
+    assert!(klto_two());
+
+    // After a build that failed the next one finishes it, whatever has become of the source.
+    write("#error here\n");
+    for _ in 0..2 {
+        assert!(!build.run().unwrap().status.success());
+    }
+    write("int klto_two;\n");
+    file.file().set_modified(old.modified().unwrap()).unwrap();
+    expect_left_out();
+    assert!(klto_two());
+
+    // A header may be read by what leaves no record.
+    let header = "include/linux/jbd2.h";
+    let text = fs::read_to_string(source.path().join(header)).unwrap();
+    source
+        .write(header, &format!("{text}extern int klto_of_header;\n"))
+        .unwrap();
+    let (made, left_out) = made_again(&build);
+    assert_eq!((made.len(), left_out), (6, None));
+
+    // A Makefile whose rules others cannot know of.
+    let makefile = "fs/jbd2/Makefile";
+    let text = fs::read_to_string(source.path().join(makefile)).unwrap();
+    let rule = "$(obj)/commit.o: $(shell cp $(src)/commit.c include/generated/klto.txt)\n";
+    source.write(makefile, &format!("{text}{rule}")).unwrap();
+    make_ran(&build).unwrap();
+    write("int klto_three;\n");
+    assert_eq!(made_again(&build), (object(), None));
+}
+
+#[test]
+fn a_first_build_that_failed_is_not_complete() {
     let build = jbd2_of_6_12("failed");
     let source = PrivateSource::of(build.tree(), "failed").unwrap();
     let build = build.source(source.path());
-    make_ran(&build).unwrap();
     let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
     source
         .write(COMMIT, &format!("{text}\n#error here\n"))

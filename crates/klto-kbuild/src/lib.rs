@@ -19,6 +19,7 @@ mod mode;
 mod plan;
 mod refusals;
 mod steps;
+mod sub_make;
 #[cfg(test)]
 mod testing;
 mod toolchain;
@@ -39,6 +40,7 @@ pub use plan::{
     Reconfiguration,
 };
 pub use steps::Step;
+pub use sub_make::makes_a_directory;
 pub use toolchain::{LlvmVersion, Role, Tool, ToolHook, Toolchain};
 pub use tree::{ExternalModule, Tree};
 pub use variables::Variables;

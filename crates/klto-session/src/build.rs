@@ -4,6 +4,7 @@
 //! jobserver, socket, fork servers, make, and what is written down at the end.
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -28,7 +29,9 @@ use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::server::Server;
 use crate::session::{LtoAdditions, Session, lock};
 use crate::timeline::Timeline;
-use crate::unchanged::Watch;
+use crate::unchanged::{Difference, Watch, run_watched};
+
+const MAKE: &str = "make";
 
 /// Where results are kept between builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,19 +68,23 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let jobs = Jobs::open(&build.parallelism)?;
     let quiet = build.arguments.has(MakeOption::Silent);
     let watch = Watch::begin(&build, settings);
-    let Some(why) = why_make_runs(&watch) else {
+    let difference = match &watch {
+        Ok(watch) => watch.difference(),
+        Err(why) => Difference::Other(why.clone()),
+    };
+    if matches!(difference, Difference::Nothing) {
         if !quiet {
             println!("  KLTO    nothing has changed since the last build");
         }
         return Ok(ExitStatus::default());
-    };
+    }
     let store = open_store(&settings.store)?;
     // An external module's own tree: the kernel's may be read-only, or shared.
     let scratch = Scratch::open(build.tree.written())?;
     let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
     let log = Arc::new(Log::create(&scratch.path("log"), quiet)?);
     let timeline = Timeline::create(&scratch.path("timeline"))?;
-    log.line(&format!("make runs: {why}"));
+    log.line(&format!("make runs: {}", why_make_runs(&difference)));
     Watch::forget(build.tree.written())?;
     let notices = Arc::clone(&log);
     let engine = Engine::new(store, settings.store.verify_percent, move |line: &str| {
@@ -86,7 +93,11 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     });
     let additions = additions(&build, settings, &scratch)?;
     let memo = StatMemo::open(&scratch.path("stat-memo"));
-    let names = build.hooks.iter().map(|(_, hook)| hook.name());
+    let names = build
+        .hooks
+        .iter()
+        .map(|(_, hook)| hook.name())
+        .chain([MAKE]);
     let stand_ins = build.steps.iter().filter_map(|step| step.stand_in());
     let shims = scratch.place_shims(&settings.shim_program, names, stand_ins)?;
     build.hook_by_path(&shims);
@@ -101,15 +112,23 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         (memo, log, timeline),
     );
     let session = Arc::new(session);
-    let status = run_make_in(&session, &build, settings, make)?;
-    finish(&session, watch.ok().filter(|_| status.success()));
+    let mut run_make = || run_make_in(&session, &build, settings, &mut make);
+    let status = match watch {
+        Ok(watch) => run_watched(&session, watch, &difference, &mut run_make)?,
+        Err(_) => run_make()?,
+    };
+    finish(&session);
     Ok(status)
 }
 
-fn why_make_runs(watch: &Result<Watch, String>) -> Option<String> {
-    match watch {
-        Ok(watch) => watch.reason(),
-        Err(why) => Some(why.clone()),
+fn why_make_runs(difference: &Difference) -> String {
+    match difference {
+        Difference::Nothing => String::new(),
+        Difference::Other(why) => why.clone(),
+        Difference::Sources(sources) => match sources.first() {
+            Some(first) => format!("source {} has changed", first.display()),
+            None => "the last build has failed".to_owned(),
+        },
     }
 }
 
@@ -118,7 +137,7 @@ fn run_make_in(
     session: &Arc<Session>,
     build: &LtoBuild,
     settings: &Settings,
-    mut make: Command,
+    make: &mut Command,
 ) -> anyhow::Result<ExitStatus> {
     let server = Server::start(Arc::clone(session))?;
     make.env(SOCKET_VARIABLE, server.socket());
@@ -213,11 +232,13 @@ fn open_store(choice: &StoreChoice) -> anyhow::Result<Option<Store>> {
 }
 
 fn make_command(build: &LtoBuild, settings: &Settings, shims: &Path) -> Command {
-    let mut make = Command::new("make");
-    make.current_dir(&settings.directory)
+    // make calls itself by this name: the shim's.
+    let mut make = Command::new(find_make(settings));
+    make.arg0(MAKE)
+        .current_dir(&settings.directory)
         .args(build.arguments.words());
     make.env_clear().envs(settings.environment.iter());
-    make.env(SHIMS_VARIABLE, shim_table(build));
+    make.env(SHIMS_VARIABLE, shim_table(build, settings));
     let mut path = shims.as_os_str().to_owned();
     if let Some(old) = settings.environment.get("PATH") {
         path.push(":");
@@ -227,8 +248,23 @@ fn make_command(build: &LtoBuild, settings: &Settings, shims: &Path) -> Command 
     make
 }
 
-fn shim_table(build: &LtoBuild) -> std::ffi::OsString {
-    let mut table = std::ffi::OsString::new();
+/// make's executable, as PATH leads to it; its name where there is none.
+fn find_make(settings: &Settings) -> PathBuf {
+    let path = settings.environment.get("PATH").unwrap_or_default();
+    let mut places =
+        std::env::split_paths(path).map(|place| settings.directory.join(place).join(MAKE));
+    let is_program = |path: &PathBuf| {
+        let metadata = std::fs::metadata(path);
+        metadata
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    places.find(is_program).unwrap_or_else(|| MAKE.into())
+}
+
+fn shim_table(build: &LtoBuild, settings: &Settings) -> std::ffi::OsString {
+    let mut table = std::ffi::OsString::from(format!("{MAKE}\t{}\t", ShimRole::Make.word()));
+    table.push(find_make(settings));
+    table.push("\n");
     for (role, hook) in &build.hooks {
         let shim_role = match role {
             Role::Compiler => ShimRole::Compiler,
@@ -287,7 +323,7 @@ fn start_fork_servers(
 }
 
 /// What is kept for the next build; a failure here costs time, not rightness.
-fn finish(session: &Session, watch: Option<Watch>) {
+fn finish(session: &Session) {
     if let Err(error) = lock(&session.journal).sync() {
         session
             .log
@@ -311,10 +347,5 @@ fn finish(session: &Session, watch: Option<Watch>) {
         session
             .log
             .line(&format!("warning the store was not cleaned: {error}"));
-    }
-    if let Some(Err(error)) = watch.map(|watch| watch.keep(session)) {
-        session
-            .log
-            .line(&format!("warning the state was not kept: {error}"));
     }
 }

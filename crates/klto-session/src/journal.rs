@@ -16,8 +16,9 @@ use klto_core::{Digest, publish_private};
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::Recipe;
+use crate::sub_makes::SubMake;
 
-const MAGIC: &[u8; 8] = b"kltojrn3";
+const MAGIC: &[u8; 8] = b"kltojrn4";
 
 /// One compile that made bitcode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +79,7 @@ enum Entry {
     Steps(PathBuf, StepsRecord),
     Environment(Variables),
     Recipe(PathBuf, RecipeRecord),
+    Makes(PathBuf, Option<Vec<SubMake>>),
 }
 
 /// The journal of one output tree.
@@ -97,6 +99,7 @@ struct Records {
     steps: BTreeMap<PathBuf, StepsRecord>,
     environments: BTreeMap<[u8; 32], Variables>,
     recipes: BTreeMap<PathBuf, RecipeRecord>,
+    makes: BTreeMap<PathBuf, Vec<SubMake>>,
 }
 
 impl Journal {
@@ -227,6 +230,23 @@ impl Journal {
         self.record(Entry::Recipe(object.to_owned(), record))
     }
 
+    /// The makes above the recipe that makes an object, the nearest first; `None` where they are not known.
+    pub(crate) fn makes(&self, object: &Path) -> Option<&[SubMake]> {
+        self.records.makes.get(object).map(Vec::as_slice)
+    }
+
+    /// The makes under which an object has just been made.
+    pub(crate) fn set_makes(
+        &mut self,
+        object: &Path,
+        makes: Option<Vec<SubMake>>,
+    ) -> io::Result<()> {
+        match self.makes(object) == makes.as_deref() {
+            true => Ok(()),
+            false => self.record(Entry::Makes(object.to_owned(), makes)),
+        }
+    }
+
     fn record(&mut self, entry: Entry) -> io::Result<()> {
         if let Err(error) = self.file.write_all(&frame(&entry)?) {
             // Half a frame hides what follows it: an empty journal has the next build begin anew.
@@ -258,6 +278,8 @@ impl Records {
             }
             Entry::Steps(object, record) => drop(self.steps.insert(object, record)),
             Entry::Recipe(object, record) => drop(self.recipes.insert(object, record)),
+            Entry::Makes(object, Some(makes)) => drop(self.makes.insert(object, makes)),
+            Entry::Makes(object, None) => drop(self.makes.remove(&object)),
             Entry::Environment(variables) => {
                 // What was read from bytes can be written to bytes.
                 if let Ok(digest) = digest_of(&variables) {
@@ -300,6 +322,9 @@ impl Records {
         }
         for (object, record) in &self.recipes {
             bytes.extend(frame(&Entry::Recipe(object.clone(), record.clone()))?);
+        }
+        for (object, makes) in &self.makes {
+            bytes.extend(frame(&Entry::Makes(object.clone(), Some(makes.clone())))?);
         }
         Ok(bytes)
     }

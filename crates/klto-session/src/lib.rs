@@ -19,6 +19,7 @@ mod recipe;
 mod scratch;
 mod server;
 mod session;
+mod sub_makes;
 mod timeline;
 mod unchanged;
 mod unit;

@@ -36,6 +36,9 @@ impl Session {
         }
         if let Some(name) = self.unit_name(&request, &call, &inputs) {
             self.keep_recipe(Path::new(&name), caller)?;
+            if name == "vmlinux.o" {
+                self.makes.directories_are_made();
+            }
             return self.link_unit(request, &call, &inputs, name);
         }
         let natives = match call.relocatable {

@@ -14,12 +14,12 @@ use signal_hook::iterator::Signals;
 
 /// Runs make to its end; `cancel` is called when the user stops the build.
 pub(crate) fn run_make(
-    mut make: Command,
+    make: &mut Command,
     cancel: impl Fn() + Send + 'static,
 ) -> anyhow::Result<ExitStatus> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context("becoming the reaper of make's children")?;
-    let mut child = signal_with_parent(&mut make, Signal::TERM)
+    let mut child = signal_with_parent(make, Signal::TERM)
         .spawn()
         .with_context(|| format!("starting {}", make.get_program().display()))?;
     let mut signals = Signals::new(watched_signals()).context("watching signals")?;

@@ -38,6 +38,31 @@ impl Caller {
         Self(socket_peercred(stream).map_or(0, |credentials| credentials.pid.as_raw_pid()))
     }
 
+    /// The calling process; `None` where /proc does not show it.
+    pub fn process(self) -> Option<Process> {
+        Process::of(self.0)
+    }
+
+    /// The calling process as a recipe of its own.
+    pub fn itself(self) -> Option<Recipe> {
+        Recipe::of_process(self.0)
+    }
+
+    /// Every make above the call, the nearest first.
+    pub fn makes_above(self) -> Option<Vec<Process>> {
+        let this = i32::try_from(std::process::id()).ok()?;
+        let mut makes = Vec::new();
+        let mut process = parent_of(self.0)?;
+        while process != this {
+            let name = std::fs::read(proc(process, "comm")).ok()?;
+            if name == b"make\n" {
+                makes.push(Process::of(process)?);
+            }
+            process = parent_of(process)?;
+        }
+        Some(makes)
+    }
+
     /// The recipe that the call belongs to; `None` where /proc does not show it.
     fn recipe(self) -> Option<Recipe> {
         let mut process = self.0;
@@ -49,6 +74,21 @@ impl Caller {
             }
             process = parent;
         }
+    }
+}
+
+/// A process, told from a later one with its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Process {
+    pub number: i32,
+    /// When it started, in clock ticks since the machine did.
+    pub start: u64,
+}
+
+impl Process {
+    fn of(number: i32) -> Option<Self> {
+        let start = stat(number)?.split(' ').nth(19)?.parse().ok()?;
+        Some(Self { number, start })
     }
 }
 
@@ -69,12 +109,16 @@ impl Recipe {
 }
 
 impl Session {
-    /// Notes which recipe makes `object`. A recipe that is not noted is one that nobody can ask for.
+    /// Notes which recipe makes `object`, and under which makes. A recipe that is not noted is one that nobody
+    /// can ask for.
     pub(crate) fn keep_recipe(&self, object: &Path, caller: Caller) -> std::io::Result<()> {
-        match caller.recipe() {
-            Some(recipe) => lock(&self.journal).set_recipe(object, &recipe),
-            None => Ok(()),
-        }
+        let Some(recipe) = caller.recipe() else {
+            return Ok(());
+        };
+        let makes = self.makes.above(caller);
+        let mut journal = lock(&self.journal);
+        journal.set_recipe(object, &recipe)?;
+        journal.set_makes(object, makes)
     }
 }
 
@@ -82,10 +126,14 @@ fn proc(process: i32, file: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{process}/{file}"))
 }
 
-/// The fourth field of /proc/PID/stat; the second, a name in parentheses, may hold anything.
-fn parent_of(process: i32) -> Option<i32> {
+/// /proc/PID/stat from its third field on; the second, a name in parentheses, may hold anything.
+fn stat(process: i32) -> Option<String> {
     let stat = std::fs::read_to_string(proc(process, "stat")).ok()?;
-    let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+    Some(stat.rsplit_once(") ")?.1.to_owned())
+}
+
+fn parent_of(process: i32) -> Option<i32> {
+    let parent = stat(process)?.split(' ').nth(1)?.parse().ok()?;
     (parent > 1).then_some(parent)
 }
 

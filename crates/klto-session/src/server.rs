@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use klto_wire::{Finished, Reply, Request};
+use klto_wire::{Finished, Reply, Request, Role};
 
 use crate::reader::reader_name;
 use crate::recipe::Caller;
@@ -82,10 +82,13 @@ fn serve(session: &Session, mut stream: UnixStream) {
     };
     let caller = Caller::of(&stream);
     let (start, called) = (Instant::now(), reader_name(&request));
+    let is_make = request.role == Role::Make;
     let mut exchange = |reply: &Reply| {
         reply.write(&mut stream)?;
         match reply {
             Reply::RunThenReport { .. } => Finished::read(&mut stream).map(Some),
+            // It goes on as another program, and this connection tells nothing of its end.
+            Reply::Exec { .. } if is_make => Ok(None),
             Reply::Exec { .. } => {
                 // The connection closes when the tool's fork server has ended it, or when the shim becomes it.
                 let _ = stream.read(&mut [0]);

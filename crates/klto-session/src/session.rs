@@ -19,6 +19,7 @@ use crate::journal::Journal;
 use crate::log::Log;
 use crate::recipe::Caller;
 use crate::scratch::Scratch;
+use crate::sub_makes::RunningMakes;
 use crate::timeline::Timeline;
 
 /// Environment variables by name.
@@ -51,6 +52,8 @@ pub(crate) struct Session {
     pub memo: StatMemo,
     pub log: Arc<Log>,
     pub timeline: Timeline,
+    /// The makes under make.
+    pub makes: RunningMakes,
     /// Natives of finished units: bitcode object to its digest and its native.
     pub natives: Mutex<HashMap<PathBuf, (Digest, PathBuf)>>,
     /// Held while an object is made native, so that two readers do not do it twice.
@@ -101,6 +104,7 @@ impl Session {
             memo,
             log,
             timeline,
+            makes: RunningMakes::default(),
             natives: Mutex::default(),
             making_native: Mutex::default(),
             identities: Mutex::default(),
@@ -120,6 +124,7 @@ impl Session {
             Role::Linker => self.linker(request, caller),
             Role::ObjectRewriter | Role::ObjectReader => self.reader(request),
             Role::AfterCompile => self.after_compile(request),
+            Role::Make => Ok(self.sub_make(request, caller)),
             Role::Other => Ok(as_called(request)),
         };
         let reply = loop {

@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
     };
     let Some((role, mut program)) = stands_for(name) else {
         return match next_in_path(name) {
-            Some(program) => exec(&program, &arguments),
+            Some(program) => exec(&program, program.as_os_str(), &arguments),
             None => fail(&format!("{}: not found behind klto's shim", name.display())),
         };
     };
@@ -47,14 +47,20 @@ pub fn main() -> ExitCode {
         }
         program = PathBuf::from(arguments.remove(0));
     }
+    let called = match role {
+        // make calls itself by this name, so that the next one comes here too.
+        Role::Make => invoked.as_os_str(),
+        _ => program.as_os_str(),
+    }
+    .to_owned();
     let Some(socket) = std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from) else {
-        return exec(&program, &arguments);
+        return exec(&program, &called, &arguments);
     };
     let fork_server = socket_beside(&socket, &name.to_string_lossy());
     if !session_may_care(role, &arguments) {
         return end_as_program(&fork_server, &program, &arguments);
     }
-    match converse(&socket, &fork_server, role, program, arguments) {
+    match converse(&socket, &fork_server, (role, &called), program, arguments) {
         Ok(code) => code,
         Err(error) => fail(&format!(
             "{}: the klto session is gone: {error}",
@@ -110,16 +116,16 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
         Role::ObjectRewriter | Role::ObjectReader => arguments
             .iter()
             .any(|argument| !argument.as_bytes().starts_with(b"-")),
-        Role::AfterCompile => true,
+        Role::AfterCompile | Role::Make => true,
         Role::Other => false,
     }
 }
 
-/// Holds the conversation; `fork_server` is the socket of the tool's own.
+/// Holds the conversation; `fork_server` is the socket of the tool's own, `called` its name where it is started.
 fn converse(
     socket: &Path,
     fork_server: &Path,
-    role: Role,
+    (role, called): (Role, &OsStr),
     program: PathBuf,
     arguments: Vec<OsString>,
 ) -> io::Result<ExitCode> {
@@ -139,6 +145,9 @@ fn converse(
     .write(&mut stream)?;
     loop {
         match Reply::read(&mut stream)? {
+            Reply::Exec { program, arguments } if role == Role::Make => {
+                return Ok(exec(&program, called, &arguments));
+            }
             Reply::Exec { program, arguments } => {
                 return Ok(end_as_program(fork_server, &program, &arguments));
             }
@@ -215,12 +224,14 @@ fn end_as_program(fork_server: &Path, program: &Path, arguments: &[OsString]) ->
         .and_then(|directory| run_forked(fork_server, (program, arguments), &directory, outputs));
     match ended {
         Ok(status) => end_as(status),
-        Err(_) => exec(program, arguments),
+        Err(_) => exec(program, program.as_os_str(), arguments),
     }
 }
 
-fn exec(program: &Path, arguments: &[OsString]) -> ExitCode {
-    let error = Command::new(program).args(arguments).exec();
+/// Becomes the program, which sees itself `called` so.
+fn exec(program: &Path, called: &OsStr, arguments: &[OsString]) -> ExitCode {
+    let mut command = Command::new(program);
+    let error = command.arg0(called).args(arguments).exec();
     fail(&format!("{}: {error}", program.display()))
 }
 

@@ -67,17 +67,20 @@ pub enum Role {
     /// What kbuild runs on an object after its compile, as objtool: a stand-in that is not a tool's
     /// name. Its first argument is the real program, its last one the object.
     AfterCompile,
+    /// make, called by a recipe.
+    Make,
     /// A tool on which the session has no opinion, as the archiver.
     Other,
 }
 
 impl Role {
-    const ALL: [(Role, &'static str); 6] = [
+    const ALL: [(Role, &'static str); 7] = [
         (Role::Compiler, "compiler"),
         (Role::Linker, "linker"),
         (Role::ObjectRewriter, "rewriter"),
         (Role::ObjectReader, "reader"),
         (Role::AfterCompile, "after-compile"),
+        (Role::Make, "make"),
         (Role::Other, "other"),
     ];
 

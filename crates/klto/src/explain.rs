@@ -58,6 +58,7 @@ fn told(log: &str, object: Option<&Path>) -> String {
         let concerns = object.is_none_or(|object| Path::new(named) == object);
         match first {
             "make" => text += &format!("make ran: {note}\n"),
+            "makes:" => text += &format!("makes under it: {rest}\n"),
             "why" => drop(reasons.insert(what, note)),
             "ran" | "hit" | "checked" if concerns => {
                 let reason = reasons.get(what).copied();
@@ -113,14 +114,15 @@ fn script(recipe: &Recipe) -> anyhow::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    const LOG: &str = "make runs: source fs/a.c has changed\nran compile fs/a.o\nran thin-link vmlinux.o: 3 objects\n\
+    const LOG: &str = "make runs: source fs/a.c has changed\nmakes: 3 ran, 9 were left out\nran compile fs/a.o\nran thin-link vmlinux.o: 3 objects\n\
         input vmlinux.o fs/a.o\nkept backend fs/c.o\nwhy backend fs/a.o: its bitcode has changed\n\
         why backend fs/b.o: it imports from fs/a.o, which has changed\nran backend fs/a.o\n\
         hit backend fs/b.o\nsummary vmlinux.o (x)\n";
 
     #[test]
     fn a_build_is_told_with_reasons() {
-        let expected = "make ran: source fs/a.c has changed\nran     compile fs/a.o\n\
+        let expected = "make ran: source fs/a.c has changed\nmakes under it: 3 ran, 9 were left out\n\
+            ran     compile fs/a.o\n\
             ran     thin-link vmlinux.o: 3 objects\nran     backend fs/a.o: its bitcode has changed\n\
             hit     backend fs/b.o: it imports from fs/a.o, which has changed\n";
         assert_eq!(told(LOG, None), expected);
@@ -128,7 +130,7 @@ mod tests {
 
     #[test]
     fn one_object_is_told_alone() {
-        let first = "make ran: source fs/a.c has changed\n";
+        let first = "make ran: source fs/a.c has changed\nmakes under it: 3 ran, 9 were left out\n";
         let expected = format!("{first}kept    backend fs/c.o\n");
         assert_eq!(told(LOG, Some(Path::new("fs/c.o"))), expected);
         assert_eq!(told(LOG, Some(Path::new("fs/d.o"))), first);

@@ -231,6 +231,8 @@ fn b3_an_edit_runs_the_backends_of_the_object_and_of_its_importers() {
     allowed.insert("init/main.o".into());
     let ran = edited.log.backends_run();
     assert!(ran.contains("init/main.o"), "{ran:?}");
+    let left_out = edited.log.makes_left_out.map(|(_, left_out)| left_out);
+    assert!(left_out.is_some_and(|count| count > 20), "{left_out:?}");
     assert!(ran.is_subset(&allowed), "ran {ran:?}, allowed {allowed:?}");
     let why = |object: &str| {
         let start = format!("why backend {object}: ");

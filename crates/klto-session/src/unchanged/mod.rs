@@ -1,7 +1,7 @@
 //! Whether anything that a build could read has changed since the last one that succeeded. If nothing
-//! has, make has nothing to do and is not run.
+//! has, make has nothing to do and is not run; if only sources have, `remake.rs` says what is to be made.
 //!
-//! In: a build before it starts. Out: why make has to run, or that it need not. No list of what kbuild
+//! In: a build before it starts. Out: what has changed. No list of what kbuild
 //! reads is needed: every file of the source tree and of the output tree counts, by its stat, a source that a
 //! compile read by its content where the stat differs, and so do
 //! make's words, the environment, the host's and the user's names, the tools, every program in PATH, and
@@ -12,8 +12,12 @@
 //! Stats are taken 25 ms after the last process of the build has ended, so that a later change has
 //! other stamps (the argument is at `StatMemo` in `klto-store`).
 
+mod readers;
+mod remake;
 mod trees;
+mod watched;
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -29,9 +33,12 @@ use serde::{Deserialize, Serialize};
 use crate::build::Settings;
 use crate::scratch::SCRATCH_NAME;
 use crate::session::{Session, tool_environment};
+use crate::sub_makes::{LeaveOut, SubMakes};
 use trees::{Contents, Facts, Roots, digest, is_input, is_of_tree, of_file};
 
-const MAGIC: &[u8; 8] = b"kltoall2";
+pub(crate) use watched::run_watched;
+
+const MAGIC: &[u8; 8] = b"kltoall3";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
 
@@ -64,6 +71,27 @@ struct State {
     contents: Contents,
     /// Files that make the tools what they are.
     tools: Vec<(PathBuf, [u8; 32])>,
+    /// The makes of that build.
+    makes: SubMakes,
+    /// Targets that builds after it began to make again, and failed.
+    unfinished: BTreeSet<PathBuf>,
+}
+
+/// What differs from the last build that succeeded.
+#[derive(Debug)]
+pub(crate) enum Difference {
+    /// Nothing that a build could see.
+    Nothing,
+    /// The content of these sources that compiles read, below the source tree, and nothing else.
+    Sources(Vec<PathBuf>),
+    /// Something else: what it is.
+    Other(String),
+}
+
+/// The trees as a build has left them.
+pub(crate) struct Stock {
+    facts: Facts,
+    contents: Contents,
 }
 
 /// Looks at one build from its beginning to its end.
@@ -74,6 +102,7 @@ pub(crate) struct Watch {
     programs: Vec<PathBuf>,
     /// What the programs are given.
     environment: Vec<(OsString, OsString)>,
+    state: Option<State>,
 }
 
 impl Watch {
@@ -97,51 +126,56 @@ impl Watch {
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
         let environment = tool_environment(&pairs);
+        let file = roots.output.join(SCRATCH_NAME).join("complete");
         Ok(Self {
             facts,
-            file: roots.output.join(SCRATCH_NAME).join("complete"),
+            state: State::read(&file),
+            file,
             roots,
             programs,
             environment,
         })
     }
 
-    /// Why make has to run; `None` when everything is as the last build left it.
-    pub fn reason(&self) -> Option<String> {
-        let Some(state) = State::read(&self.file) else {
-            return Some("no build of these files is known to be complete".to_owned());
-        };
-        let mut names = state.facts.keys().chain(self.facts.keys());
-        let changed = |name: &String| match self.is_changed(name, &state) {
-            true => self.changed_file(name, &state),
-            false => None,
-        };
-        if let Some(name) = names.find_map(changed) {
-            return Some(format!("{name} has changed"));
+    /// What is not as the last build left it.
+    pub fn difference(&self) -> Difference {
+        match self.changed_sources() {
+            Err(what) => Difference::Other(what),
+            Ok(sources) if sources.is_empty() && !self.is_unfinished() => Difference::Nothing,
+            Ok(sources) => Difference::Sources(sources),
         }
-        let journal = self.file.with_file_name("journal");
+    }
+
+    fn is_unfinished(&self) -> bool {
+        let state = self.state.as_ref();
+        state.is_some_and(|state| !state.unfinished.is_empty())
+    }
+
+    fn changed_sources(&self) -> Result<Vec<PathBuf>, String> {
+        let Some(state) = &self.state else {
+            return Err("no build of these files is known to be complete".to_owned());
+        };
+        let mut sources = BTreeSet::new();
+        for name in state.facts.keys().chain(self.facts.keys()) {
+            if self.facts.get(name) == state.facts.get(name) {
+                continue;
+            }
+            let changed = format!("{name} has changed");
+            let (Some(known), true) = (state.contents.get(name), self.facts.contains_key(name))
+            else {
+                return Err(changed);
+            };
+            let looked = self.roots.changed_sources(name, known);
+            sources.extend(looked.map_err(|what| format!("{what} has changed"))?);
+        }
         let mut tools = state.tools.iter();
-        let other = tools.find(|(file, known)| of_file(file) != *known);
-        match (other, journal.is_file()) {
-            (Some((file, _)), _) => Some(format!("{} has changed", file.display())),
-            (None, false) => Some("the journal is gone".to_owned()),
-            (None, true) => None,
+        if let Some((file, _)) = tools.find(|(file, known)| of_file(file) != *known) {
+            return Err(format!("{} has changed", file.display()));
         }
-    }
-
-    fn is_changed(&self, name: &str, state: &State) -> bool {
-        self.facts.get(name) != state.facts.get(name)
-    }
-
-    /// What of a fact that differs has changed, unless it is stamps of sources alone. make would compile these
-    /// again, and get the same.
-    fn changed_file(&self, name: &str, state: &State) -> Option<String> {
-        let known = state.contents.get(name);
-        let (Some(known), true) = (known, self.facts.contains_key(name)) else {
-            return Some(name.to_owned());
-        };
-        let looked = self.roots.changed_file(name, known);
-        looked.unwrap_or_else(|error| Some(format!("{name} ({error})")))
+        match self.file.with_file_name("journal").is_file() {
+            true => Ok(sources.into_iter().collect()),
+            false => Err("the journal is gone".to_owned()),
+        }
     }
 
     /// A build begins: nothing is complete.
@@ -152,24 +186,37 @@ impl Watch {
         }
     }
 
-    /// The build has succeeded. Nothing is kept when a file of the source tree or the configuration
-    /// changed in the meantime: nobody knows which of the two was read.
-    pub fn keep(mut self, session: &Session) -> anyhow::Result<()> {
+    /// Takes stock after the build.
+    pub fn stock(&self, session: &Session) -> io::Result<Stock> {
         std::thread::sleep(TICK);
-        let (now, contents) = self.roots.facts_and_contents(Some(&session.memo))?;
-        let is_input = |name: &&String| is_input(name);
-        let before = self.facts.keys().filter(is_input);
-        if before
-            .chain(now.keys().filter(is_input))
-            .any(|name| self.facts.get(name) != now.get(name))
-        {
+        let (facts, contents) = self.roots.facts_and_contents(Some(&session.memo))?;
+        Ok(Stock { facts, contents })
+    }
+
+    /// Whether a file of the source tree or the configuration has changed since the build began: nobody knows
+    /// which of the two was read.
+    fn is_changed_since(&self, stock: &Stock) -> bool {
+        let names = self.facts.keys().chain(stock.facts.keys());
+        let mut inputs = names.filter(|name| is_input(name));
+        inputs.any(|name| self.facts.get(name) != stock.facts.get(name))
+    }
+
+    /// The build has succeeded. Nothing is kept when a file of the source tree or the configuration changed
+    /// in the meantime. Makes were left out by `leave_out`, if by any.
+    pub fn keep(
+        mut self,
+        session: &Session,
+        stock: Stock,
+        leave_out: Option<LeaveOut>,
+    ) -> anyhow::Result<()> {
+        if self.is_changed_since(&stock) {
             session.log.line(
                 "not complete: the source tree or the configuration changed during the build",
             );
             return Ok(());
         }
         self.facts.retain(|name, _| !is_of_tree(name));
-        self.facts.extend(now);
+        self.facts.extend(stock.facts);
         let mut tools = Vec::new();
         for program in &self.programs {
             for file in &session.identity(program, &self.environment)?.files {
@@ -181,11 +228,42 @@ impl Watch {
         }
         tools.sort();
         tools.dedup();
+        let mut makes = leave_out.map_or_else(SubMakes::new, |leave_out| leave_out.known);
+        for (make, is_of_directory) in session.makes.seen() {
+            *makes.entry(make).or_insert(true) &= is_of_directory;
+        }
         let state = State {
             facts: self.facts,
-            contents,
+            contents: stock.contents,
             tools,
+            makes,
+            unfinished: BTreeSet::new(),
         };
+        Ok(state.write(&self.file)?)
+    }
+
+    /// A build that left makes out has failed: the last one that succeeded still says what need not be made, and
+    /// `targets` are to be made again in any case.
+    pub fn keep_unfinished(
+        self,
+        session: &Session,
+        stock: Stock,
+        targets: BTreeSet<PathBuf>,
+    ) -> anyhow::Result<()> {
+        let is_changed = self.is_changed_since(&stock);
+        let Some(mut state) = self.state.filter(|_| !is_changed) else {
+            return Ok(());
+        };
+        let is_of_output = |name: &String| is_of_tree(name) && !is_input(name);
+        state.facts.retain(|name, _| !is_of_output(name));
+        let outputs = stock.facts.into_iter();
+        state
+            .facts
+            .extend(outputs.filter(|(name, _)| is_of_output(name)));
+        state.unfinished.extend(targets);
+        for (make, is_of_directory) in session.makes.seen() {
+            *state.makes.entry(make).or_insert(true) &= is_of_directory;
+        }
         Ok(state.write(&self.file)?)
     }
 }

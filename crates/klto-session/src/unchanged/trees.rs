@@ -106,35 +106,37 @@ impl Roots {
         Ok((facts, contents.into_inner().unwrap_or_default()))
     }
 
-    /// The first file of a source directory, by the name of its fact, that is not what `known` says: another
-    /// content, or another stamp where the content is not known. `None`: stamps changed, and nothing else.
-    pub fn changed_file(&self, fact: &str, known: &[KnownFile]) -> io::Result<Option<String>> {
-        let place = fact.strip_prefix("source ").unwrap_or(fact);
-        let directory = self.source.join(place);
-        let entries = self.entries(&directory)?;
+    /// The sources of a source directory, by the name of its fact, that have another content than `known` says.
+    ///
+    /// # Errors
+    /// What has changed besides: a file whose content is not known, or which files there are.
+    pub fn changed_sources(&self, fact: &str, known: &[KnownFile]) -> Result<Vec<PathBuf>, String> {
+        let place = Path::new(fact.strip_prefix("source ").unwrap_or(fact));
+        let unread = |error: io::Error| format!("{fact} ({error})");
+        let entries = self.entries(&self.source.join(place)).map_err(unread)?;
         let now = entries.iter().map(|entry| KnownFile::of(entry, None));
         let now: Vec<KnownFile> = now.collect();
         let names =
             |files: &[KnownFile]| -> Vec<_> { files.iter().map(|file| file.name).collect() };
         if names(&now) != names(known) {
-            return Ok(Some(fact.to_owned()));
+            return Err(fact.to_owned());
         }
+        let mut changed = Vec::new();
         for ((entry, now), known) in entries.iter().zip(&now).zip(known) {
             if now.stamp == known.stamp {
                 continue;
             }
-            let name = String::from_utf8_lossy(&entry.name);
-            let path = directory.join(OsStr::from_bytes(&entry.name));
+            let file = place.join(OsStr::from_bytes(&entry.name));
             let is_file = entry.metadata.as_ref().is_some_and(Metadata::is_file);
-            let same = known.content.filter(|_| is_file);
-            if same != Some(*Digest::of_file(&path)?.as_bytes()) {
-                return Ok(Some(format!(
-                    "source {}",
-                    Path::new(place).join(&*name).display()
-                )));
+            let Some(content) = known.content.filter(|_| is_file) else {
+                return Err(format!("source {}", file.display()));
+            };
+            let digest = Digest::of_file(&self.source.join(&file)).map_err(unread)?;
+            if content != *digest.as_bytes() {
+                changed.push(file);
             }
         }
-        Ok(None)
+        Ok(changed)
     }
 }
 

@@ -1,0 +1,207 @@
+//! The makes under make: which ones each object is made under, and which need not run.
+//!
+//! In: every make that a recipe starts, before it runs. Out: the makes above a call of a tool; for a make, whether
+//! it is left out. That rests on what the last complete build saw (`unchanged/remake.rs`): a make of a
+//! directory with the same arguments, directory and environment has nothing to do when nothing that it reads
+//! has changed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use klto_core::KeyBuilder;
+use klto_kbuild::makes_a_directory;
+use klto_wire::Request;
+
+use crate::recipe::{Caller, Process, Recipe};
+use crate::session::{Answer, Session, as_called, ended, lock};
+
+/// What tells one make from another: digest of its arguments, directory and environment.
+pub(crate) type SubMake = [u8; 32];
+
+/// The makes of a build, and which of them make what is in directories.
+pub(crate) type SubMakes = BTreeMap<SubMake, bool>;
+
+/// Variables that differ from run to run, and that no makefile of kbuild's reads.
+const NOT_COMPARED: [&str; 7] = [
+    "MAKE_RESTARTS",
+    "_",
+    "SHLVL",
+    "OLDPWD",
+    "WINDOWID",
+    "MAKE_TERMOUT",
+    "MAKE_TERMERR",
+];
+
+/// Which makes are left out of a build.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaveOut {
+    /// The makes of the last complete build.
+    pub known: SubMakes,
+    /// Those above what is made again.
+    pub needed: BTreeSet<SubMake>,
+}
+
+/// The makes of this build.
+#[derive(Debug, Default)]
+pub(crate) struct RunningMakes {
+    leave_out: Mutex<Option<LeaveOut>>,
+    /// Everything in directories is made, and what reads it has begun.
+    directories_are_made: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    running: HashMap<Process, SubMake>,
+    makes: SubMakes,
+    left_out: usize,
+}
+
+impl RunningMakes {
+    /// From now on the makes that `leave_out` allows are left out; none with `None`.
+    pub fn leave_out(&self, leave_out: Option<LeaveOut>) {
+        self.directories_are_made.store(false, Relaxed);
+        *lock(&self.leave_out) = leave_out;
+    }
+
+    /// The link of vmlinux.o has begun: a make of a directory may now read what it gives.
+    pub fn directories_are_made(&self) {
+        self.directories_are_made.store(true, Relaxed);
+    }
+
+    /// All makes that ran, and which of them made what is in directories, before anything was linked.
+    pub fn seen(&self) -> SubMakes {
+        lock(&self.seen).makes.clone()
+    }
+
+    /// How many makes ran, and how many were left out.
+    pub fn counts(&self) -> (usize, usize) {
+        let seen = lock(&self.seen);
+        (seen.makes.len(), seen.left_out)
+    }
+
+    /// The makes above a call, the nearest first, without the one that klto itself runs; `None` where one of
+    /// them was not seen.
+    pub fn above(&self, caller: Caller) -> Option<Vec<SubMake>> {
+        let mut above = caller.makes_above()?;
+        above.pop();
+        let seen = lock(&self.seen);
+        above
+            .iter()
+            .map(|process| seen.running.get(process).copied())
+            .collect()
+    }
+
+    /// A make begins; whether it is left out.
+    fn begins(&self, process: Process, recipe: &Recipe, arguments: &[OsString]) -> bool {
+        let make = identity(recipe);
+        let is_of_directory =
+            makes_a_directory(arguments) && !self.directories_are_made.load(Relaxed);
+        let leave_out = lock(&self.leave_out);
+        let is_left_out = leave_out.as_ref().is_some_and(|leave_out| {
+            let known = leave_out.known.get(&make) == Some(&true);
+            is_of_directory && known && !leave_out.needed.contains(&make)
+        });
+        let mut seen = lock(&self.seen);
+        if is_left_out {
+            seen.left_out += 1;
+            return true;
+        }
+        seen.running.insert(process, make);
+        let known = seen.makes.entry(make).or_insert(is_of_directory);
+        *known &= is_of_directory;
+        false
+    }
+}
+
+impl Session {
+    /// Answers a make that a recipe starts.
+    pub(crate) fn sub_make(&self, request: Request, caller: Caller) -> Answer {
+        let process = caller.process();
+        let process = process.and_then(|process| Some((process, caller.itself()?)));
+        let is_left_out = process.is_some_and(|(process, recipe)| {
+            self.makes.begins(process, &recipe, &request.arguments)
+        });
+        match is_left_out {
+            true => ended(0),
+            false => as_called(request),
+        }
+    }
+}
+
+fn identity(recipe: &Recipe) -> SubMake {
+    let mut key = KeyBuilder::new("sub-make", 1);
+    for argument in &recipe.arguments {
+        key.field("argument", argument.as_bytes());
+    }
+    key.field("directory", recipe.directory.as_os_str().as_bytes());
+    for (name, value) in &recipe.environment {
+        if NOT_COMPARED.iter().all(|known| name != known) {
+            key.field("name", name.as_bytes())
+                .field("value", value.as_bytes());
+        }
+    }
+    *key.finish().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe(directory: &str) -> Recipe {
+        Recipe {
+            arguments: ["make", "-f", "scripts/Makefile.build", directory]
+                .map(OsString::from)
+                .to_vec(),
+            directory: "/out".into(),
+            environment: vec![("_".into(), "x".into())],
+        }
+    }
+
+    fn begins(makes: &RunningMakes, process: u64, recipe: &Recipe) -> bool {
+        let process = Process {
+            number: 7,
+            start: process,
+        };
+        makes.begins(process, recipe, &recipe.arguments[1..])
+    }
+
+    #[test]
+    fn known_makes_of_directories_are_left_out_until_vmlinux_is_linked() {
+        let (fs, mm, boot) = (
+            recipe("obj=fs"),
+            recipe("obj=mm"),
+            recipe("obj=arch/x86/boot"),
+        );
+        let first = RunningMakes::default();
+        for (number, recipe) in [&fs, &mm, &boot].into_iter().enumerate() {
+            assert!(!begins(&first, number as u64, recipe));
+        }
+        first.directories_are_made();
+        let late = recipe("obj=init");
+        assert!(!begins(&first, 9, &late));
+
+        let second = RunningMakes::default();
+        second.leave_out(Some(LeaveOut {
+            known: first.seen(),
+            needed: BTreeSet::from([identity(&mm)]),
+        }));
+        let terminal = Recipe {
+            environment: vec![("_".into(), "y".into())],
+            ..fs.clone()
+        };
+        assert!(begins(&second, 1, &terminal));
+        for (number, recipe) in [&mm, &boot, &late, &recipe("obj=new")]
+            .into_iter()
+            .enumerate()
+        {
+            assert!(!begins(&second, number as u64, recipe), "{recipe:?}");
+        }
+        assert_eq!(second.counts(), (4, 1));
+        second.directories_are_made();
+        assert!(!begins(&second, 9, &fs));
+    }
+}

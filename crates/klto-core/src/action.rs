@@ -9,7 +9,7 @@
 //! | kind, version | [`ActionKind`] | a change of meaning never finds old results |
 //! | tool | [`Action::tool_identity`] | executable, shared objects, plugins, listed environment |
 //! | argument | [`Action::arguments`] | text as it is; files by their place in inputs or outputs |
-//! | input | [`Action::inputs`] | role and content digest, in order; never the path |
+//! | input | [`Action::inputs`] | role and digest, in order; never the path |
 //! | outputs | number of [`Action::outputs`] | the paths are where results go, not what they are |
 //! | environment | [`Action::environment`] | what the tool is given beyond the identity |
 //!
@@ -53,11 +53,11 @@ impl ActionKind {
 /// A file that the action reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    /// What the file is to the action, as `bitcode`, `index`, `import`, `asm-file`.
+    /// What the file is to the action, as `bitcode`, `index`, `import`, `imported-variables`, `asm-file`.
     pub role: &'static str,
     /// Where it is; not part of the key.
     pub path: PathBuf,
-    /// Its content.
+    /// Its content, or what of it the action can see, where its role says so.
     pub digest: Digest,
 }
 

@@ -26,9 +26,10 @@ pub struct BackendParts<'a> {
     pub link_options: &'a [OsString],
     /// Role `bitcode`: the object.
     pub bitcode: Input,
-    /// Role `index`; `None` for a lazy object that the thin-link left out, which then imports nothing.
+    /// Role `index`, without the hashes of modules of which only variables are imported; `None` for a lazy object that the thin-link left out, which then imports nothing.
     pub index: Option<Input>,
-    /// Role `import`: every object of the import list.
+    /// Role `import`: every object of the import list; or `imported-variables`, where nothing else is imported, with
+    /// the digest of their definitions (`klto-formats/src/bitcode/definitions.rs`).
     pub imports: Vec<Input>,
     /// Role `asm-file`: what `.incbin` and `.include` read.
     pub assembler_files: Vec<Input>,

@@ -9,6 +9,8 @@
 mod assembly;
 mod bitstream;
 mod cursor;
+mod definitions;
+mod index;
 mod symbols;
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,8 @@ use bitstream::{Bitstream, Event};
 
 pub use assembly::assembly;
 pub use bitstream::is_bitcode;
+pub use definitions::{Definitions, definitions};
+pub use index::{ImportedModule, imported_modules, index_digest};
 pub use symbols::{Symbol, symbols};
 
 /// Block identifiers; `llvm/Bitcode/LLVMBitCodes.h`, `bitc::BlockIDs`.
@@ -25,6 +29,10 @@ mod block {
     pub(super) const MODULE: u32 = 8;
     pub(super) const CONSTANTS: u32 = 11;
     pub(super) const FUNCTION: u32 = 12;
+    pub(super) const METADATA: u32 = 15;
+    pub(super) const TYPES: u32 = 17;
+    pub(super) const USE_LIST: u32 = 18;
+    pub(super) const MODULE_PATHS: u32 = 19;
     pub(super) const GLOBAL_VALUE_SUMMARY: u32 = 20;
     pub(super) const STRING_TABLE: u32 = 23;
     pub(super) const SYMBOL_TABLE: u32 = 25;

@@ -21,19 +21,15 @@ pub(super) type Names = Option<Vec<Vec<u8>>>;
 /// What the assembler reads for one object.
 #[derive(Debug, Clone)]
 pub(super) struct AssemblerFiles {
-    /// The names as the texts have them.
-    pub names: Names,
     /// Role `asm-file`, in the order of the texts.
     pub files: Vec<Input>,
     /// `No` when a file cannot be followed.
     pub storable: Storable,
 }
 
-/// Decodes the bitcode at `path` for the names in its texts.
-pub(super) fn names(path: &Path) -> anyhow::Result<Names> {
-    let bytes = fs_err::read(path)?;
-    let texts = bitcode::assembly(&bytes)
-        .with_context(|| format!("reading the assembler texts of {}", path.display()))?;
+/// Decodes bitcode for the names in its texts.
+pub(super) fn names(bitcode: &[u8]) -> anyhow::Result<Names> {
+    let texts = bitcode::assembly(bitcode).context("reading assembler texts")?;
     let mut names = Vec::new();
     for text in texts {
         match files_read(&text) {
@@ -53,17 +49,16 @@ pub(super) fn names(path: &Path) -> anyhow::Result<Names> {
 
 /// Finds the files as the assembler does: from the working directory, then in each include directory.
 pub(super) fn find(
-    names: Names,
+    names: &Names,
     include_directories: &[PathBuf],
     directory: &Path,
     memo: &StatMemo,
 ) -> anyhow::Result<AssemblerFiles> {
     let mut found = AssemblerFiles {
-        names,
         files: Vec::new(),
         storable: Storable::Yes,
     };
-    let Some(names) = &found.names else {
+    let Some(names) = names else {
         let reason = "its assembler text includes a file that klto cannot follow";
         found.storable = Storable::No(reason.to_owned());
         return Ok(found);

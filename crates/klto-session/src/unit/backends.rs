@@ -1,6 +1,6 @@
 //! The backends of a unit: one action for each bitcode member.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use klto_core::{Action, Digest, Failure, Input, Outcome, Storable};
 use klto_exec::{Completed, How};
+use klto_formats::bitcode::{imported_modules, index_digest};
 use klto_lower::{BackendParts, backend_action, check_native, imports_of, split_dwarf_beside};
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::{BitcodeMember, Lowering};
 use crate::log::pass_on;
@@ -35,10 +37,9 @@ impl Lowering<'_> {
             .iter()
             .map(|member| (member.path.as_path(), member))
             .collect();
-        let mut actions = Vec::new();
-        for member in &self.members {
-            actions.push(self.action(member, &digests, &by_path)?);
-        }
+        let actions = self.members.par_iter();
+        let actions = actions.map(|member| self.action(member, &digests, &by_path));
+        let actions = actions.collect::<anyhow::Result<Vec<Action>>>()?;
         let keys: Vec<Digest> = actions.iter().map(Action::key).collect();
         let mut pending = Vec::new();
         let mut sources = Vec::new();
@@ -135,17 +136,13 @@ impl Lowering<'_> {
             .session
             .identity(&member.record.program, self.link.environment)?;
         let mut assembler = member.assembler.clone();
-        let mut index = None;
-        let mut imports = Vec::new();
+        let (mut index, mut imports) = (None, Vec::new());
         if member.linked {
             let path = self.place.index(&member.path);
-            let digest = Digest::of_file(&self.link.directory.join(&path))?;
-            index = Some(Input {
-                role: "index",
-                path,
-                digest,
-            });
+            let bytes = fs_err::read(self.link.directory.join(&path))?;
+            let mut only_variables = only_variables(&bytes);
             let list = fs_err::read(self.link.directory.join(self.place.imports(&member.path)))?;
+            let mut unhashed = BTreeSet::new();
             for path in imports_of(&list) {
                 let missing = || {
                     format!(
@@ -156,6 +153,18 @@ impl Lowering<'_> {
                 };
                 let digest = *digests.get(path.as_path()).with_context(missing)?;
                 let imported = by_path.get(path.as_path()).with_context(missing)?;
+                let variables = only_variables.remove(path.as_os_str().as_bytes());
+                let variables = variables
+                    .and_then(|identifiers| imported.content.imported_variables(&identifiers));
+                if let Some(digest) = variables {
+                    unhashed.insert(path.as_os_str().as_bytes().to_vec());
+                    imports.push(Input {
+                        role: "imported-variables",
+                        path,
+                        digest,
+                    });
+                    continue;
+                }
                 // Inline assembly comes along with an imported function.
                 let theirs = &imported.assembler;
                 assembler.files.extend(theirs.files.iter().cloned());
@@ -168,6 +177,12 @@ impl Lowering<'_> {
                     digest,
                 });
             }
+            index = Some(Input {
+                role: "index",
+                digest: index_digest(&bytes, &unhashed)
+                    .with_context(|| format!("reading {}", path.display()))?,
+                path,
+            });
         }
         let storable = match &identity.storable {
             Storable::No(reason) => Storable::No(reason.clone()),
@@ -257,6 +272,15 @@ impl Lowering<'_> {
         ));
         Ok(())
     }
+}
+
+/// The modules from which an index has nothing but variables that can be imported by themselves, by path, and these
+/// variables. An index that cannot be read has none.
+fn only_variables(index: &[u8]) -> HashMap<Vec<u8>, BTreeSet<u64>> {
+    let modules = imported_modules(index).unwrap_or_default().into_iter();
+    modules
+        .filter_map(|module| Some((module.path, module.variables?)))
+        .collect()
 }
 
 /// Names the source where clang knows no place, as in warnings of large stack frames without debug

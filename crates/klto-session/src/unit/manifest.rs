@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Lowering;
 use super::backends::Raw;
+use super::content::Content;
 use super::steps::Stepped;
 
-const MAGIC: &[u8; 8] = b"kltouni2";
+const MAGIC: &[u8; 8] = b"kltouni3";
 
 type Bytes32 = [u8; 32];
 
@@ -23,8 +24,7 @@ type Bytes32 = [u8; 32];
 struct Member {
     path: PathBuf,
     bitcode: Bytes32,
-    /// `None`: a text that klto cannot follow.
-    assembler_names: Option<Vec<Vec<u8>>>,
+    content: Content,
     key: Bytes32,
     raw: Bytes32,
     /// Split debug information beside the backend's native, if the object has it.
@@ -107,12 +107,12 @@ impl Manifest {
         (natives.len() == self.body.members.len()).then_some(natives)
     }
 
-    /// The file names in the assembler texts of a bitcode of this content.
-    pub fn assembler_names(&self, path: &Path, bitcode: Digest) -> Option<&Option<Vec<Vec<u8>>>> {
+    /// What was decoded from a bitcode of this digest.
+    pub fn content(&self, path: &Path, bitcode: Digest) -> Option<&Content> {
         let member = self
             .member(path)
             .filter(|member| member.bitcode == *bitcode.as_bytes())?;
-        Some(&member.assembler_names)
+        Some(&member.content)
     }
 
     /// The bitcode that a member's native was made from.
@@ -175,7 +175,7 @@ impl Lowering<'_> {
             members.push(Member {
                 path: member.path.clone(),
                 bitcode: *member.digest.as_bytes(),
-                assembler_names: member.assembler.names.clone(),
+                content: member.content.clone(),
                 key: *raw.key.as_bytes(),
                 raw: *raw.digest.as_bytes(),
                 split_dwarf: raw.split_dwarf.as_ref().map(bytes),

@@ -18,6 +18,7 @@
 
 mod assembler;
 mod backends;
+mod content;
 mod finish;
 mod manifest;
 mod steps;
@@ -46,6 +47,7 @@ use crate::log::pass_on;
 use crate::reader::unknown_bitcode;
 use crate::session::{Session, lock};
 use assembler::AssemblerFiles;
+use content::Content;
 use manifest::Manifest;
 
 /// What a unit is lowered from.
@@ -67,6 +69,7 @@ struct BitcodeMember {
     flags: BackendFlags,
     steps: StepsRecord,
     versions: Option<VersionsRecord>,
+    content: Content,
     assembler: AssemblerFiles,
     /// Whether the thin-link took it; a lazy member may be left out.
     linked: bool,
@@ -159,12 +162,12 @@ impl BitcodeMember {
         if steps.objtool.is_some() {
             flags.arguments.extend(BACKEND_FLAGS.map(OsString::from));
         }
-        let names = match old.assembler_names(path, digest) {
-            Some(names) => names.clone(),
-            None => assembler::names(&directory.join(path))?,
+        let content = match old.content(path, digest) {
+            Some(content) => content.clone(),
+            None => Content::read(&directory.join(path))?,
         };
-        let assembler =
-            assembler::find(names, &flags.include_directories, directory, &session.memo)?;
+        let (names, memo) = (&content.assembler_names, &session.memo);
+        let assembler = assembler::find(names, &flags.include_directories, directory, memo)?;
         Ok(Self {
             path: path.to_owned(),
             digest,
@@ -172,6 +175,7 @@ impl BitcodeMember {
             flags,
             steps,
             versions,
+            content,
             assembler,
             linked: true,
         })

@@ -1,0 +1,67 @@
+//! What is decoded from a bitcode object; the unit's manifest remembers it by the object's content.
+//!
+//! In: bitcode. Out: the files that its assembler texts name, and digests of the definitions that another object
+//! may import without the rest.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::Context as _;
+use klto_core::{Digest, KeyBuilder};
+use klto_formats::bitcode::definitions;
+use serde::{Deserialize, Serialize};
+
+use super::assembler::{self, Names};
+
+/// See the head of the file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Content {
+    /// What the assembler reads.
+    pub assembler_names: Names,
+    /// `None` where the whole object counts.
+    definitions: Option<Definitions>,
+}
+
+/// [`klto_formats::bitcode::Definitions`] as bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Definitions {
+    module: [u8; 32],
+    /// Sorted by identifier.
+    variables: Vec<(u64, [u8; 32])>,
+}
+
+impl Content {
+    /// Decodes the object at `path`.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let bitcode = fs_err::read(path)?;
+        let context = || format!("reading {}", path.display());
+        let definitions = definitions(&bitcode).with_context(context)?;
+        let definitions = definitions.map(|definitions| Definitions {
+            module: *definitions.module.as_bytes(),
+            variables: definitions
+                .variables
+                .iter()
+                .map(|(identifier, digest)| (*identifier, *digest.as_bytes()))
+                .collect(),
+        });
+        Ok(Self {
+            assembler_names: assembler::names(&bitcode).with_context(context)?,
+            definitions,
+        })
+    }
+
+    /// Digest of what a backend sees that imports these variables and nothing else; `None` where that is not
+    /// known.
+    pub fn imported_variables(&self, identifiers: &BTreeSet<u64>) -> Option<Digest> {
+        let definitions = self.definitions.as_ref()?;
+        let mut key = KeyBuilder::new("imported-variables", 1);
+        key.field("module", &definitions.module);
+        for identifier in identifiers {
+            let known = &definitions.variables;
+            let place = known.binary_search_by_key(identifier, |(known, _)| *known);
+            let (_, digest) = known.get(place.ok()?)?;
+            key.field("variable", digest);
+        }
+        Some(key.finish())
+    }
+}

@@ -16,7 +16,7 @@ use klto_core::{Digest, publish_private};
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::Recipe;
-use crate::sub_makes::SubMake;
+use crate::sub_makes::MakeCall;
 
 const MAGIC: &[u8; 8] = b"kltojrn4";
 
@@ -79,7 +79,7 @@ enum Entry {
     Steps(PathBuf, StepsRecord),
     Environment(Variables),
     Recipe(PathBuf, RecipeRecord),
-    Makes(PathBuf, Option<Vec<SubMake>>),
+    Makes(PathBuf, Option<Vec<MakeCall>>),
 }
 
 /// The journal of one output tree.
@@ -99,7 +99,7 @@ struct Records {
     steps: BTreeMap<PathBuf, StepsRecord>,
     environments: BTreeMap<[u8; 32], Variables>,
     recipes: BTreeMap<PathBuf, RecipeRecord>,
-    makes: BTreeMap<PathBuf, Vec<SubMake>>,
+    makes: BTreeMap<PathBuf, Vec<MakeCall>>,
 }
 
 impl Journal {
@@ -231,7 +231,7 @@ impl Journal {
     }
 
     /// The makes above the recipe that makes an object, the nearest first; `None` where they are not known.
-    pub(crate) fn makes(&self, object: &Path) -> Option<&[SubMake]> {
+    pub(crate) fn makes(&self, object: &Path) -> Option<&[MakeCall]> {
         self.records.makes.get(object).map(Vec::as_slice)
     }
 
@@ -239,7 +239,7 @@ impl Journal {
     pub(crate) fn set_makes(
         &mut self,
         object: &Path,
-        makes: Option<Vec<SubMake>>,
+        makes: Option<Vec<MakeCall>>,
     ) -> io::Result<()> {
         match self.makes(object) == makes.as_deref() {
             true => Ok(()),

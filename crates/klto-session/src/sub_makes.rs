@@ -8,21 +8,40 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use klto_core::KeyBuilder;
 use klto_kbuild::makes_a_directory;
 use klto_wire::Request;
+use serde::{Deserialize, Serialize};
 
 use crate::recipe::{Caller, Process, Recipe};
 use crate::session::{Answer, Session, as_called, ended, lock};
 
-/// What tells one make from another: digest of its arguments, directory and environment.
-pub(crate) type SubMake = [u8; 32];
+/// How a make is called: digest of its arguments and directory.
+pub(crate) type MakeCall = [u8; 32];
 
-/// The makes of a build, and which of them make what is in directories.
-pub(crate) type SubMakes = BTreeMap<SubMake, bool>;
+/// The makes of a build by what tells one from another: digest of call and environment.
+pub(crate) type SubMakes = BTreeMap<[u8; 32], SubMake>;
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SubMake {
+    /// How it is called.
+    pub call: MakeCall,
+    /// Whether it makes what is in directories, and began before anything was linked.
+    pub is_of_directory: bool,
+}
+
+/// Adds makes of a later build; one that is not always of a directory is none.
+pub(crate) fn add_makes(known: &mut SubMakes, later: SubMakes) {
+    for (identity, make) in later {
+        let known = known.entry(identity).or_insert(make);
+        known.is_of_directory &= make.is_of_directory;
+    }
+}
 
 /// Variables that differ from run to run, and that no makefile of kbuild's reads.
 const NOT_COMPARED: [&str; 7] = [
@@ -40,8 +59,8 @@ const NOT_COMPARED: [&str; 7] = [
 pub(crate) struct LeaveOut {
     /// The makes of the last complete build.
     pub known: SubMakes,
-    /// Those above what is made again.
-    pub needed: BTreeSet<SubMake>,
+    /// Calls of those above what is made again.
+    pub needed: BTreeSet<MakeCall>,
 }
 
 /// The makes of this build.
@@ -55,9 +74,11 @@ pub(crate) struct RunningMakes {
 
 #[derive(Debug, Default)]
 struct Seen {
-    running: HashMap<Process, SubMake>,
+    running: HashMap<Process, MakeCall>,
     makes: SubMakes,
     left_out: usize,
+    /// Objects that a compile or a link was called for.
+    made: BTreeSet<PathBuf>,
 }
 
 impl RunningMakes {
@@ -72,7 +93,7 @@ impl RunningMakes {
         self.directories_are_made.store(true, Relaxed);
     }
 
-    /// All makes that ran, and which of them made what is in directories, before anything was linked.
+    /// All makes that ran.
     pub fn seen(&self) -> SubMakes {
         lock(&self.seen).makes.clone()
     }
@@ -85,7 +106,7 @@ impl RunningMakes {
 
     /// The makes above a call, the nearest first, without the one that klto itself runs; `None` where one of
     /// them was not seen.
-    pub fn above(&self, caller: Caller) -> Option<Vec<SubMake>> {
+    pub fn above(&self, caller: Caller) -> Option<Vec<MakeCall>> {
         let mut above = caller.makes_above()?;
         above.pop();
         let seen = lock(&self.seen);
@@ -95,24 +116,42 @@ impl RunningMakes {
             .collect()
     }
 
+    /// A tool is called to make `object`.
+    pub fn makes(&self, object: &Path) {
+        lock(&self.seen).made.insert(object.to_owned());
+    }
+
+    /// One of `objects` for which no tool was called.
+    pub fn not_made<'a>(&self, objects: &'a BTreeSet<PathBuf>) -> Option<&'a Path> {
+        let seen = lock(&self.seen);
+        let mut objects = objects.iter();
+        objects
+            .find(|object| !seen.made.contains(*object))
+            .map(PathBuf::as_path)
+    }
+
     /// A make begins; whether it is left out.
     fn begins(&self, process: Process, recipe: &Recipe, arguments: &[OsString]) -> bool {
-        let make = identity(recipe);
+        let (call, identity) = (call(recipe), identity(recipe));
         let is_of_directory =
             makes_a_directory(arguments) && !self.directories_are_made.load(Relaxed);
         let leave_out = lock(&self.leave_out);
         let is_left_out = leave_out.as_ref().is_some_and(|leave_out| {
-            let known = leave_out.known.get(&make) == Some(&true);
-            is_of_directory && known && !leave_out.needed.contains(&make)
+            let known = leave_out.known.get(&identity);
+            let is_known = known.is_some_and(|make| make.is_of_directory);
+            is_of_directory && is_known && !leave_out.needed.contains(&call)
         });
         let mut seen = lock(&self.seen);
         if is_left_out {
             seen.left_out += 1;
             return true;
         }
-        seen.running.insert(process, make);
-        let known = seen.makes.entry(make).or_insert(is_of_directory);
-        *known &= is_of_directory;
+        seen.running.insert(process, call);
+        let make = SubMake {
+            call,
+            is_of_directory,
+        };
+        add_makes(&mut seen.makes, BTreeMap::from([(identity, make)]));
         false
     }
 }
@@ -132,12 +171,18 @@ impl Session {
     }
 }
 
-fn identity(recipe: &Recipe) -> SubMake {
-    let mut key = KeyBuilder::new("sub-make", 1);
+fn call(recipe: &Recipe) -> MakeCall {
+    let mut key = KeyBuilder::new("make-call", 1);
     for argument in &recipe.arguments {
         key.field("argument", argument.as_bytes());
     }
     key.field("directory", recipe.directory.as_os_str().as_bytes());
+    *key.finish().as_bytes()
+}
+
+fn identity(recipe: &Recipe) -> [u8; 32] {
+    let mut key = KeyBuilder::new("make", 1);
+    key.field("call", &call(recipe));
     for (name, value) in &recipe.environment {
         if NOT_COMPARED.iter().all(|known| name != known) {
             key.field("name", name.as_bytes())
@@ -187,7 +232,7 @@ mod tests {
         let second = RunningMakes::default();
         second.leave_out(Some(LeaveOut {
             known: first.seen(),
-            needed: BTreeSet::from([identity(&mm)]),
+            needed: BTreeSet::from([call(&mm)]),
         }));
         let terminal = Recipe {
             environment: vec![("_".into(), "y".into())],

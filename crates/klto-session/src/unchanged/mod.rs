@@ -33,12 +33,12 @@ use serde::{Deserialize, Serialize};
 use crate::build::Settings;
 use crate::scratch::SCRATCH_NAME;
 use crate::session::{Session, tool_environment};
-use crate::sub_makes::{LeaveOut, SubMakes};
+use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
 use trees::{Contents, Facts, Roots, digest, is_input, is_of_tree, of_file};
 
 pub(crate) use watched::run_watched;
 
-const MAGIC: &[u8; 8] = b"kltoall3";
+const MAGIC: &[u8; 8] = b"kltoall4";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
 
@@ -229,9 +229,7 @@ impl Watch {
         tools.sort();
         tools.dedup();
         let mut makes = leave_out.map_or_else(SubMakes::new, |leave_out| leave_out.known);
-        for (make, is_of_directory) in session.makes.seen() {
-            *makes.entry(make).or_insert(true) &= is_of_directory;
-        }
+        add_makes(&mut makes, session.makes.seen());
         let state = State {
             facts: self.facts,
             contents: stock.contents,
@@ -261,9 +259,7 @@ impl Watch {
             .facts
             .extend(outputs.filter(|(name, _)| is_of_output(name)));
         state.unfinished.extend(targets);
-        for (make, is_of_directory) in session.makes.seen() {
-            *state.makes.entry(make).or_insert(true) &= is_of_directory;
-        }
+        add_makes(&mut state.makes, session.makes.seen());
         Ok(state.write(&self.file)?)
     }
 }

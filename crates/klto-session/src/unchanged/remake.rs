@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::readers::targets_that_read;
 use super::{Stock, Watch};
 use crate::journal::Journal;
-use crate::sub_makes::LeaveOut;
+use crate::sub_makes::{LeaveOut, MakeCall};
 
 /// What a build has to make again after some sources have changed.
 #[derive(Debug)]
@@ -69,10 +69,11 @@ impl Watch {
     ) -> Result<LeaveOut, String> {
         let known = self.state.as_ref().map(|state| state.makes.clone());
         let known = known.unwrap_or_default();
+        let calls: BTreeSet<MakeCall> = known.values().map(|make| make.call).collect();
         let mut needed = BTreeSet::new();
         for target in targets {
             let makes = journal.makes(target).unwrap_or_default();
-            if makes.is_empty() || makes.iter().any(|make| !known.contains_key(make)) {
+            if makes.is_empty() || makes.iter().any(|make| !calls.contains(make)) {
                 return Err(format!("it is not known what makes {}", target.display()));
             }
             needed.extend(makes);

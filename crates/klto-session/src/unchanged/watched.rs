@@ -34,15 +34,11 @@ pub(crate) fn run_watched(
     let mut status = run_make()?;
     let mut stock = or_warning(session, watch.stock(session));
     if let (Some(remake), Some(_), true) = (&remake, leave_out, status.success()) {
-        let all_changed = "the trees could not be looked at".to_owned();
-        let unexpected = match &stock {
-            Some(stock) => watch.unexpected(stock, &remake.targets),
-            None => Some(all_changed),
-        };
-        if let Some(place) = unexpected {
-            session.log.line(&format!(
-                "make runs again, for all directories: {place} has changed"
-            ));
+        let why = why_all(session, &watch, stock.as_ref(), remake);
+        if let Some(why) = why {
+            session
+                .log
+                .line(&format!("makes: all run after all: {why}"));
             session.makes.leave_out(None);
             leave_out = None;
             status = run_make()?;
@@ -61,6 +57,24 @@ pub(crate) fn run_watched(
         or_warning(session, kept);
     }
     Ok(status)
+}
+
+/// Why the build was not whole without the makes that were left out.
+fn why_all(
+    session: &Session,
+    watch: &Watch,
+    stock: Option<&Stock>,
+    remake: &Remake,
+) -> Option<String> {
+    // Other makes were above it than when it was made last.
+    if let Some(target) = session.makes.not_made(&remake.targets) {
+        return Some(format!("{} was not made again", target.display()));
+    }
+    let Some(stock) = stock else {
+        return Some("the trees could not be looked at".to_owned());
+    };
+    let place = watch.unexpected(stock, &remake.targets)?;
+    Some(format!("{place} has changed"))
 }
 
 fn begin(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<()> {

@@ -215,8 +215,40 @@ impl Watch {
             );
             return Ok(());
         }
+        let tools = match self.known_tools() {
+            Some(tools) => tools,
+            None => self.tools(session)?,
+        };
         self.facts.retain(|name, _| !is_of_tree(name));
         self.facts.extend(stock.facts);
+        let mut makes = leave_out.map_or_else(SubMakes::new, |leave_out| leave_out.known);
+        add_makes(&mut makes, session.makes.seen());
+        let state = State {
+            facts: self.facts,
+            contents: stock.contents,
+            tools,
+            makes,
+            unfinished: BTreeSet::new(),
+        };
+        Ok(state.write(&self.file)?)
+    }
+
+    /// What makes the tools what they are, if the last build had the same.
+    fn known_tools(&self) -> Option<Vec<(PathBuf, [u8; 32])>> {
+        let state = self.state.as_ref()?;
+        let outside = |facts: &Facts| -> Facts {
+            let facts = facts.iter().filter(|(name, _)| !is_of_tree(name));
+            facts
+                .map(|(name, digest)| (name.clone(), *digest))
+                .collect()
+        };
+        let mut tools = state.tools.iter();
+        let is_same = outside(&state.facts) == outside(&self.facts)
+            && tools.all(|(file, known)| of_file(file) == *known);
+        is_same.then(|| state.tools.clone())
+    }
+
+    fn tools(&self, session: &Session) -> anyhow::Result<Vec<(PathBuf, [u8; 32])>> {
         let mut tools = Vec::new();
         for program in &self.programs {
             for file in &session.identity(program, &self.environment)?.files {
@@ -228,16 +260,7 @@ impl Watch {
         }
         tools.sort();
         tools.dedup();
-        let mut makes = leave_out.map_or_else(SubMakes::new, |leave_out| leave_out.known);
-        add_makes(&mut makes, session.makes.seen());
-        let state = State {
-            facts: self.facts,
-            contents: stock.contents,
-            tools,
-            makes,
-            unfinished: BTreeSet::new(),
-        };
-        Ok(state.write(&self.file)?)
+        Ok(tools)
     }
 
     /// A build that left makes out has failed: the last one that succeeded still says what need not be made, and

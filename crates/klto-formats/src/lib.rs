@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod assembler;
+pub mod assembler_data;
 pub mod bitcode;
 pub mod c_source;
 pub mod depfile;

@@ -16,7 +16,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
 use klto_fork::socket_beside;
-use klto_wire::{Finished, Reply, Request, Role, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE};
+use klto_wire::{
+    Finished, Reply, Request, Role, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE,
+    is_kallsyms_source,
+};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, Rlimit, getpid, kill_process, setrlimit};
 
@@ -108,9 +111,9 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
             .any(|argument| endings.iter().any(|end| argument.as_bytes().ends_with(end)))
     };
     match role {
-        Role::Compiler if has(&["-c"]) => arguments
-            .iter()
-            .any(|argument| argument.as_bytes().starts_with(b"-DKBUILD_MODNAME=")),
+        Role::Compiler if has(&["-c"]) => arguments.iter().any(|argument| {
+            argument.as_bytes().starts_with(b"-DKBUILD_MODNAME=") || is_kallsyms_source(argument)
+        }),
         Role::Compiler => !has(&["-S", "-E", "-M", "-MM"]) && ends(&[b".o", b".a"]),
         Role::Linker => !has(&["-v", "-V", "--version", "--help"]) && has(&["-o"]),
         Role::ObjectRewriter | Role::ObjectReader => arguments

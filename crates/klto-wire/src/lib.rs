@@ -9,7 +9,7 @@
 
 mod frame;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -99,6 +99,16 @@ impl Role {
             .find(|(_, known)| *known == word)
             .map(|(role, _)| *role)
     }
+}
+
+/// Whether an argument is the source of the table of kernel symbols: `.tmp_vmlinux1.kallsyms.S`, before 6.10
+/// `.tmp_vmlinux.kallsyms1.S`.
+pub fn is_kallsyms_source(argument: &OsStr) -> bool {
+    let text = argument.as_bytes();
+    let name = text.rsplit(|byte| *byte == b'/').next().unwrap_or(text);
+    name.starts_with(b".tmp_vmlinux")
+        && name.ends_with(b".S")
+        && name.windows(8).any(|part| part == b"kallsyms")
 }
 
 /// A tool call that the shim asks about.

@@ -4,6 +4,7 @@
 //! or the session says with which arguments the shim has the compiler run.
 
 mod call;
+mod kallsyms;
 mod sources;
 mod stored;
 
@@ -56,6 +57,9 @@ impl Session {
     pub(crate) fn compiler(&self, request: Request, caller: Caller) -> anyhow::Result<Answer> {
         if !request.arguments.iter().any(|argument| argument == "-c") {
             return self.reader(request);
+        }
+        if let Some(reply) = self.kallsyms(&request)? {
+            return Ok(Answer::Reply(reply));
         }
         let Some(call) = CompileCall::parse(&request.arguments) else {
             return Ok(as_called(request));

@@ -16,6 +16,7 @@ use crate::binary::klto_binary;
 use crate::build::Build;
 use crate::place::{cache, remove};
 use crate::shared::step;
+use crate::source::PrivateSource;
 
 /// The output directory of a complete plain build of `tree`.
 pub fn reference(tree: &Tree) -> Result<PathBuf> {
@@ -32,7 +33,17 @@ pub fn reference(tree: &Tree) -> Result<PathBuf> {
 /// An output directory of the tree of that version in which this klto made `modules_prepare`: to be
 /// copied, for builds of small goals.
 pub fn prepared(tree: &str) -> Result<PathBuf> {
-    let build = Build::new(tree, &format!("prepared-{tree}"))?.empty_store()?;
+    prepare(Build::new(tree, &format!("prepared-{tree}"))?)
+}
+
+/// The same of [`PrivateSource::prepared`]; kbuild makes everything anew for a source at another path.
+pub fn prepared_for(source: &PrivateSource, tree: &'static Tree) -> Result<PathBuf> {
+    let name = format!("prepared-for-private-{}", tree.name);
+    prepare(Build::of(tree, &name)?.source(source.path()))
+}
+
+fn prepare(build: Build) -> Result<PathBuf> {
+    let build = build.empty_store()?;
     let output = build.output_directory();
     let mut stamp = made_from(build.tree(), &["lto-thin.config"])?;
     for program in ["klto", "klto-shim"] {
@@ -42,9 +53,8 @@ pub fn prepared(tree: &str) -> Result<PathBuf> {
     kept(output, stamp, || {
         build.configure()?;
         let goals = build.clone().goals(&["modules_prepare"]);
-        step(&format!("a prepared {tree} output tree"), || {
-            goals.succeed()
-        });
+        let name = format!("a prepared {} output tree", build.tree().name);
+        step(&name, || goals.succeed());
         Ok(())
     })?;
     Ok(output.to_owned())

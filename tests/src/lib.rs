@@ -16,7 +16,7 @@ mod units;
 
 pub use binary::klto_binary;
 pub use build::{Build, Running};
-pub use kept::{prepared, reference};
+pub use kept::{prepared, prepared_for, reference};
 pub use log::{Action, Log};
 pub use outcome::Outcome;
 pub use place::{cache, fresh_directory, move_aside, test_directory, variant};

@@ -20,6 +20,11 @@ pub struct PrivateSource {
 }
 
 impl PrivateSource {
+    /// The copy at the one path for which [`crate::prepared_for`] has an output tree. One at a time.
+    pub fn prepared(tree: &Tree) -> Result<Self> {
+        Self::of(tree, &format!("prepared-{}", tree.name))
+    }
+
     /// Copies the source of `tree` to `builds/test-source-NAME` of the cache.
     pub fn of(tree: &Tree, name: &str) -> Result<Self> {
         let source = sources::fetch(cache(), tree)?;

@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fs_err as fs;
-use klto_tests::{Build, PrivateSource};
+use klto_tests::Build;
 use object::{Object as _, ObjectSection as _};
 
 use prepared::tools::real_program;
-use prepared::{JBD2_OBJECTS, directory, files_below, jbd2, jbd2_of_6_12, run};
+use prepared::{
+    JBD2_OBJECTS, directory, files_below, jbd2, jbd2_of_6_12, prepare_again, run,
+    with_private_source,
+};
 
 /// The same build through klto and by plain make, each in an output tree of its own.
 fn both(name: &str) -> (Build, Build) {
@@ -90,12 +93,13 @@ fn touching_compiles_nothing() {
 #[test]
 fn keep_going_makes_all_that_can_be_made() {
     let (build, plain) = both("keep-going");
-    let source = PrivateSource::of(build.tree(), "keep-going").unwrap();
+    let (build, source) = with_private_source(build);
+    let plain = plain.source(source.path());
+    prepare_again(&plain, &source);
     let text = fs::read_to_string(source.path().join("fs/jbd2/transaction.c")).unwrap();
     source
         .write("fs/jbd2/transaction.c", &format!("{text}\n#error here\n"))
         .unwrap();
-    let (build, plain) = (build.source(source.path()), plain.source(source.path()));
     let (ours, theirs) = (with_word(&build, "-k"), with_word(&plain, "-k"));
     assert_eq!((ours.code, theirs.code), (2, 2));
     assert_eq!(objects(&build), objects(&plain));
@@ -205,7 +209,7 @@ fn look_at(native: &Path, function: &str) -> (String, Vec<String>) {
 #[test]
 fn each_native_has_its_own_object_s_flags() {
     let build = jbd2_of_6_12("flags").goals(&["lib/klto_flags/flags.ko"]);
-    let source = PrivateSource::of(build.tree(), "flags").unwrap();
+    let (build, source) = with_private_source(build);
     let lib = fs::read_to_string(source.path().join("lib/Makefile")).unwrap();
     source
         .write("lib/Makefile", &format!("{lib}\nobj-m += klto_flags/\n"))
@@ -223,7 +227,6 @@ fn each_native_has_its_own_object_s_flags() {
             .write(&format!("lib/klto_flags/{file}"), &text)
             .unwrap();
     }
-    let build = build.source(source.path());
     let outcome = build.succeed();
     let unit = &outcome.log.inputs["lib/klto_flags/flags.o"];
     assert_eq!(unit, &["lib/klto_flags/first.o", "lib/klto_flags/second.o"]);

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use fs_err as fs;
 use klto_tests::{Build, Outcome, PrivateSource, Shared};
 
-use prepared::{JBD2_OBJECTS, copy_tree, jbd2, jbd2_of_6_12, run};
+use prepared::{JBD2_OBJECTS, copy_tree, jbd2, jbd2_of_6_12, run, with_private_source};
 
 fn objects() -> BTreeSet<String> {
     let path = |name: &&str| format!("fs/jbd2/{name}.o");
@@ -36,9 +36,9 @@ fn assert_found(outcome: &Outcome) {
 }
 
 /// The first build on a source tree of its own: everything is compiled, and stored.
-fn first(build: Build, name: &str) -> (Build, PrivateSource) {
-    let source = PrivateSource::of(build.tree(), name).unwrap();
-    let build = build.source(source.path()).verify(0);
+fn first(build: Build) -> (Build, PrivateSource) {
+    let (build, source) = with_private_source(build);
+    let build = build.verify(0);
     let outcome = build.succeed();
     assert_eq!(
         compiles(&outcome, "ran"),
@@ -52,7 +52,7 @@ fn first(build: Build, name: &str) -> (Build, PrivateSource) {
 /// That of 6.12, which the tests share. They change its source, and change it back.
 fn shared() -> &'static (Build, PrivateSource) {
     static FIRST: Shared<(Build, PrivateSource)> = Shared::new();
-    FIRST.get(|| Ok(first(jbd2_of_6_12("first"), "compiles")))
+    FIRST.get(|| Ok(first(jbd2_of_6_12("first"))))
 }
 
 /// The same in another output directory, with the same store.
@@ -96,7 +96,7 @@ fn in_another_checkout(first: &Build, other: Build, name: &str) {
 #[test]
 fn another_checkout_finds_what_the_first_one_compiled() {
     in_another_checkout(&shared().0, jbd2_of_6_12("checkout-6.12"), "6.12");
-    let (of_5_10, _source) = first(jbd2("first-5.10"), "compiles-5.10");
+    let (of_5_10, _source) = first(jbd2("first-5.10"));
     in_another_checkout(&of_5_10, jbd2("checkout-5.10"), "5.10");
 }
 

@@ -8,11 +8,14 @@ mod prepared;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
-use klto_tests::{Build, Log, PrivateSource, klto_binary};
+use klto_tests::{Build, Log, klto_binary};
 use klto_wire::{Reply, Request, SHIMS_VARIABLE, SOCKET_VARIABLE};
 
 use prepared::tools::{path_with, path_without, real_program, stand_in};
-use prepared::{after_mounts, assert_clean, directory, files_below, jbd2, run, wrapped};
+use prepared::{
+    after_mounts, assert_clean, directory, files_below, jbd2, prepare_again, run,
+    with_private_source, wrapped,
+};
 
 #[test]
 fn a_directory_without_a_kernel_tree_is_refused() {
@@ -109,17 +112,15 @@ fn an_output_directory_that_cannot_be_written_is_named() {
 /// clang's message is the same as under plain make, and so is the exit code.
 #[test]
 fn a_compile_error_is_make_s_own_and_nothing_is_stored() {
-    let build = jbd2("error");
-    let source = PrivateSource::of(build.tree(), "faults").unwrap();
+    let (build, source) = with_private_source(jbd2("error"));
     let text = fs_err::read_to_string(source.path().join("fs/jbd2/revoke.c")).unwrap();
     let broken = text + "\nint klto_test(void) { return no_such_name; }\n";
     source.write("fs/jbd2/revoke.c", &broken).unwrap();
     let goal = ["fs/jbd2/revoke.o"];
-    let build = build.source(source.path()).goals(&goal);
-    let plain = jbd2("error-plain")
-        .source(source.path())
-        .goals(&goal)
-        .plain();
+    let build = build.goals(&goal);
+    let plain = jbd2("error-plain").source(source.path()).goals(&goal);
+    prepare_again(&plain, &source);
+    let plain = plain.plain();
     let plain = run(&mut plain.command());
     let ended = run(&mut build.command());
     plain.expect(2, &["use of undeclared identifier 'no_such_name'"]);

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use fs_err as fs;
 use klto_tests::{Build, PrivateSource, step};
 
-use prepared::jbd2_of_6_12;
+use prepared::{jbd2_of_6_12, with_private_source};
 
 /// One of several objects, and two of one object.
 const MODULES: [&str; 3] = ["fs/jbd2/jbd2.ko", "fs/mbcache.ko", "lib/crc16.ko"];
@@ -85,8 +85,7 @@ impl World {
     /// The unedited tree, built.
     fn new(seed: u64) -> Self {
         let build = jbd2_of_6_12("tree").goals(&MODULES).verify(0);
-        let source = PrivateSource::of(build.tree(), "oracle").unwrap();
-        let build = build.source(source.path());
+        let (build, source) = with_private_source(build);
         let mut originals = BTreeMap::new();
         let more = ["fs/jbd2/Makefile"];
         for file in SOURCES.iter().chain(&HEADERS).chain(&more) {

@@ -14,7 +14,7 @@ use klto_tests::{Build, PrivateSource};
 use xtask::kernel::{Configuration, Lto};
 
 use prepared::tools::{path_with, real_program, without_suffix};
-use prepared::{after_mounts, copy_tree, directory, jbd2, jbd2_of_6_12, run};
+use prepared::{after_mounts, copy_tree, directory, jbd2, jbd2_of_6_12, run, with_private_source};
 
 const MODULE: &str = "lib/crc16.ko";
 const OBJECT: &str = "lib/crc16.o";
@@ -123,10 +123,12 @@ fn check(build: &Build, plain: &Build, name: &str) {
     assert!(plain.log.lines.is_empty(), "{name}");
 }
 
+/// Checks the spellings of these names, all without names.
 fn check_all(
     fresh: impl Fn(&str) -> Build,
     plain: impl Fn(Build) -> Build,
     (architecture, cross_compile): (&'static str, &str),
+    names: &[&str],
 ) {
     let path = path_with(&without_suffix("llvm"));
     let mut all = spellings(architecture);
@@ -135,6 +137,7 @@ fn check_all(
         format!("CROSS_COMPILE={cross_compile}"),
     ];
     all.push(Spelling::words("CROSS_COMPILE", cross));
+    all.retain(|spelling| names.is_empty() || names.contains(&spelling.name));
     for spelling in &all {
         let build = fresh("spelling").environment("PATH", &path);
         let build = spelling.apply(build, architecture);
@@ -150,12 +153,21 @@ fn check_all(
 #[test]
 fn every_spelling_of_the_toolchain_on_5_10() {
     let plain = |build: Build| build.mode(None).word("LLVM_IAS=1");
-    check_all(jbd2, plain, ("arm64", "aarch64-linux-gnu-"));
+    check_all(jbd2, plain, ("arm64", "aarch64-linux-gnu-"), &[]);
 }
 
+/// Those that trees read by rules of their own.
 #[test]
-fn every_spelling_of_the_toolchain_on_6_12() {
-    check_all(jbd2_of_6_12, Build::plain, ("x86_64", "x86_64-linux-gnu-"));
+fn spellings_of_the_toolchain_on_6_12() {
+    let names = [
+        "LLVM=1",
+        "LLVM=-22",
+        "LLVM=prefix",
+        "environment",
+        "CROSS_COMPILE",
+    ];
+    let of_tree = ("x86_64", "x86_64-linux-gnu-");
+    check_all(jbd2_of_6_12, Build::plain, of_tree, &names);
 }
 
 fn succeed_with_lto(build: &Build) {
@@ -170,15 +182,13 @@ fn succeed_with_lto(build: &Build) {
 }
 
 /// A private copy of the tree's source, and an output tree for it.
-fn with_private_source(name: &str) -> (Build, PrivateSource) {
-    let build = jbd2(name).goals(&[MODULE]);
-    let source = PrivateSource::of(build.tree(), name).unwrap();
-    (build.source(source.path()), source)
+fn in_private_source(name: &str) -> (Build, PrivateSource) {
+    with_private_source(jbd2(name).goals(&[MODULE]))
 }
 
 #[test]
 fn the_output_tree_may_be_relative() {
-    let (build, source) = with_private_source("relative");
+    let (build, source) = in_private_source("relative");
     let name = build
         .output_directory()
         .file_name()
@@ -193,7 +203,7 @@ fn the_output_tree_may_be_relative() {
 
 #[test]
 fn the_output_tree_may_be_named_by_kbuild_output() {
-    let (build, source) = with_private_source("environment");
+    let (build, source) = in_private_source("environment");
     let output = build.output_directory().to_owned();
     let build = build
         .started_in(source.path())
@@ -203,7 +213,7 @@ fn the_output_tree_may_be_named_by_kbuild_output() {
 
 #[test]
 fn the_output_tree_may_be_inside_the_source() {
-    let (build, source) = with_private_source("inside");
+    let (build, source) = in_private_source("inside");
     let inside = source.path().join("out");
     copy_tree(build.output_directory(), &inside).unwrap();
     let build = build
@@ -215,7 +225,7 @@ fn the_output_tree_may_be_inside_the_source() {
 
 #[test]
 fn the_source_may_be_its_own_output_tree() {
-    let (build, source) = with_private_source("in-tree");
+    let (build, source) = in_private_source("in-tree");
     let config = build.output_directory().join(".config");
     fs_err::copy(config, source.path().join(".config")).unwrap();
     let build = build.output(source.path()).started_in(source.path());
@@ -225,7 +235,7 @@ fn the_source_may_be_its_own_output_tree() {
 
 #[test]
 fn the_source_may_be_a_link() {
-    let (build, source) = with_private_source("linked");
+    let (build, source) = in_private_source("linked");
     let link = directory("link").join("linux");
     fs_err::os::unix::fs::symlink(source.path(), &link).unwrap();
     succeed_with_lto(&build.source(&link));

@@ -7,9 +7,9 @@ mod prepared;
 use std::collections::BTreeSet;
 
 use fs_err as fs;
-use klto_tests::{Build, PrivateSource};
+use klto_tests::Build;
 
-use prepared::jbd2_of_6_12;
+use prepared::{jbd2_of_6_12, with_private_source};
 
 const COMMIT: &str = "fs/jbd2/commit.c";
 const NOTHING: &str = "  KLTO    nothing has changed since the last build\n";
@@ -38,12 +38,8 @@ fn expect_make(build: &Build, change: &str, why: &str) {
 
 #[test]
 fn every_change_runs_make_and_nothing_else_does() {
-    let build = jbd2_of_6_12("changes");
-    let source = PrivateSource::of(build.tree(), "unchanged").unwrap();
-    let build = build.source(source.path());
+    let (build, source) = with_private_source(jbd2_of_6_12("changes"));
     let output = build.output_directory();
-    // The copied output tree still has its link to the source that it was made from.
-    build.succeed();
     expect_make(&build, "nothing was built", "no build");
     // The copy shares its files with others: one that changes is replaced.
     let touch = |file: &str| {
@@ -99,9 +95,7 @@ fn every_change_runs_make_and_nothing_else_does() {
 /// Which of the two versions make has read cannot be known.
 #[test]
 fn a_source_that_changes_during_the_build_is_not_taken_for_built() {
-    let build = jbd2_of_6_12("during");
-    let source = PrivateSource::of(build.tree(), "during").unwrap();
-    let build = build.source(source.path());
+    let (build, source) = with_private_source(jbd2_of_6_12("during"));
     make_ran(&build).unwrap();
     let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
     source.write(COMMIT, &format!("{text}\n")).unwrap();
@@ -128,11 +122,7 @@ fn made_again(build: &Build) -> (BTreeSet<String>, Option<usize>) {
 
 #[test]
 fn makes_above_nothing_that_changed_are_left_out() {
-    let build = jbd2_of_6_12("left-out");
-    let source = PrivateSource::of(build.tree(), "left-out").unwrap();
-    let build = build.source(source.path());
-    // The first build still changes the configuration.
-    build.succeed();
+    let (build, source) = with_private_source(jbd2_of_6_12("left-out"));
     make_ran(&build).unwrap();
     let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
     let write = |more: &str| source.write(COMMIT, &format!("{text}{more}")).unwrap();
@@ -190,9 +180,7 @@ fn makes_above_nothing_that_changed_are_left_out() {
 
 #[test]
 fn a_first_build_that_failed_is_not_complete() {
-    let build = jbd2_of_6_12("failed");
-    let source = PrivateSource::of(build.tree(), "failed").unwrap();
-    let build = build.source(source.path());
+    let (build, source) = with_private_source(jbd2_of_6_12("failed"));
     let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
     source
         .write(COMMIT, &format!("{text}\n#error here\n"))

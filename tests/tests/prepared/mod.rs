@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
-use klto_tests::{Build, Shared, fresh_directory, step};
+use klto_tests::{Build, PrivateSource, Shared, fresh_directory, step};
 use xtask::command;
 
 /// The module of six objects that most tests build.
@@ -42,6 +42,20 @@ pub fn jbd2_of_6_12(name: &str) -> Build {
         .unwrap_or_else(|error| panic!("{error:#}"))
         .goals(&[JBD2])
         .environment("KBUILD_MODPOST_WARN", "1")
+}
+
+/// The build with a source tree of its own, for which its output tree is prepared.
+pub fn with_private_source(build: Build) -> (Build, PrivateSource) {
+    let source = PrivateSource::prepared(build.tree()).unwrap();
+    let build = build.source(source.path());
+    prepare_again(&build, &source);
+    (build, source)
+}
+
+/// Prepares the output tree of a build in that source.
+pub fn prepare_again(build: &Build, source: &PrivateSource) {
+    let prepared = klto_tests::prepared_for(source, build.tree()).unwrap();
+    copy_tree(&prepared, build.output_directory()).unwrap();
 }
 
 fn copy(tree: &str, name: &str) -> Result<Build> {

@@ -168,6 +168,17 @@ fn makes_above_nothing_that_changed_are_left_out() {
     let (made, left_out) = made_again(&build);
     assert_eq!((made.len(), left_out), (6, None));
 
+    // A makefile of another directory may read it with every run.
+    let makefile = "fs/Makefile";
+    let text = fs::read_to_string(source.path().join(makefile)).unwrap();
+    let reads = "klto := $(shell grep -q klto_three $(srctree)/fs/jbd2/commit.c)\n";
+    source.write(makefile, &format!("{text}{reads}")).unwrap();
+    make_ran(&build).unwrap();
+    write("int klto_four;\n");
+    assert_eq!(made_again(&build), (object(), None));
+    source.write(makefile, &text).unwrap();
+    make_ran(&build).unwrap();
+
     // A Makefile whose rules others cannot know of.
     let makefile = "fs/jbd2/Makefile";
     let text = fs::read_to_string(source.path().join(makefile)).unwrap();

@@ -111,6 +111,11 @@ impl Engine {
         let _ = self.fork_servers.set(sockets);
     }
 
+    /// Whether [`Engine::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
     /// Starts no further action.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);

@@ -101,6 +101,10 @@ fn what_every_import_brings_along_counts() {
     );
     let debug = definitions(&std::fs::read(object).unwrap()).unwrap();
     assert_eq!(debug, None, "debug information comes along");
+    let source = format!("{MODULE}__asm__(\".symver function, function@@V1\");");
+    let object = compile(directory.path(), "v.o", &source, TARGET, &FLAGS);
+    let versions = definitions(&std::fs::read(object).unwrap()).unwrap();
+    assert_eq!(versions, None, "versions of symbols come along");
 }
 
 /// Writes a module, and the index of another that uses `used` of it.

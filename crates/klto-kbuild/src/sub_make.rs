@@ -2,28 +2,36 @@
 //!
 //! In: the arguments of one. Out: whether it makes what is in one directory and below it, and nothing else.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 /// Whether a make with these arguments makes the objects of a directory and of those below it, from sources and
 /// from what was made before any directory was entered (scripts/Kbuild.include, `build`).
 ///
-/// The boot image's directory is none: it reads vmlinux.
+/// The boot image's directory is none, for it reads vmlinux; nor is init, which scripts/link-vmlinux.sh makes again
+/// for the version of the kernel.
 pub fn makes_a_directory(arguments: &[OsString]) -> bool {
     let makefile = arguments
         .windows(2)
         .find(|words| words[0] == "-f")
         .map(|words| Path::new(&words[1]));
     let builds = makefile.is_some_and(|path| path.ends_with("scripts/Makefile.build"));
-    let mut words = arguments.iter().map(|word| word.as_bytes());
-    let directory = words.find_map(|word| word.strip_prefix(b"obj="));
-    builds && directory.is_some_and(|directory| !is_of_boot_image(directory))
+    let is_other = |directory: &Path| is_of_boot_image(directory) || directory == Path::new("init");
+    builds && directory_of_make(arguments).is_some_and(|directory| !is_other(directory))
 }
 
-fn is_of_boot_image(directory: &[u8]) -> bool {
-    let path = Path::new(std::ffi::OsStr::from_bytes(directory));
-    let mut parts = path.components().filter(|part| *part != Component::CurDir);
+/// The directory of which a make with these arguments makes something, as kbuild names it.
+pub fn directory_of_make(arguments: &[OsString]) -> Option<&Path> {
+    let mut words = arguments.iter().map(|word| word.as_bytes());
+    let directory = words.find_map(|word| word.strip_prefix(b"obj="))?;
+    Some(Path::new(OsStr::from_bytes(directory)))
+}
+
+fn is_of_boot_image(directory: &Path) -> bool {
+    let mut parts = directory
+        .components()
+        .filter(|part| *part != Component::CurDir);
     let first = parts.next().map(Component::as_os_str);
     let third = parts.nth(1).map(Component::as_os_str);
     first == Some("arch".as_ref()) && third == Some("boot".as_ref())
@@ -46,6 +54,7 @@ mod tests {
             "-f ./scripts/Makefile.build obj=arch/x86/boot arch/x86/boot/bzImage"
         ));
         assert!(!is("-f ./scripts/Makefile.build obj=./arch/arm64/boot/dts"));
+        assert!(!is("-f ./scripts/Makefile.build obj=init need-builtin=1"));
         assert!(!is("-f ./scripts/Makefile.modpost"));
         assert!(!is("-f ./scripts/Makefile.modfinal obj=x"));
         assert!(!is("-C tools objtool"));

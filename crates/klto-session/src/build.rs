@@ -67,20 +67,19 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     // First: it takes over descriptors that MAKEFLAGS names by number.
     let jobs = Jobs::open(&build.parallelism)?;
     let quiet = build.arguments.has(MakeOption::Silent);
-    let watch = Watch::begin(&build, settings);
-    let difference = match &watch {
-        Ok(watch) => watch.difference(),
-        Err(why) => Difference::Other(why.clone()),
-    };
-    if matches!(difference, Difference::Nothing) {
-        if !quiet {
-            println!("  KLTO    nothing has changed since the last build");
-        }
+    let (mut watch, mut difference) = look(&build, settings);
+    if is_nothing(&difference, quiet) {
         return Ok(ExitStatus::default());
     }
     let store = open_store(&settings.store)?;
     // An external module's own tree: the kernel's may be read-only, or shared.
     let scratch = Scratch::open(build.tree.written())?;
+    if watch.as_ref().is_ok_and(Watch::is_outrun) {
+        (watch, difference) = look(&build, settings);
+        if is_nothing(&difference, quiet) {
+            return Ok(ExitStatus::default());
+        }
+    }
     let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
     let log = Arc::new(Log::create(&scratch.path("log"), quiet)?);
     let timeline = Timeline::create(&scratch.path("timeline"))?;
@@ -119,6 +118,24 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     };
     finish(&session);
     Ok(status)
+}
+
+fn look(build: &LtoBuild, settings: &Settings) -> (Result<Watch, String>, Difference) {
+    let watch = Watch::begin(build, settings);
+    let difference = match &watch {
+        Ok(watch) => watch.difference(),
+        Err(why) => Difference::Other(why.clone()),
+    };
+    (watch, difference)
+}
+
+/// Whether there is nothing to do; says so.
+fn is_nothing(difference: &Difference, quiet: bool) -> bool {
+    let is_nothing = matches!(difference, Difference::Nothing);
+    if is_nothing && !quiet {
+        println!("  KLTO    nothing has changed since the last build");
+    }
+    is_nothing
 }
 
 fn why_make_runs(difference: &Difference) -> String {
@@ -253,10 +270,15 @@ fn find_make(settings: &Settings) -> PathBuf {
     let path = settings.environment.get("PATH").unwrap_or_default();
     let mut places =
         std::env::split_paths(path).map(|place| settings.directory.join(place).join(MAKE));
+    // klto may run under another klto.
+    let shim = settings.shim_program.file_name();
     let is_program = |path: &PathBuf| {
         let metadata = std::fs::metadata(path);
-        metadata
-            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+        let real = std::fs::canonicalize(path).unwrap_or_default();
+        real.file_name() != shim
+            && metadata.is_ok_and(|metadata| {
+                metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
+            })
     };
     places.find(is_program).unwrap_or_else(|| MAKE.into())
 }

@@ -116,7 +116,7 @@ impl Session {
         let Some(recipe) = caller.recipe() else {
             return Ok(());
         };
-        let makes = self.makes.above(caller);
+        let makes = self.makes.above(caller, object);
         let mut journal = lock(&self.journal);
         journal.set_recipe(object, &recipe)?;
         journal.set_makes(object, makes)

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use klto_core::KeyBuilder;
-use klto_kbuild::makes_a_directory;
+use klto_core::{KeyBuilder, normalize};
+use klto_kbuild::{directory_of_make, makes_a_directory};
 use klto_wire::Request;
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,8 @@ pub(crate) struct RunningMakes {
 
 #[derive(Debug, Default)]
 struct Seen {
-    running: HashMap<Process, MakeCall>,
+    /// With the directory of which each makes something.
+    running: HashMap<Process, (MakeCall, Option<PathBuf>)>,
     makes: SubMakes,
     left_out: usize,
     /// Objects that a compile or a link was called for.
@@ -104,16 +105,19 @@ impl RunningMakes {
         (seen.makes.len(), seen.left_out)
     }
 
-    /// The makes above a call, the nearest first, without the one that klto itself runs; `None` where one of
-    /// them was not seen.
-    pub fn above(&self, caller: Caller) -> Option<Vec<MakeCall>> {
+    /// The makes above a call that makes `object`, the nearest first, without the one that klto itself runs; `None`
+    /// where one of them was not seen, or is of a directory that the object is not in: another may list it too.
+    pub fn above(&self, caller: Caller, object: &Path) -> Option<Vec<MakeCall>> {
         let mut above = caller.makes_above()?;
         above.pop();
         let seen = lock(&self.seen);
-        above
-            .iter()
-            .map(|process| seen.running.get(process).copied())
-            .collect()
+        let makes = above.iter().map(|process| seen.running.get(process));
+        let makes: Vec<_> = makes.collect::<Option<_>>()?;
+        let (_, directory) = makes.first()?;
+        let is_within = directory
+            .as_ref()
+            .is_none_or(|directory| object.starts_with(directory));
+        is_within.then(|| makes.iter().map(|(call, _)| *call).collect())
     }
 
     /// A tool is called to make `object`.
@@ -146,7 +150,8 @@ impl RunningMakes {
             seen.left_out += 1;
             return true;
         }
-        seen.running.insert(process, call);
+        let directory = directory_of_make(arguments).map(normalize);
+        seen.running.insert(process, (call, directory));
         let make = SubMake {
             call,
             is_of_directory,

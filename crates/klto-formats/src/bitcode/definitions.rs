@@ -33,6 +33,7 @@ mod module_code {
     pub(super) const VERSION: u64 = 1;
     pub(super) const TRIPLE: u64 = 2;
     pub(super) const DATA_LAYOUT: u64 = 3;
+    pub(super) const ASSEMBLY: u64 = 4;
     pub(super) const SECTION_NAME: u64 = 5;
     pub(super) const GLOBAL_VARIABLE: u64 = 7;
     pub(super) const FUNCTION: u64 = 8;
@@ -189,14 +190,20 @@ impl Module {
         Ok(module.zip(strings))
     }
 
-    /// Adds a record of the module's own; whether its place among the values is known.
+    /// Adds a record of the module's own; whether it shows to importers what is known here.
     fn add(&mut self, record: &Record<'_>) -> bool {
         use module_code::{
-            ALIAS, DATA_LAYOUT, FUNCTION, GLOBAL_VARIABLE, IFUNC, SECTION_NAME, TRIPLE, VERSION,
+            ALIAS, ASSEMBLY, DATA_LAYOUT, FUNCTION, GLOBAL_VARIABLE, IFUNC, SECTION_NAME, TRIPLE,
+            VERSION,
         };
         match record.code {
             VERSION => self.version = record.operands.first().copied().unwrap_or(0),
             TRIPLE | DATA_LAYOUT => self.target.push(Entry::of(record)),
+            // Versions of symbols come along with every import.
+            ASSEMBLY => {
+                let text: Vec<u8> = record.operands.iter().map(|byte| *byte as u8).collect();
+                return memchr::memmem::find(&text, b".symver").is_none();
+            }
             SECTION_NAME => self.sections.push(record.operands.clone()),
             GLOBAL_VARIABLE | FUNCTION | ALIAS | IFUNC => {
                 if record.code == GLOBAL_VARIABLE {

@@ -34,11 +34,11 @@ use crate::build::Settings;
 use crate::scratch::SCRATCH_NAME;
 use crate::session::{Session, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
-use trees::{Contents, Facts, Roots, digest, is_input, is_of_tree, of_file};
+use trees::{Contents, Facts, Looked, Roots, digest, is_input, is_of_tree, of_file};
 
 pub(crate) use watched::run_watched;
 
-const MAGIC: &[u8; 8] = b"kltoall4";
+const MAGIC: &[u8; 8] = b"kltoall5";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
 
@@ -64,7 +64,7 @@ const NAMES_FILES: [&str; 5] = [
 ];
 
 /// What was so after the last build that succeeded.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     facts: Facts,
     /// What tells a source that changed from one that was touched.
@@ -89,10 +89,7 @@ pub(crate) enum Difference {
 }
 
 /// The trees as a build has left them.
-pub(crate) struct Stock {
-    facts: Facts,
-    contents: Contents,
-}
+pub(crate) struct Stock(Looked);
 
 /// Looks at one build from its beginning to its end.
 pub(crate) struct Watch {
@@ -103,6 +100,10 @@ pub(crate) struct Watch {
     /// What the programs are given.
     environment: Vec<(OsString, OsString)>,
     state: Option<State>,
+    /// Makefiles of the source tree.
+    makefiles: Vec<PathBuf>,
+    /// Directories to which links of the source tree lead.
+    linked: BTreeSet<PathBuf>,
 }
 
 impl Watch {
@@ -117,7 +118,8 @@ impl Watch {
             return Err("MAKEFILES is set".into());
         }
         let roots = trusted_roots(build)?;
-        let mut facts = roots.facts().map_err(|error| error.to_string())?;
+        let looked = roots.look(None).map_err(|error| error.to_string())?;
+        let mut facts = looked.facts;
         let tools = build.toolchain.tools().iter();
         let programs: Vec<PathBuf> = tools.filter_map(|tool| tool.resolved.clone()).collect();
         facts.extend(outside(build, settings, &programs));
@@ -134,6 +136,8 @@ impl Watch {
             roots,
             programs,
             environment,
+            makefiles: looked.makefiles,
+            linked: looked.linked,
         })
     }
 
@@ -178,6 +182,11 @@ impl Watch {
         }
     }
 
+    /// Whether another build has ended since this one began to look.
+    pub fn is_outrun(&self) -> bool {
+        State::read(&self.file) != self.state
+    }
+
     /// A build begins: nothing is complete.
     pub fn forget(output: &Path) -> io::Result<()> {
         match fs_err::remove_file(output.join(SCRATCH_NAME).join("complete")) {
@@ -189,16 +198,16 @@ impl Watch {
     /// Takes stock after the build.
     pub fn stock(&self, session: &Session) -> io::Result<Stock> {
         std::thread::sleep(TICK);
-        let (facts, contents) = self.roots.facts_and_contents(Some(&session.memo))?;
-        Ok(Stock { facts, contents })
+        Ok(Stock(self.roots.look(Some(&session.memo))?))
     }
 
     /// Whether a file of the source tree or the configuration has changed since the build began: nobody knows
     /// which of the two was read.
     fn is_changed_since(&self, stock: &Stock) -> bool {
-        let names = self.facts.keys().chain(stock.facts.keys());
+        let now = &stock.0.facts;
+        let names = self.facts.keys().chain(now.keys());
         let mut inputs = names.filter(|name| is_input(name));
-        inputs.any(|name| self.facts.get(name) != stock.facts.get(name))
+        inputs.any(|name| self.facts.get(name) != now.get(name))
     }
 
     /// The build has succeeded. Nothing is kept when a file of the source tree or the configuration changed
@@ -220,12 +229,12 @@ impl Watch {
             None => self.tools(session)?,
         };
         self.facts.retain(|name, _| !is_of_tree(name));
-        self.facts.extend(stock.facts);
+        self.facts.extend(stock.0.facts);
         let mut makes = leave_out.map_or_else(SubMakes::new, |leave_out| leave_out.known);
         add_makes(&mut makes, session.makes.seen());
         let state = State {
             facts: self.facts,
-            contents: stock.contents,
+            contents: stock.0.contents,
             tools,
             makes,
             unfinished: BTreeSet::new(),
@@ -263,26 +272,21 @@ impl Watch {
         Ok(tools)
     }
 
-    /// A build that left makes out has failed: the last one that succeeded still says what need not be made, and
-    /// `targets` are to be made again in any case.
-    pub fn keep_unfinished(
-        self,
-        session: &Session,
-        stock: Stock,
-        targets: BTreeSet<PathBuf>,
-    ) -> anyhow::Result<()> {
-        let is_changed = self.is_changed_since(&stock);
+    /// A build that left makes out has failed, and nothing has changed that these may read: the last one that
+    /// succeeded still says what need not be made, and `targets` are to be made again in any case.
+    pub fn keep_unfinished(self, stock: Stock, targets: BTreeSet<PathBuf>) -> anyhow::Result<()> {
+        let is_changed =
+            self.is_changed_since(&stock) || self.unexpected(&stock, &targets).is_some();
         let Some(mut state) = self.state.filter(|_| !is_changed) else {
             return Ok(());
         };
         let is_of_output = |name: &String| is_of_tree(name) && !is_input(name);
         state.facts.retain(|name, _| !is_of_output(name));
-        let outputs = stock.facts.into_iter();
+        let outputs = stock.0.facts.into_iter();
         state
             .facts
             .extend(outputs.filter(|(name, _)| is_of_output(name)));
         state.unfinished.extend(targets);
-        add_makes(&mut state.makes, session.makes.seen());
         Ok(state.write(&self.file)?)
     }
 }

@@ -17,6 +17,9 @@ use rayon::Scope;
 use crate::scratch::SCRATCH_NAME;
 use crate::session::lock;
 
+/// Ends of targets that are made when a user asks for one, and of which nothing is made.
+const ON_DEMAND: [&[u8]; 4] = [b".i", b".ll", b".lst", b".symtypes"];
+
 /// The targets below `output` for which one of `sources` was read; both relative to their trees.
 pub(super) fn targets_that_read(
     output: &Path,
@@ -71,6 +74,9 @@ impl Search<'_> {
                 continue;
             };
             let text = fs_err::read(entry.path())?;
+            if ON_DEMAND.iter().any(|end| target.ends_with(end)) {
+                continue;
+            }
             let target = directory.join(OsStr::from_bytes(target));
             let target = target.strip_prefix(self.output).unwrap_or(&target);
             for (source, name) in &self.sources {
@@ -134,6 +140,7 @@ mod tests {
             ),
             (".top.cmd", "/src/init/main.c"),
             (".klto/.x.cmd", "/src/init/main.c"),
+            ("init/.main.i.cmd", "/src/init/main.c"),
             ("init/main.o", "/src/init/main.c"),
         ] {
             klto_core::publish(&output.join(place), text.as_bytes()).unwrap();

@@ -6,7 +6,11 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use memchr::memmem::Finder;
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::readers::targets_that_read;
 use super::{Stock, Watch};
@@ -36,16 +40,22 @@ impl Watch {
         let mut targets = taken_for_made.clone();
         for (target, source) in &pairs {
             targets.insert(target.clone());
-            if self.is_taken_for_made(target, source)? {
+            // Others may be files of the user's.
+            let is_known = journal.makes(target).is_some();
+            if is_known && self.is_taken_for_made(target, source)? {
                 taken_for_made.insert(target.clone());
             }
         }
-        let leave_out = match sources.iter().find(|source| {
-            source.extension().is_none_or(|end| end != "c")
-                || pairs.iter().all(|(_, read)| read != *source)
-        }) {
+        let is_recorded = |source: &PathBuf| {
+            let is_read = pairs.iter().any(|(_, read)| read == source);
+            is_read && source.extension().is_some_and(|end| end == "c")
+        };
+        let leave_out = match sources.iter().find(|source| !is_recorded(source)) {
             Some(other) => Err(format!("{} may be read anywhere", other.display())),
-            None => self.leave_out(&targets, journal),
+            None => match self.is_read_otherwise(sources)? {
+                Some(why) => Err(why),
+                None => self.leave_out(&targets, journal),
+            },
         };
         Ok(Remake {
             targets,
@@ -60,6 +70,36 @@ impl Watch {
             Ok(target) => Ok(source <= target.modified()?),
             Err(_) => Ok(false),
         }
+    }
+
+    /// Why a source may be read by what leaves no record beside a target: a makefile of another directory names
+    /// it, or a link leads to it.
+    fn is_read_otherwise(&self, sources: &[PathBuf]) -> io::Result<Option<String>> {
+        for source in sources {
+            let path = self.roots.source.join(source);
+            if let Some(link) = path.ancestors().find(|place| self.linked.contains(*place)) {
+                let why = format!("a link leads to {}", link.display());
+                return Ok(Some(why));
+            }
+        }
+        let names = sources.iter().filter_map(|source| {
+            let name = source.file_name()?.as_bytes();
+            Some((source.parent()?, Finder::new(name)))
+        });
+        let names: Vec<_> = names.collect();
+        let look = |makefile: &PathBuf| -> io::Result<Option<String>> {
+            let text = fs_err::read(makefile)?;
+            let place = makefile
+                .strip_prefix(&self.roots.source)
+                .unwrap_or(makefile);
+            let mut names = names.iter();
+            let named = names.any(|(directory, name)| {
+                place.parent() != Some(directory) && has_word(&text, name)
+            });
+            Ok(named.then(|| format!("{} names one of the sources", place.display())))
+        };
+        let found: io::Result<Vec<_>> = self.makefiles.par_iter().map(look).collect();
+        Ok(found?.into_iter().flatten().next())
     }
 
     fn leave_out(
@@ -110,13 +150,36 @@ impl Watch {
                 matches!(parts[..], [arch, _, boot] if arch == "arch" && boot == "boot");
             is_of_boot_image || place.as_os_str().is_empty() || expected.contains(place)
         };
-        let names = self.facts.keys().chain(stock.facts.keys());
+        let now = &stock.0.facts;
+        let names = self.facts.keys().chain(now.keys());
         let mut places = names.filter_map(|name| {
             let place = name.strip_prefix("output ")?;
-            (self.facts.get(name) != stock.facts.get(name)).then_some(place)
+            (self.facts.get(name) != now.get(name)).then_some(place)
         });
         places
             .find(|place| !is_expected(Path::new(place)))
             .map(str::to_owned)
+    }
+}
+
+/// Whether a text has this name of a file, and not only as the end of another.
+fn has_word(text: &[u8], name: &Finder<'_>) -> bool {
+    name.find_iter(text).any(|place| {
+        let before = place.checked_sub(1).and_then(|before| text.get(before));
+        let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        !before.is_some_and(goes_on)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_makefile_names_a_file_by_its_whole_name() {
+        let has = |text: &str| has_word(text.as_bytes(), &Finder::new("a.c"));
+        assert!(has("$(shell grep -q x $(srctree)/fs/a.c)"));
+        assert!(has("a.c"));
+        assert!(!has("gen_a.c"));
     }
 }

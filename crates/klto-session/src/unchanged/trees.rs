@@ -3,7 +3,7 @@
 //!
 //! In: the roots. Out: facts by name, as `source fs/ext4`. It does not know what a build is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::io;
@@ -71,15 +71,27 @@ pub(super) struct Roots {
     pub config: PathBuf,
 }
 
-impl Roots {
+/// What there is in the two trees.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
     /// Every directory of both trees, and the content of `.config`.
-    pub fn facts(&self) -> io::Result<Facts> {
-        Ok(self.facts_and_contents(None)?.0)
-    }
+    pub facts: Facts,
+    /// Source files whose content is known.
+    pub contents: Contents,
+    /// Makefiles of the source tree.
+    pub makefiles: Vec<PathBuf>,
+    /// Directories to which a link of the source tree leads, without links.
+    pub linked: BTreeSet<PathBuf>,
+}
 
-    /// The same, and the source files whose content `memo` knows.
-    pub fn facts_and_contents(&self, memo: Option<&StatMemo>) -> io::Result<(Facts, Contents)> {
-        let (facts, contents) = (Mutex::default(), Mutex::default());
+/// Files that a link of vmlinux writes anew, and of which that link and the boot image alone make anything
+/// (init/Makefile, scripts/mkcompile_h): that they are there counts, not their stamps.
+const WRITTEN_BY_LINK: [&str; 2] = ["compile.h", "utsversion.h"];
+
+impl Roots {
+    /// Looks at both trees; `memo` knows contents of sources.
+    pub fn look(&self, memo: Option<&StatMemo>) -> io::Result<Looked> {
+        let looked = Mutex::default();
         let failure = Mutex::new(None);
         let walk = |name: &'static str, root: &Path| -> io::Result<()> {
             let tree = Walk {
@@ -87,8 +99,7 @@ impl Roots {
                 root: root.to_owned(),
                 device: fs_err::metadata(root)?.dev(),
                 roots: self,
-                facts: &facts,
-                contents: &contents,
+                looked: &looked,
                 memo,
                 failure: &failure,
             };
@@ -100,10 +111,10 @@ impl Roots {
         if let Some(error) = failure.into_inner().unwrap_or_default() {
             return Err(error);
         }
-        let mut facts = facts.into_inner().unwrap_or_default();
+        let mut looked: Looked = looked.into_inner().unwrap_or_default();
         let config = fs_err::read(&self.config)?;
-        facts.insert(CONFIGURATION.into(), digest(&config));
-        Ok((facts, contents.into_inner().unwrap_or_default()))
+        looked.facts.insert(CONFIGURATION.into(), digest(&config));
+        Ok(looked)
     }
 
     /// The sources of a source directory, by the name of its fact, that have another content than `known` says.
@@ -148,12 +159,19 @@ struct Entry {
     /// `None` for a directory and a link.
     metadata: Option<Metadata>,
     directory: bool,
+    /// The directory that a link leads to.
+    leads_to: Option<PathBuf>,
+}
+
+fn is_makefile(name: &[u8]) -> bool {
+    name.starts_with(b"Makefile") || name.starts_with(b"Kbuild") || name.ends_with(b".mk")
 }
 
 impl Roots {
     /// What is in a directory, by name.
     fn entries(&self, directory: &Path) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
+        let is_generated = *directory == self.output.join("include/generated");
         for entry in std::fs::read_dir(directory)? {
             let entry = entry?;
             let path = entry.path();
@@ -166,17 +184,24 @@ impl Roots {
                         stat: [0; 32],
                         metadata: None,
                         directory: true,
+                        leads_to: None,
                     });
                 }
                 continue;
             }
             let metadata = entry.metadata()?;
-            let mut stat = of_metadata(&metadata);
+            let written_by_link =
+                is_generated && WRITTEN_BY_LINK.iter().any(|known| name == known.as_bytes());
+            let mut stat = match written_by_link {
+                true => Vec::new(),
+                false => of_metadata(&metadata),
+            };
+            let mut leads_to = None;
             if kind.is_symlink()
                 && let Ok(target) = std::fs::metadata(&path)
             {
                 match target.is_dir() {
-                    true => self.expect_inside(&path)?,
+                    true => leads_to = Some(self.inside(&path)?),
                     false => stat.extend(of_metadata(&target)),
                 }
             }
@@ -185,6 +210,7 @@ impl Roots {
                 stat: digest(&stat),
                 metadata: (!kind.is_symlink()).then_some(metadata),
                 directory: false,
+                leads_to,
             });
         }
         entries.sort_by(|one, other| one.name.cmp(&other.name));
@@ -202,11 +228,11 @@ impl Roots {
         is_output || name == SCRATCH_NAME || in_git && (name == "objects" || name == "logs")
     }
 
-    /// Fails for a link to a directory of which nobody here takes stock.
-    fn expect_inside(&self, link: &Path) -> io::Result<()> {
+    /// The directory that a link leads to; fails for one of which nobody here takes stock.
+    fn inside(&self, link: &Path) -> io::Result<PathBuf> {
         let target = fs_err::canonicalize(link)?;
         match target.starts_with(&self.source) || target.starts_with(&self.output) {
-            true => Ok(()),
+            true => Ok(target),
             false => {
                 let text = format!("{} leads out of the tree", link.display());
                 Err(io::Error::other(text))
@@ -222,8 +248,7 @@ struct Walk<'a> {
     /// The file system whose stamps are trusted.
     device: u64,
     roots: &'a Roots,
-    facts: &'a Mutex<Facts>,
-    contents: &'a Mutex<Contents>,
+    looked: &'a Mutex<Looked>,
     memo: Option<&'a StatMemo>,
     failure: &'a Mutex<Option<io::Error>>,
 }
@@ -252,11 +277,23 @@ impl Walk<'_> {
         }
         let place = directory.strip_prefix(&self.root).unwrap_or(directory);
         let name = format!("{} {}", self.name, place.display());
-        if self.memo.is_some() && is_input(&name) {
-            let known = entries.iter().map(|entry| KnownFile::of(entry, self.memo));
-            lock(self.contents).insert(name.clone(), known.collect());
+        let is_input = is_input(&name);
+        let known = self.memo.filter(|_| is_input).map(|memo| {
+            let known = entries.iter().map(|entry| KnownFile::of(entry, Some(memo)));
+            known.collect::<Vec<_>>()
+        });
+        let mut looked = lock(self.looked);
+        if let Some(known) = known {
+            looked.contents.insert(name.clone(), known);
         }
-        lock(self.facts).insert(name, *key.finish().as_bytes());
+        for entry in entries.into_iter().filter(|_| is_input) {
+            if is_makefile(&entry.name) {
+                let path = directory.join(OsStr::from_bytes(&entry.name));
+                looked.makefiles.push(path);
+            }
+            looked.linked.extend(entry.leads_to);
+        }
+        looked.facts.insert(name, *key.finish().as_bytes());
         Ok(())
     }
 }

@@ -33,9 +33,10 @@ pub(crate) fn run_watched(
         .and_then(|remake| remake.leave_out.as_ref().ok());
     let mut status = run_make()?;
     let mut stock = or_warning(session, watch.stock(session));
-    if let (Some(remake), Some(_), true) = (&remake, leave_out, status.success()) {
-        let why = why_all(session, &watch, stock.as_ref(), remake);
-        if let Some(why) = why {
+    if let (Some(remake), Some(_)) = (&remake, leave_out) {
+        let why = why_all(session, &watch, (stock.as_ref(), status), remake);
+        let is_interrupted = status.code().is_none() || session.engine.is_cancelled();
+        if let Some(why) = why.filter(|_| !is_interrupted) {
             session
                 .log
                 .line(&format!("makes: all run after all: {why}"));
@@ -63,11 +64,15 @@ pub(crate) fn run_watched(
 fn why_all(
     session: &Session,
     watch: &Watch,
-    stock: Option<&Stock>,
+    (stock, status): (Option<&Stock>, ExitStatus),
     remake: &Remake,
 ) -> Option<String> {
     // Other makes were above it than when it was made last.
-    if let Some(target) = session.makes.not_made(&remake.targets) {
+    if let Some(target) = session
+        .makes
+        .not_made(&remake.targets)
+        .filter(|_| status.success())
+    {
         return Some(format!("{} was not made again", target.display()));
     }
     let Some(stock) = stock else {
@@ -101,7 +106,7 @@ fn end(
 ) -> anyhow::Result<()> {
     match (status.success(), remake, &leave_out) {
         (true, _, _) => watch.keep(session, stock, leave_out),
-        (false, Some(remake), Some(_)) => watch.keep_unfinished(session, stock, remake.targets),
+        (false, Some(remake), Some(_)) => watch.keep_unfinished(stock, remake.targets),
         (false, _, _) => Ok(()),
     }
 }

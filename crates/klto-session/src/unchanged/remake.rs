@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
+use klto_core::normalize;
 use memchr::memmem::Finder;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
@@ -82,21 +83,17 @@ impl Watch {
                 return Ok(Some(why));
             }
         }
-        let names = sources.iter().filter_map(|source| {
-            let name = source.file_name()?.as_bytes();
-            Some((source.parent()?, Finder::new(name)))
-        });
-        let names: Vec<_> = names.collect();
         let look = |makefile: &PathBuf| -> io::Result<Option<String>> {
+            let place = makefile.strip_prefix(&self.roots.source);
+            let place = place.unwrap_or(makefile);
+            // Its makes are none of directories, and never left out.
+            if place.starts_with("tools") {
+                return Ok(None);
+            }
             let text = fs_err::read(makefile)?;
-            let place = makefile
-                .strip_prefix(&self.roots.source)
-                .unwrap_or(makefile);
-            let mut names = names.iter();
-            let named = names.any(|(directory, name)| {
-                place.parent() != Some(directory) && has_word(&text, name)
-            });
-            Ok(named.then(|| format!("{} names one of the sources", place.display())))
+            let mut sources = sources.iter();
+            let named = sources.find(|source| names_elsewhere(&text, place, source));
+            Ok(named.map(|source| format!("{} names {}", place.display(), source.display())))
         };
         let found: io::Result<Vec<_>> = self.makefiles.par_iter().map(look).collect();
         Ok(found?.into_iter().flatten().next())
@@ -162,12 +159,36 @@ impl Watch {
     }
 }
 
-/// Whether a text has this name of a file, and not only as the end of another.
-fn has_word(text: &[u8], name: &Finder<'_>) -> bool {
-    name.find_iter(text).any(|place| {
-        let before = place.checked_sub(1).and_then(|before| text.get(before));
-        let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        !before.is_some_and(goes_on)
+/// Whether a makefile names a source of another directory: by its path from there, from the root of the tree, or
+/// behind a variable.
+fn names_elsewhere(text: &[u8], makefile: &Path, source: &Path) -> bool {
+    let directory = makefile.parent().unwrap_or(makefile);
+    if source.parent() == Some(directory) {
+        return false;
+    }
+    let name = source.file_name().unwrap_or_default().as_bytes();
+    Finder::new(name).find_iter(text).any(|place| {
+        let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./$(){}".contains(byte);
+        let before = text.get(..place).unwrap_or_default();
+        let start = before.iter().rposition(|byte| !is_of_word(byte));
+        let start = start.map_or(0, |start| start + 1);
+        let word = text.get(start..place + name.len()).unwrap_or_default();
+        let end_of_variable = word.iter().rposition(|byte| matches!(byte, b')' | b'}'));
+        let (variable, rest) = word.split_at(end_of_variable.map_or(0, |end| end + 1));
+        let path = |bytes| Path::new(OsStr::from_bytes(bytes));
+        let rest = path(rest.strip_prefix(b"/").unwrap_or(rest));
+        match variable {
+            b"" => normalize(&directory.join(rest)) == source || normalize(rest) == source,
+            b"$(src)" | b"$(obj)" => normalize(&directory.join(rest)) == source,
+            b"$(srctree)" | b"$(objtree)" => normalize(rest) == source,
+            // Wherever that leads.
+            _ => {
+                let parts = rest
+                    .components()
+                    .filter(|part| matches!(part, Component::Normal(_)));
+                source.ends_with(parts.collect::<PathBuf>())
+            }
+        }
     })
 }
 
@@ -176,10 +197,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_makefile_names_a_file_by_its_whole_name() {
-        let has = |text: &str| has_word(text.as_bytes(), &Finder::new("a.c"));
-        assert!(has("$(shell grep -q x $(srctree)/fs/a.c)"));
-        assert!(has("a.c"));
-        assert!(!has("gen_a.c"));
+    fn a_makefile_names_a_source_by_many_paths() {
+        let names = |text: &str| {
+            names_elsewhere(
+                text.as_bytes(),
+                Path::new("drivers/su/Makefile"),
+                Path::new("fs/a.c"),
+            )
+        };
+        for text in [
+            "x := $(shell grep -q x $(srctree)/fs/a.c)",
+            "$(obj)/b.o: $(src)/../../fs/a.c",
+            "cat ../../fs/a.c",
+            "cat fs/a.c",
+            "$(fs-dir)/a.c",
+            "$(srctree)/$(fs)/a.c",
+            "${K}/fs/a.c",
+        ] {
+            assert!(names(text), "{text}");
+        }
+        for text in [
+            "a.c",
+            "$(src)/a.c",
+            "$(srctree)/lib/a.c",
+            "fs/gen_a.c",
+            "$(x)/lib/a.c",
+        ] {
+            assert!(!names(text), "{text}");
+        }
+        let own = names_elsewhere(b"$(x)/a.c", Path::new("fs/Makefile"), Path::new("fs/a.c"));
+        assert!(!own);
     }
 }

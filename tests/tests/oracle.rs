@@ -201,10 +201,11 @@ impl World {
             11 => {
                 let files = [&SOURCES[..], &HEADERS].concat();
                 let file = self.random.one_of(&files);
-                self.write(
-                    file,
-                    &format!("{}int klto_old{number};\n", self.originals[file]),
-                );
+                let more = match file.ends_with(".c") {
+                    true => format!("int klto_old{number};\n"),
+                    false => format!("static inline int klto_old{number}(void) {{ return 0; }}\n"),
+                };
+                self.write(file, &(self.originals[file].clone() + &more));
                 // As old as the tree, or as an object.
                 let like = match self.random.below(2) {
                     0 => self.source.path().join("Makefile"),
@@ -212,8 +213,8 @@ impl World {
                 };
                 let time = fs::metadata(like).unwrap().modified().unwrap();
                 let path = self.source.path().join(file);
-                let file_handle = fs::File::options().write(true).open(path).unwrap();
-                file_handle.file().set_modified(time).unwrap();
+                let opened = fs::File::options().write(true).open(path).unwrap();
+                opened.file().set_modified(time).unwrap();
                 format!("{file} with an old time")
             }
             12 => {

@@ -69,6 +69,12 @@ impl Random {
     }
 }
 
+/// A header with more at its end, before the `#endif` of its guard.
+fn within_guard(header: &str, more: &str) -> String {
+    let (before, end) = header.rsplit_once("#endif").unwrap();
+    format!("{before}{more}#endif{end}")
+}
+
 /// A tree under edit, and its output directory.
 struct World {
     random: Random,
@@ -159,8 +165,8 @@ impl World {
                 let function = format!(
                     "static inline int klto_{number}_inline(void) {{ return {number}; }}\n"
                 );
-                self.write(file, &(self.read(file) + &function));
-                format!("an inline function behind {file}")
+                self.write(file, &within_guard(&self.read(file), &function));
+                format!("an inline function in {file}")
             }
             6 => {
                 let file = self.random.one_of(&HEADERS);
@@ -201,11 +207,13 @@ impl World {
             11 => {
                 let files = [&SOURCES[..], &HEADERS].concat();
                 let file = self.random.one_of(&files);
-                let more = match file.ends_with(".c") {
-                    true => format!("int klto_old{number};\n"),
-                    false => format!("static inline int klto_old{number}(void) {{ return 0; }}\n"),
+                let text = &self.originals[file];
+                let inline = format!("static inline int klto_old{number}(void) {{ return 0; }}\n");
+                let edited = match file.ends_with(".c") {
+                    true => format!("{text}int klto_old{number};\n"),
+                    false => within_guard(text, &inline),
                 };
-                self.write(file, &(self.originals[file].clone() + &more));
+                self.write(file, &edited);
                 // As old as the tree, or as an object.
                 let like = match self.random.below(2) {
                     0 => self.source.path().join("Makefile"),

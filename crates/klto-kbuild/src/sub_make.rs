@@ -9,16 +9,14 @@ use std::path::{Component, Path};
 /// Whether a make with these arguments makes the objects of a directory and of those below it, from sources and
 /// from what was made before any directory was entered (scripts/Kbuild.include, `build`).
 ///
-/// The boot image's directory is none, for it reads vmlinux; nor is init, which scripts/link-vmlinux.sh makes again
-/// for the version of the kernel.
+/// What is made with vmlinux is none.
 pub fn makes_a_directory(arguments: &[OsString]) -> bool {
     let makefile = arguments
         .windows(2)
         .find(|words| words[0] == "-f")
         .map(|words| Path::new(&words[1]));
     let builds = makefile.is_some_and(|path| path.ends_with("scripts/Makefile.build"));
-    let is_other = |directory: &Path| is_of_boot_image(directory) || directory == Path::new("init");
-    builds && directory_of_make(arguments).is_some_and(|directory| !is_other(directory))
+    builds && directory_of_make(arguments).is_some_and(|directory| !is_made_with_vmlinux(directory))
 }
 
 /// The directory of which a make with these arguments makes something, as kbuild names it.
@@ -28,13 +26,16 @@ pub fn directory_of_make(arguments: &[OsString]) -> Option<&Path> {
     Some(Path::new(OsStr::from_bytes(directory)))
 }
 
-fn is_of_boot_image(directory: &Path) -> bool {
+/// Whether what is in a directory is made with vmlinux or after it: the boot image, which reads it, and init, which
+/// scripts/link-vmlinux.sh makes again for the version of the kernel.
+pub fn is_made_with_vmlinux(directory: &Path) -> bool {
     let mut parts = directory
         .components()
         .filter(|part| *part != Component::CurDir);
     let first = parts.next().map(Component::as_os_str);
     let third = parts.nth(1).map(Component::as_os_str);
-    first == Some("arch".as_ref()) && third == Some("boot".as_ref())
+    let is_of_boot_image = first == Some("arch".as_ref()) && third == Some("boot".as_ref());
+    is_of_boot_image || directory == Path::new("init")
 }
 
 #[cfg(test)]

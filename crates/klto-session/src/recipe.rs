@@ -112,7 +112,7 @@ impl Session {
     /// Notes which recipe makes `object`, and under which makes. A recipe that is not noted is one that nobody
     /// can ask for.
     pub(crate) fn keep_recipe(&self, object: &Path, caller: Caller) -> std::io::Result<()> {
-        self.makes.makes(object);
+        self.makes.note_made(object);
         let Some(recipe) = caller.recipe() else {
             return Ok(());
         };

@@ -121,7 +121,7 @@ impl RunningMakes {
     }
 
     /// A tool is called to make `object`.
-    pub fn makes(&self, object: &Path) {
+    pub fn note_made(&self, object: &Path) {
         lock(&self.seen).made.insert(object.to_owned());
     }
 

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use klto_core::normalize;
+use klto_kbuild::is_made_with_vmlinux;
 use memchr::memmem::Finder;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
@@ -130,7 +131,7 @@ impl Watch {
     /// anything but the directories above `targets`, those of modules, and what is made of all directories
     /// together.
     pub fn unexpected(&self, stock: &Stock, targets: &BTreeSet<PathBuf>) -> Option<String> {
-        let mut expected: BTreeSet<PathBuf> = BTreeSet::from(["init".into()]);
+        let mut expected: BTreeSet<PathBuf> = BTreeSet::new();
         let modules = std::fs::read_to_string(self.roots.output.join("modules.order"));
         let modules = modules.unwrap_or_default();
         expected.extend(
@@ -142,10 +143,7 @@ impl Watch {
             expected.extend(target.ancestors().skip(1).map(Path::to_owned));
         }
         let is_expected = |place: &Path| {
-            let parts: Vec<&OsStr> = place.iter().take(3).collect();
-            let is_of_boot_image =
-                matches!(parts[..], [arch, _, boot] if arch == "arch" && boot == "boot");
-            is_of_boot_image || place.as_os_str().is_empty() || expected.contains(place)
+            is_made_with_vmlinux(place) || place.as_os_str().is_empty() || expected.contains(place)
         };
         let now = &stock.0.facts;
         let names = self.facts.keys().chain(now.keys());

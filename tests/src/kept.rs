@@ -85,7 +85,7 @@ fn made_from(tree: &Tree, fragments: &[&str]) -> Result<String> {
     }
     packages.sort();
     text += &format!("{}\n", packages.join(" "));
-    for name in std::iter::once(&tree.fragment).chain(fragments) {
+    for name in tree.fragments.iter().chain(fragments) {
         let content = fs::read(kernel::fragments().join(name))?;
         text += &format!("{name} {}\n", blake3::hash(&content));
     }

@@ -55,12 +55,16 @@ pub(crate) fn remove(directory: &Path) -> Result<()> {
     }
 }
 
-/// `tree` under another name, with another fragment of `tests/kernel`. It lives as long as the
+/// `tree` under another name, with other fragments of `tests/kernel`. It lives as long as the
 /// process: call it once for each test file.
-pub fn variant(tree: &'static Tree, name: &'static str, fragment: &'static str) -> &'static Tree {
+pub fn variant(
+    tree: &'static Tree,
+    name: &'static str,
+    fragments: &'static [&'static str],
+) -> &'static Tree {
     Box::leak(Box::new(Tree {
         name,
-        fragment,
+        fragments,
         ..tree.clone()
     }))
 }

@@ -41,7 +41,7 @@ struct Kernels {
 
 fn small() -> Result<Build> {
     let tree = Tree::named("5.10")?;
-    let tree = variant(tree, "5.10-small", "5.10-arm64-small.config");
+    let tree = variant(tree, "5.10-small", &["5.10-arm64-small.config"]);
     let configuration = Configuration {
         lto: Lto::None,
         modules: false,

@@ -3,15 +3,17 @@
 //! In: names of rows. Out: raw figures in the development cache, and `docs/benchmarks.md`, written
 //! from all figures that are there. A row that was interrupted goes on where it stopped; a finished
 //! row is measured anew only with `--again`.
-//!
-//! Every figure is a pair: the plain tool and klto one after the other, and the next pair in the
-//! other order, so that a machine that becomes slower or faster favours neither.
 
 mod builds;
+mod edits;
 mod figures;
 mod load;
 mod report;
+mod rows;
 mod shim;
+mod sizes;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use fs_err as fs;
@@ -21,120 +23,127 @@ use crate::cache::Cache;
 use crate::{packages, product};
 use builds::Builds;
 use figures::Figures;
+use report::Measured;
+use rows::{Row, Side};
+use sizes::Size;
 
 /// The number of jobs that every measured make gets.
 const JOBS: &str = "-j2";
 
-/// What is measured.
+/// What a name on the command line stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Row {
+enum Measurement {
     /// Single tool calls through the shim.
     Shim,
-    /// A clean build, nothing stored.
-    CleanEmpty,
-    /// A build after touching one file.
-    Touch,
-    /// A build after a change of one function.
-    Edit,
-    /// A clean build, all results stored.
-    CleanFull,
+    /// Whole builds.
+    Builds(Size, Row),
 }
 
-impl Row {
-    /// All rows; an earlier one leaves the builds that a later one starts from.
-    const ALL: [Self; 5] = [
-        Self::Shim,
-        Self::CleanEmpty,
-        Self::Touch,
-        Self::Edit,
-        Self::CleanFull,
-    ];
+impl Measurement {
+    /// All of them; the long ones come last.
+    fn all() -> Vec<Self> {
+        let of_size = |size| Row::ALL.map(|row| Self::Builds(size, row));
+        let builds = Size::ALL.into_iter().flat_map(of_size);
+        std::iter::once(Self::Shim).chain(builds).collect()
+    }
 
-    const fn name(self) -> &'static str {
+    /// As `shim`, `large/touch`.
+    fn name(self) -> String {
         match self {
-            Self::Shim => "shim",
-            Self::CleanEmpty => "clean-empty",
-            Self::Touch => "touch",
-            Self::Edit => "edit",
-            Self::CleanFull => "clean-full",
+            Self::Shim => "shim".to_owned(),
+            Self::Builds(size, row) => format!("{}/{}", size.name(), row.name()),
         }
     }
 
     const fn what(self) -> &'static str {
         match self {
             Self::Shim => "tool calls through the shim during a build",
-            Self::CleanEmpty => "clean build, empty store",
-            Self::Touch => "after touching init/main.c",
-            Self::Edit => "after a change of a function in init/main.c",
-            Self::CleanFull => "clean build, full store",
+            Self::Builds(_, row) => row.what(),
         }
     }
 
-    /// The most that klto's time may be, as a part of the plain one.
-    const fn target(self) -> Option<f64> {
-        match self {
-            Self::CleanEmpty => Some(1.0),
-            Self::Touch => Some(0.3),
-            Self::CleanFull => Some(0.92),
-            Self::Shim | Self::Edit => None,
-        }
-    }
-
-    /// Pairs of a series.
-    const fn pairs(self) -> usize {
-        match self {
-            Self::Shim => 1000,
-            Self::CleanEmpty | Self::CleanFull => 1,
-            Self::Touch => 5,
-            Self::Edit => 3,
-        }
-    }
-
-    fn named(name: &str) -> Result<Self> {
-        let names = Self::ALL.map(Self::name);
-        let found = Self::ALL.into_iter().find(|row| row.name() == name);
-        let unknown = || Failure::bad_input(format!("no row {name}")).hint(names.join(" "));
-        Ok(found.ok_or_else(unknown)?)
+    fn file(self, cache: &Cache) -> Result<PathBuf> {
+        let directory = cache.benchmarks()?.join("figures");
+        fs::create_dir_all(&directory)?;
+        Ok(directory.join(format!("{}.tsv", self.name().replace('/', "-"))))
     }
 }
 
-/// Measures the rows of these names, or all, and writes the document.
+/// Measures the rows that `words` name, or those of a size; all without words. Writes the document.
 pub fn run(words: &[&str]) -> Result<()> {
-    if words == ["--list"] {
-        for row in Row::ALL {
-            println!("{:<12} {}", row.name(), row.what());
+    let again = words.contains(&"--again");
+    let chosen = chosen(words)?;
+    if words.contains(&"--list") {
+        for measurement in chosen {
+            println!("{:<22} {}", measurement.name(), measurement.what());
         }
         return Ok(());
-    }
-    let again = words.contains(&"--again");
-    let named = words.iter().filter(|word| **word != "--again");
-    let mut rows = named
-        .map(|name| Row::named(name))
-        .collect::<Result<Vec<_>>>()?;
-    if rows.is_empty() {
-        rows.extend(Row::ALL);
     }
     packages::install_missing()?;
     let cache = Cache::open()?;
     let klto = product::build_klto()?;
-    for row in rows {
-        let mut figures = Figures::open(&cache.benchmarks()?, row, again)?;
-        match row {
-            Row::Shim => shim::measure(&cache, &klto, &mut figures)?,
-            other => Builds::open(&cache, &klto)?.measure(other, &mut figures)?,
+    for measurement in chosen {
+        let file = measurement.file(&cache)?;
+        match measurement {
+            Measurement::Shim => {
+                let mut figures = Figures::open(file, again, |_| false, shim::is_complete)?;
+                shim::measure(&cache, &klto, &mut figures)?;
+            }
+            Measurement::Builds(size, row) => {
+                let is_plain = |side: &str| side != Side::Klto.name();
+                let is_complete = |figures: &Figures| builds::is_complete(row, figures);
+                let mut figures = Figures::open(file, again, is_plain, is_complete)?;
+                Builds::open(&cache, &klto, size)?.measure(row, &mut figures)?;
+            }
         }
-        print!("{}", report::shown(row, &figures));
+        write_document(&cache, &klto)?;
     }
-    write_document(&cache)
+    Ok(())
 }
 
-fn write_document(cache: &Cache) -> Result<()> {
-    let mut measured = Vec::new();
-    for row in Row::ALL {
-        measured.push((row, Figures::read(&cache.benchmarks()?, row)?));
+fn chosen(words: &[&str]) -> Result<Vec<Measurement>> {
+    let names: Vec<&&str> = words
+        .iter()
+        .filter(|word| !word.starts_with("--"))
+        .collect();
+    let mut chosen = Measurement::all();
+    let is_named = |measurement: &Measurement| {
+        let name = measurement.name();
+        let size = name.split('/').next();
+        names
+            .iter()
+            .any(|word| **word == name || size == Some(**word))
+    };
+    chosen.retain(|measurement| names.is_empty() || is_named(measurement));
+    if chosen.is_empty() {
+        let hint = "cargo xtask bench --list names them";
+        return Err(Failure::bad_input("no row has such a name")
+            .hint(hint)
+            .into());
     }
+    Ok(chosen)
+}
+
+fn write_document(cache: &Cache, klto: &std::path::Path) -> Result<()> {
+    let mut measured = Vec::new();
+    for size in Size::ALL {
+        let mut rows = Vec::new();
+        for row in Row::ALL {
+            let file = Measurement::Builds(size, row).file(cache)?;
+            rows.push((row, Figures::read(file)?));
+        }
+        let objects = Builds::open(cache, klto, size)?.objects()?;
+        measured.push(Measured {
+            size,
+            objects,
+            rows,
+        });
+    }
+    let shim = Figures::read(Measurement::Shim.file(cache)?)?;
     let path = product::repository().join("docs/benchmarks.md");
-    fs::write(&path, report::document(&report::machine()?, &measured))?;
+    let before = fs::read_to_string(&path)?;
+    let text = report::document(&report::machine()?, &measured, &shim, &before);
+    fs::write(&path, text)?;
     println!("wrote {}", path.display());
     Ok(())
 }
@@ -144,10 +153,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_found_by_its_name() {
-        for row in Row::ALL {
-            assert_eq!(Row::named(row.name()).unwrap(), row);
+    fn rows_are_chosen_by_name_and_by_size() {
+        for measurement in Measurement::all() {
+            assert_eq!(chosen(&[&measurement.name()]).unwrap(), [measurement]);
         }
-        assert!(Row::named("clean").is_err());
+        assert_eq!(chosen(&["large", "--again"]).unwrap().len(), Row::ALL.len());
+        assert_eq!(chosen(&[]).unwrap(), Measurement::all());
+        assert!(chosen(&["clean"]).is_err());
     }
 }

@@ -21,7 +21,7 @@ use crate::{modules, packages, product, qemu, sources};
 /// The 5.10 tree with the smallest configuration that boots.
 static TREE: Tree = Tree {
     name: "5.10-demo",
-    fragment: "5.10-arm64-demo.config",
+    fragments: &["5.10-arm64-demo.config"],
     machine: &qemu::ARM64_DIRECT,
     features: &[Feature::Vdso],
     boot_proofs: &[],

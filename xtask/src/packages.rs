@@ -45,8 +45,9 @@ pub const PACKAGES: &[&str] = &[
     "clangd-22",
     "fakeroot",
     "strace",
-    // The commit that a benchmark names.
+    // The commit that a benchmark names, and the memory that it measures.
     "git",
+    "time",
 ];
 
 /// The packages of [`PACKAGES`] that are not installed, in that order.

@@ -1,172 +1,255 @@
-//! Whole builds of the 6.12 tree: kbuild's own ThinLTO by plain make against klto.
+//! Whole builds of one kernel, by each of those who build it.
 //!
-//! In: a row. Out: pairs of seconds. Both sides have the same private copy of the tree, the same
-//! configuration, the same number of jobs and an output directory of their own.
+//! In: a row. Out: seconds, and the memory of the largest process. Each side has a copy of the tree, an
+//! output directory and a store of its own, so that what one has to build again another has not. A
+//! round is one build on each side, and every round begins with another side, so that a machine that
+//! becomes slower or faster favours none.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use fs_err as fs;
 
-use super::figures::{Figures, Pair};
-use super::{JOBS, Row};
+use super::JOBS;
+use super::edits::Edit;
+use super::figures::{Figure, Figures};
+use super::rows::{self, OPTION, Preparation, Row, Side};
+use super::sizes::Size;
 use crate::cache::Cache;
 use crate::kernel::{self, Configuration, Lto, Tree};
-use crate::{command, sources};
+use crate::{command, modules, sources};
 
-const CONFIGURATION: Configuration = Configuration {
-    lto: Lto::Thin,
-    modules: true,
-    trim: false,
-};
+/// What takes longer is measured once, the rest this often.
+const LONG_SECONDS: f64 = 60.0;
+const ROUNDS: usize = 5;
 
-/// Who builds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Plain,
-    Klto,
-}
-
-/// The two output directories and what they are built from.
+/// The builds of one size.
 pub(super) struct Builds {
-    tree: &'static Tree,
-    source: PathBuf,
+    size: Size,
+    tree: Tree,
+    shared_source: PathBuf,
     root: PathBuf,
     klto: PathBuf,
 }
 
 impl Builds {
-    /// Finds or makes the private copy of the tree.
-    pub fn open(cache: &Cache, klto: &Path) -> Result<Self> {
-        let tree = Tree::named("6.12")?;
-        let shared = sources::fetch(cache, tree)?;
-        let root = cache.benchmarks()?;
-        let source = root.join(tree.source);
-        if !source.is_dir() {
-            copy_tree(&shared, &source)?;
-        }
+    /// Fetches the source; nothing is built yet.
+    pub fn open(cache: &Cache, klto: &Path, size: Size) -> Result<Self> {
+        let tree = size.tree();
+        let root = cache.benchmarks()?.join(size.name());
+        fs::create_dir_all(&root)?;
         Ok(Self {
+            size,
+            shared_source: sources::fetch(cache, &tree)?,
             tree,
-            source,
             root,
             klto: klto.to_owned(),
         })
     }
 
-    /// Adds the pairs that the row lacks.
+    /// Adds the figures that the row lacks.
     pub fn measure(&self, row: Row, figures: &mut Figures) -> Result<()> {
-        while figures.count(row.name()) < row.pairs() {
-            let round = figures.count(row.name());
-            // The other order each time.
-            let order = match round % 2 {
-                0 => [Side::Plain, Side::Klto],
-                _ => [Side::Klto, Side::Plain],
-            };
-            self.prepare(row)?;
-            let mut pair = Pair {
-                series: row.name().to_owned(),
-                plain: 0.0,
-                klto: 0.0,
-            };
-            for side in order {
-                let seconds = self.time(row, side)?;
-                println!("{} {side:?}: {seconds:.1} s", row.name());
-                match side {
-                    Side::Plain => pair.plain = seconds,
-                    Side::Klto => pair.klto = seconds,
+        let sides = row.sides();
+        for round in 0..ROUNDS {
+            for place in 0..sides.len() {
+                let side = sides[(place + round) % sides.len()];
+                let measured = figures.of(row.name(), side.name()).collect::<Vec<_>>();
+                if measured.len() > round || is_enough(row, &measured) {
+                    continue;
+                }
+                let figure = self.run(row, side)?;
+                println!(
+                    "{}/{} {}: {:.1} s",
+                    self.size.name(),
+                    row.name(),
+                    side.name(),
+                    figure.seconds
+                );
+                figures.add(figure)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Objects of vmlinux and modules, once a side is built.
+    pub fn objects(&self) -> Result<Option<usize>> {
+        let output = self.output(Side::None);
+        match output.join("vmlinux").exists() {
+            true => modules::linked_objects(&output).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn run(&self, row: Row, side: Side) -> Result<Figure> {
+        let mut output = self.output(side);
+        match row.preparation(self.size) {
+            Preparation::Nothing => {
+                remove(&output)?;
+                remove(&self.store(side))?;
+                self.configure(side, &output)?;
+            }
+            Preparation::Built => self.settle(side)?,
+            Preparation::Edited(edit) => {
+                self.settle(side)?;
+                edit.apply(&self.source(side)?)?;
+            }
+            Preparation::Configured => {
+                self.settle(side)?;
+                let file = output.join(".config");
+                let text = fs::read_to_string(&file)?;
+                fs::write(
+                    &file,
+                    text.replace(&format!("{OPTION}=y"), &format!("{OPTION}=m")),
+                )?;
+            }
+            Preparation::StoreOnly => {
+                self.settle(side)?;
+                output = self.root.join(side.name()).join("two");
+                remove(&output)?;
+                self.configure(side, &output)?;
+            }
+        }
+        self.time(row, side, &output)
+    }
+
+    /// Brings the first output of a side up to date: with the configuration of the fragments, and all
+    /// goals.
+    fn settle(&self, side: Side) -> Result<()> {
+        let output = self.output(side);
+        let file = output.join(".config");
+        let built_in = format!("{OPTION}=y");
+        match file.exists() {
+            true => {
+                let text = fs::read_to_string(&file)?;
+                let module = format!("{OPTION}=m");
+                if text.contains(&module) {
+                    fs::write(&file, text.replace(&module, &built_in))?;
                 }
             }
-            figures.add(pair)?;
+            false => self.configure(side, &output)?,
         }
-        Ok(())
+        command::run(self.build(side, &output)?.args(Row::CleanEmpty.goals()))
     }
 
-    /// What both sides need before the clock starts.
-    fn prepare(&self, row: Row) -> Result<()> {
-        if row == Row::CleanEmpty {
-            remove(&self.store())?;
-        }
-        for side in [Side::Plain, Side::Klto] {
-            if row == Row::CleanEmpty {
-                remove(&self.output(side))?;
-            }
-            kernel::configure(self.tree, &self.source, &self.output(side), CONFIGURATION)?;
-            if row != Row::CleanEmpty {
-                command::run(&mut self.build(side))?;
-            }
-        }
-        Ok(())
+    fn configure(&self, side: Side, output: &Path) -> Result<()> {
+        let configuration = Configuration {
+            lto: match side {
+                Side::None => Lto::None,
+                _ => Lto::Thin,
+            },
+            ..Configuration::default()
+        };
+        kernel::configure(&self.tree, &self.source(side)?, output, configuration)
     }
 
-    fn time(&self, row: Row, side: Side) -> Result<f64> {
-        match row {
-            Row::Touch => self.change_main(|text| text)?,
-            // A text that no build has seen before.
-            Row::Edit => self.change_main(|text| edited(&text))?,
-            Row::CleanFull => {
-                let mut clean = kernel::make(self.tree, &self.source, &self.output(side));
-                command::run(clean.args(["--silent", "clean"]))?;
-            }
-            Row::CleanEmpty | Row::Shim => {}
+    fn time(&self, row: Row, side: Side, output: &Path) -> Result<Figure> {
+        let memory = tempfile::NamedTempFile::new()?;
+        let build = self.build(side, output)?;
+        let mut timed = Command::new("time");
+        timed
+            .args(["--format", "%M", "--output"])
+            .arg(memory.path())
+            .arg(build.get_program())
+            .args(build.get_args())
+            .args(row.goals());
+        for (name, value) in build.get_envs() {
+            match value {
+                Some(value) => timed.env(name, value),
+                None => timed.env_remove(name),
+            };
         }
         let begin = Instant::now();
-        command::run(&mut self.build(side))?;
-        Ok(begin.elapsed().as_secs_f64())
-    }
-
-    /// Writes `init/main.c` anew. The file's own inode belongs to the copy, see [`copy_tree`].
-    fn change_main(&self, change: impl FnOnce(String) -> String) -> Result<()> {
-        let file = self.source.join("init/main.c");
-        let text = fs::read_to_string(&file)?;
-        fs::write(&file, change(text))?;
-        Ok(())
-    }
-
-    fn build(&self, side: Side) -> Command {
-        let output = self.output(side);
-        let mut build = match side {
-            Side::Plain => Command::new("make"),
-            Side::Klto => {
-                let mut klto = Command::new(&self.klto);
-                klto.arg("make").env("KLTO_CACHE", self.store());
-                klto
-            }
-        };
-        build
-            .args(kernel::make_arguments(self.tree, &self.source, &output))
-            .args([JOBS, "--silent"])
-            .args(self.tree.goals(CONFIGURATION))
-            .envs(kernel::REPRODUCIBLE)
-            // Cargo sets it for the programs that it runs; every tool would look there first.
-            .env_remove("LD_LIBRARY_PATH");
-        build
-    }
-
-    fn output(&self, side: Side) -> PathBuf {
-        self.root.join(match side {
-            Side::Plain => "plain-6.12",
-            Side::Klto => "klto-6.12",
+        command::run(&mut timed)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let kibibytes = fs::read_to_string(memory.path())?;
+        Ok(Figure {
+            series: row.name().to_owned(),
+            side: side.name().to_owned(),
+            seconds,
+            kibibytes: kibibytes
+                .trim()
+                .parse()
+                .with_context(|| format!("what time said: {kibibytes}"))?,
         })
     }
 
-    fn store(&self) -> PathBuf {
-        self.root.join("store")
+    /// The build of a side without goals.
+    fn build(&self, side: Side, output: &Path) -> Result<Command> {
+        let mut build = match side {
+            Side::Klto => {
+                let mut klto = Command::new(&self.klto);
+                klto.arg("make").env("KLTO_CACHE", self.store(side));
+                klto
+            }
+            _ => Command::new("make"),
+        };
+        build
+            .args(kernel::make_arguments(
+                &self.tree,
+                &self.source(side)?,
+                output,
+            ))
+            .args([JOBS, "--silent"])
+            .envs(kernel::REPRODUCIBLE)
+            // Cargo sets it for the programs that it runs; every tool would look there first.
+            .env_remove("LD_LIBRARY_PATH");
+        if side == Side::Ccache {
+            build
+                .arg("CC=ccache clang-22")
+                .env("CCACHE_DIR", self.store(side))
+                .env("CCACHE_MAXSIZE", "10G");
+        }
+        Ok(build)
+    }
+
+    /// The side's copy of the tree, made on first use: by hard links, but for the files that rows edit.
+    /// Those get inodes of their own, and the shared tree stays as it is.
+    fn source(&self, side: Side) -> Result<PathBuf> {
+        let source = self.root.join(side.name()).join("linux");
+        if source.is_dir() {
+            return Ok(source);
+        }
+        fs::create_dir_all(self.root.join(side.name()))?;
+        let edits = rows::edits(self.size);
+        copy_tree(&self.shared_source, &source, edits)?;
+        Ok(source)
+    }
+
+    fn output(&self, side: Side) -> PathBuf {
+        // As long as the name of the second one: ccache sees the path to the source.
+        self.root.join(side.name()).join("one")
+    }
+
+    fn store(&self, side: Side) -> PathBuf {
+        self.root.join(side.name()).join("store")
     }
 }
 
-/// A copy by hard links, but for the file that is changed: that one gets an inode of its own, and
-/// the shared tree stays as it is.
-fn copy_tree(shared: &Path, source: &Path) -> Result<()> {
+/// Whether every side of the row has what it needs.
+pub(super) fn is_complete(row: Row, figures: &Figures) -> bool {
+    let of = |side: &Side| figures.of(row.name(), side.name()).collect::<Vec<_>>();
+    row.sides().iter().all(|side| is_enough(row, &of(side)))
+}
+
+/// Whether no more rounds are needed.
+fn is_enough(row: Row, measured: &[&Figure]) -> bool {
+    let is_long = |figure: &&Figure| row.is_once() || figure.seconds >= LONG_SECONDS;
+    measured.first().is_some_and(is_long) || measured.len() >= ROUNDS
+}
+
+fn copy_tree(shared: &Path, source: &Path, edits: impl Iterator<Item = Edit>) -> Result<()> {
     let partial = source.with_extension("partial");
     remove(&partial)?;
     let mut copy = Command::new("cp");
     command::run(copy.args(["--archive", "--link"]).arg(shared).arg(&partial))?;
-    let main = partial.join("init/main.c");
-    let text = fs::read(&main)?;
-    fs::remove_file(&main)?;
-    fs::write(&main, text)?;
+    for edit in edits {
+        let file = partial.join(edit.file);
+        let text = fs::read(&file)?;
+        fs::remove_file(&file)?;
+        fs::write(&file, text)?;
+    }
     fs::rename(&partial, source)?;
     Ok(())
 }
@@ -178,45 +261,43 @@ fn remove(path: &Path) -> Result<()> {
     Ok(())
 }
 
-const MARK: &str = "\n/* klto's measurement */ ";
-
-/// The text with a function at its end whose number is one more than before.
-fn edited(text: &str) -> String {
-    let (original, last) = text.split_once(MARK).unwrap_or((text, ""));
-    let digits = last
-        .rsplit("n * ")
-        .next()
-        .and_then(|end| end.split(';').next());
-    let number = digits
-        .and_then(|digits| digits.parse::<u64>().ok())
-        .unwrap_or(0)
-        + 1;
-    let function = format!("int klto_measured(int n) {{ return n * {number}; }}");
-    format!("{original}{MARK}int klto_measured(int n);\n{function}\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::edits::Kind;
 
-    #[test]
-    fn an_edit_replaces_the_one_before() {
-        let first = edited("int main;\n");
-        let second = edited(&first);
-        assert!(first.contains("n * 1;") && second.contains("n * 2;"));
-        assert_eq!(second.matches("klto's measurement").count(), 1);
-        assert!(second.starts_with("int main;\n"));
+    fn figure(seconds: f64) -> Figure {
+        Figure {
+            series: "touch".to_owned(),
+            side: "thin".to_owned(),
+            seconds,
+            kibibytes: 1,
+        }
     }
 
     #[test]
-    fn the_copy_shares_no_inode_of_the_changed_file() {
+    fn long_rows_are_measured_once() {
+        assert!(!is_enough(Row::Touch, &[]));
+        assert!(!is_enough(Row::Touch, &[&figure(59.0); 4]));
+        assert!(is_enough(Row::Touch, &[&figure(59.0); 5]));
+        assert!(is_enough(Row::Touch, &[&figure(60.0)]));
+        assert!(is_enough(Row::CleanFull, &[&figure(1.0)]));
+    }
+
+    #[test]
+    fn the_copy_shares_no_inode_of_an_edited_file() {
         let root = tempfile::tempdir().unwrap();
         let shared = root.path().join("shared");
         fs::create_dir_all(shared.join("init")).unwrap();
         fs::write(shared.join("init/main.c"), "int a;").unwrap();
         fs::write(shared.join("Makefile"), "all:").unwrap();
         let copy = root.path().join("copy");
-        copy_tree(&shared, &copy).unwrap();
+        let edit = Edit {
+            file: "init/main.c",
+            at: "int a;",
+            kind: Kind::CommentLine,
+        };
+        copy_tree(&shared, &copy, std::iter::once(edit)).unwrap();
         fs::write(copy.join("init/main.c"), "int b;").unwrap();
         assert_eq!(fs::read(shared.join("init/main.c")).unwrap(), b"int a;");
         assert_eq!(fs::read(copy.join("Makefile")).unwrap(), b"all:");

@@ -1,8 +1,8 @@
-//! Raw figures of one row, in a file of the development cache.
+//! Raw figures of one table row, in a file of the development cache.
 //!
-//! The first line is `# <commit> <date of the commit>`; each other line is `<series> TAB <plain> TAB
-//! <klto>`, in seconds, added when the pair is complete. A row that was not finished at another
-//! commit begins anew, so that no row mixes two versions.
+//! The first line is `# <commit> <date of the commit>`; each other line is `<series> TAB <side> TAB
+//! <seconds> TAB <KiB>`, added when it is measured. A row that was not finished at another commit keeps
+//! what is not klto's, so that no figure of klto's mixes two versions.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,124 +10,112 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use fs_err as fs;
 
-use super::Row;
 use crate::product;
 
-/// The plain tool's seconds and klto's, measured one after the other.
+/// One measurement.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Pair {
+pub(super) struct Figure {
+    /// What was measured: the row, or the kind of call.
     pub series: String,
-    pub plain: f64,
-    pub klto: f64,
+    /// Who ran.
+    pub side: String,
+    pub seconds: f64,
+    /// Resident memory of the largest process; zero where it was not measured.
+    pub kibibytes: u64,
 }
 
-/// All pairs of one row.
+/// All figures of one row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Figures {
     pub path: PathBuf,
     /// The commit that was measured, and its date.
     pub commit: String,
-    pub pairs: Vec<Pair>,
+    pub all: Vec<Figure>,
 }
 
 impl Figures {
-    /// The figures that are there already, to go on from; `again` begins anew.
-    pub fn open(directory: &Path, row: Row, again: bool) -> Result<Self> {
+    /// The figures that are there already, to go on from; `again` begins anew. An unfinished row of
+    /// another commit keeps the figures of the sides that `is_plain`.
+    pub fn open(
+        path: PathBuf,
+        again: bool,
+        is_plain: impl Fn(&str) -> bool,
+        is_complete: impl Fn(&Self) -> bool,
+    ) -> Result<Self> {
         let commit = product::commit()?;
-        let known = Self::read(directory, row)?;
-        let complete = known.is_complete(row);
-        if !again && (complete || known.commit == commit) && !known.commit.is_empty() {
+        let known = Self::read(path)?;
+        if !again && (is_complete(&known) || known.commit == commit) && !known.commit.is_empty() {
             return Ok(known);
         }
-        fs::write(&known.path, format!("# {commit}\n"))?;
+        let mut all = known.all;
+        all.retain(|figure| !again && is_plain(&figure.side));
+        let text: String = all.iter().map(Figure::to_line).collect();
+        fs::write(&known.path, format!("# {commit}\n{text}"))?;
         Ok(Self {
             path: known.path,
             commit,
-            pairs: Vec::new(),
+            all,
         })
     }
 
     /// What the file has; nothing where there is none.
-    pub fn read(directory: &Path, row: Row) -> Result<Self> {
-        let path = directory.join(format!("{}.tsv", row.name()));
+    pub fn read(path: PathBuf) -> Result<Self> {
         let text = match path.exists() {
             true => fs::read_to_string(&path)?,
             false => String::new(),
         };
-        let (commit, pairs) = parse(&text);
-        Ok(Self {
-            path,
-            commit,
-            pairs,
-        })
+        Ok(Self::parse(path, &text))
     }
 
-    /// Adds a pair to the file.
-    pub fn add(&mut self, pair: Pair) -> Result<()> {
-        let mut file = fs::OpenOptions::new().append(true).open(&self.path)?;
-        let Pair {
-            series,
-            plain,
-            klto,
-        } = &pair;
-        writeln!(file, "{series}\t{plain:.6}\t{klto:.6}")?;
-        self.pairs.push(pair);
+    fn parse(path: PathBuf, text: &str) -> Self {
+        let commit = text.lines().find_map(|line| line.strip_prefix("# "));
+        Self {
+            commit: commit.unwrap_or_default().to_owned(),
+            all: text.lines().filter_map(Figure::parse).collect(),
+            path,
+        }
+    }
+
+    /// Adds a figure to the file.
+    pub fn add(&mut self, figure: Figure) -> Result<()> {
+        append(&self.path, &figure.to_line())?;
+        self.all.push(figure);
         Ok(())
     }
 
-    /// Pairs of one series.
-    pub fn count(&self, series: &str) -> usize {
-        self.of(series).count()
-    }
-
-    /// The pairs of one series, in the order of their measurement.
-    pub fn of(&self, series: &str) -> impl Iterator<Item = &Pair> {
-        self.pairs.iter().filter(move |pair| pair.series == series)
-    }
-
-    /// Names of the series, in the order in which they came.
-    pub fn series(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        for pair in &self.pairs {
-            if !names.contains(&pair.series.as_str()) {
-                names.push(&pair.series);
-            }
-        }
-        names
-    }
-
-    fn is_complete(&self, row: Row) -> bool {
-        let wanted = match row {
-            Row::Shim => super::shim::SERIES.to_vec(),
-            other => vec![other.name()],
-        };
-        wanted
-            .iter()
-            .all(|series| self.count(series) >= row.pairs())
+    /// The figures of one series and side, in the order of their measurement.
+    pub fn of(&self, series: &str, side: &str) -> impl Iterator<Item = &Figure> {
+        let belongs = move |figure: &&Figure| figure.series == series && figure.side == side;
+        self.all.iter().filter(belongs)
     }
 }
 
-fn parse(text: &str) -> (String, Vec<Pair>) {
-    let mut commit = String::new();
-    let mut pairs = Vec::new();
-    for line in text.lines() {
-        if let Some(words) = line.strip_prefix("# ") {
-            commit = words.to_owned();
-        } else {
-            pairs.extend(parse_pair(line));
-        }
-    }
-    (commit, pairs)
+fn append(path: &Path, line: &str) -> Result<()> {
+    let mut file = fs::OpenOptions::new().append(true).open(path)?;
+    Ok(file.write_all(line.as_bytes())?)
 }
 
-/// `None` for a line that was cut off in the middle.
-fn parse_pair(line: &str) -> Option<Pair> {
-    let mut fields = line.split('\t');
-    Some(Pair {
-        series: fields.next()?.to_owned(),
-        plain: fields.next()?.parse().ok()?,
-        klto: fields.next()?.parse().ok()?,
-    })
+impl Figure {
+    fn to_line(&self) -> String {
+        let Self {
+            series,
+            side,
+            seconds,
+            kibibytes,
+        } = self;
+        format!("{series}\t{side}\t{seconds:.6}\t{kibibytes}\n")
+    }
+
+    /// `None` for a line that was cut off in the middle.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split('\t');
+        Some(Self {
+            series: fields.next()?.to_owned(),
+            side: fields.next()?.to_owned(),
+            seconds: fields.next()?.parse().ok()?,
+            kibibytes: fields.next()?.parse().ok()?,
+        })
+    }
 }
 
 /// The value below which `part` of all values lie, by nearest rank; zero without values.
@@ -143,16 +131,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_read_as_it_was_written() {
-        let text = "# abc 2026-01-01\ntouch\t10.500000\t2.250000\ntouch\t10.1\n";
-        let (commit, pairs) = parse(text);
-        assert_eq!(commit, "abc 2026-01-01");
-        let pair = Pair {
+    fn figures_are_read_as_they_were_written() {
+        let text = "# abc 2026-01-01\ntouch\tthin\t10.500000\t2048\ntouch\tklto\t10.1\n";
+        let read = Figures::parse(PathBuf::new(), text);
+        assert_eq!(read.commit, "abc 2026-01-01");
+        let figure = Figure {
             series: "touch".to_owned(),
-            plain: 10.5,
-            klto: 2.25,
+            side: "thin".to_owned(),
+            seconds: 10.5,
+            kibibytes: 2048,
         };
-        assert_eq!(pairs, [pair]);
+        assert_eq!(read.all, [figure]);
+        assert_eq!(
+            read.all[0].to_line(),
+            text.lines().nth(1).unwrap().to_owned() + "\n"
+        );
+    }
+
+    #[test]
+    fn an_interrupted_row_keeps_what_is_not_klto_s() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("touch.tsv");
+        fs::write(
+            &path,
+            "# another\ntouch\tthin\t1.0\t0\ntouch\tklto\t2.0\t0\n",
+        )
+        .unwrap();
+        let open = |again, complete| {
+            let is_plain = |side: &str| side != "klto";
+            let figures = Figures::open(path.clone(), again, is_plain, |_| complete);
+            figures.unwrap().all.len()
+        };
+        assert_eq!(open(false, true), 2);
+        assert_eq!(open(false, false), 1);
+        assert_eq!(open(true, true), 0);
     }
 
     #[test]

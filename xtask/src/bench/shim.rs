@@ -10,8 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use fs_err as fs;
 
-use super::Row;
-use super::figures::{Figures, Pair};
+use super::figures::{Figure, Figures};
 use super::load::{Environment, Load};
 use crate::cache::Cache;
 use crate::command;
@@ -25,6 +24,18 @@ pub(super) const SERIES: &[&str] = &[
     "ld.lld -r, by the session",
 ];
 
+/// Calls of each kind, on each side.
+pub(super) const CALLS: usize = 1000;
+/// The sides: the tool itself, and the shim.
+pub(super) const PLAIN: &str = "plain";
+pub(super) const SHIM: &str = "shim";
+
+/// Whether all calls are there.
+pub(super) fn is_complete(figures: &Figures) -> bool {
+    let count = |series: &&str| figures.of(series, SHIM).count();
+    SERIES.iter().all(|series| count(series) >= CALLS)
+}
+
 /// Adds the pairs that are missing, kind by kind.
 pub(super) fn measure(cache: &Cache, klto: &Path, figures: &mut Figures) -> Result<()> {
     let scratch = tempfile::tempdir()?;
@@ -32,12 +43,17 @@ pub(super) fn measure(cache: &Cache, klto: &Path, figures: &mut Figures) -> Resu
     let mut load = Load::new(cache, klto)?;
     for series in SERIES {
         let call = Call::of(series, scratch.path(), &object);
-        while figures.count(series) < Row::Shim.pairs() {
+        loop {
+            let count = figures.of(series, SHIM).count();
+            if count >= CALLS {
+                break;
+            }
             let environment = load.environment()?;
-            let shim_first = figures.count(series) % 2 == 1;
             // A session that ends in the middle of a call fails it: the pair is measured again.
-            if let Some(pair) = call.pair(series, &environment, shim_first)? {
-                figures.add(pair)?;
+            if let Some(pair) = call.pair(series, &environment, count % 2 == 1)? {
+                for figure in pair {
+                    figures.add(figure)?;
+                }
             }
         }
         println!("{series}: measured");
@@ -100,7 +116,7 @@ impl Call {
         series: &str,
         environment: &Environment,
         shim_first: bool,
-    ) -> Result<Option<Pair>> {
+    ) -> Result<Option<[Figure; 2]>> {
         let (shim, plain) = self.programs(environment)?;
         let order = match shim_first {
             true => [&shim, &plain],
@@ -117,13 +133,14 @@ impl Call {
         if shim_first {
             seconds.reverse();
         }
-        let [plain, klto] = seconds;
-        let series = series.to_owned();
-        Ok(Some(Pair {
-            series,
-            plain,
-            klto,
-        }))
+        let [plain, shim] = seconds;
+        let pair = [(PLAIN, plain), (SHIM, shim)].map(|(side, seconds)| Figure {
+            series: series.to_owned(),
+            side: side.to_owned(),
+            seconds,
+            kibibytes: 0,
+        });
+        Ok(Some(pair))
     }
 
     /// The shim goes first in the PATH of recipes; the tool is behind it.

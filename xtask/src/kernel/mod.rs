@@ -111,14 +111,26 @@ pub fn configure(
     let output = fs::canonicalize(output)?;
     let text = fragment_text(tree, configuration)?;
     let wanted = settings(&text);
-    let mut fragment = tempfile::NamedTempFile::new()?;
-    for (name, value) in &wanted {
-        writeln!(fragment, "{name}={value}")?;
+    let lines: String = wanted
+        .iter()
+        .map(|(name, value)| format!("{name}={value}\n"))
+        .collect();
+    let goals = |goals: &[&str]| {
+        let mut make = make(tree, source, &output);
+        make.arg("--silent").args(goals);
+        make
+    };
+    if tree.base == ["allnoconfig"] {
+        let mut fragment = tempfile::NamedTempFile::new()?;
+        fragment.write_all(lines.as_bytes())?;
+        command::run(goals(tree.base).env("KCONFIG_ALLCONFIG", fragment.path()))?;
+    } else {
+        command::run(&mut goals(tree.base))?;
+        let file = output.join(".config");
+        let base = fs::read_to_string(&file)?;
+        fs::write(&file, base + &lines)?;
+        command::run(&mut goals(&["olddefconfig"]))?;
     }
-    let mut make = make(tree, source, &output);
-    make.args(["--silent", "allnoconfig"])
-        .env("KCONFIG_ALLCONFIG", fragment.path());
-    command::run(&mut make)?;
     let written = fs::read_to_string(output.join(".config"))?;
     let lost = lost_lines(&wanted, &written, configuration.modules);
     if lost.is_empty() {
@@ -129,7 +141,7 @@ pub fn configure(
 }
 
 fn fragment_text(tree: &Tree, configuration: Configuration) -> Result<String> {
-    let mut names = vec![tree.fragment];
+    let mut names = tree.fragments.to_vec();
     if tree.has_lto_option {
         names.push(configuration.lto.fragment());
     }

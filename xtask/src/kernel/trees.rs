@@ -87,8 +87,10 @@ pub struct Tree {
     pub architecture: Architecture,
     /// The variables of make that choose architecture and toolchain.
     pub variables: &'static [&'static str],
-    /// The configuration fragment in `tests/kernel`.
-    pub fragment: &'static str,
+    /// Goals of make that write the configuration that the fragments change.
+    pub base: &'static [&'static str],
+    /// The configuration fragments in `tests/kernel`; a later one overrides an earlier one.
+    pub fragments: &'static [&'static str],
     /// Whether Kconfig has `LTO_CLANG_THIN`; otherwise only klto's arguments ask for LTO.
     pub has_lto_option: bool,
     /// The boot image below the output directory.
@@ -129,7 +131,8 @@ const ARM64_5_10: Tree = Tree {
     suite: Suite::Security("bullseye-security"),
     architecture: Architecture::Arm64,
     variables: named_tools!["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"],
-    fragment: "5.10-arm64.config",
+    base: &["allnoconfig"],
+    fragments: &["5.10-arm64.config"],
     has_lto_option: false,
     image: "arch/arm64/boot/Image",
     image_goal: "Image",
@@ -155,7 +158,8 @@ const X86_64_6_12: Tree = Tree {
     suite: Suite::Machine,
     architecture: Architecture::X86_64,
     variables: &["ARCH=x86_64", "LLVM=-22"],
-    fragment: "6.12-x86_64.config",
+    base: &["allnoconfig"],
+    fragments: &["6.12-x86_64.config"],
     has_lto_option: true,
     image: "arch/x86/boot/bzImage",
     image_goal: "bzImage",
@@ -180,7 +184,7 @@ pub static TREES: &[Tree] = &[
     Tree {
         name: "5.10-x86_64",
         variables: named_tools!["ARCH=x86_64"],
-        fragment: "5.10-x86_64.config",
+        fragments: &["5.10-x86_64.config"],
         has_lto_option: false,
         source: ARM64_5_10.source,
         package: ARM64_5_10.package,

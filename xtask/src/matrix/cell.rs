@@ -346,9 +346,9 @@ impl Cell {
     /// The tree with the tools of this cell and the smallest configuration.
     fn tree(self) -> Tree {
         let named = |name: &str| TREES.iter().find(|tree| tree.name == name);
-        let (like, machine, fragment) = match self.architecture {
-            Architecture::Arm64 => ("5.10", &qemu::ARM64_DIRECT, "matrix-arm64.config"),
-            Architecture::X86_64 => ("5.10-x86_64", &qemu::X86_64_PC, "matrix-x86_64.config"),
+        let (like, machine, fragments): (_, _, &[&str]) = match self.architecture {
+            Architecture::Arm64 => ("5.10", &qemu::ARM64_DIRECT, &["matrix-arm64.config"]),
+            Architecture::X86_64 => ("5.10-x86_64", &qemu::X86_64_PC, &["matrix-x86_64.config"]),
         };
         // Their tools are named one by one, which every tree understands.
         let like = named(like).unwrap_or(&TREES[0]);
@@ -359,7 +359,7 @@ impl Cell {
             suite: self.release.suite,
             has_lto_option: self.release.has_lto_option,
             variables: with_llvm(like.variables, self.llvm),
-            fragment,
+            fragments,
             machine,
             features: &[
                 Feature::Versions,

@@ -73,11 +73,7 @@ impl Build {
     /// goals of the boot image and the modules. On a tree with the option, `.config` decides
     /// instead of `--lto`.
     pub fn new(tree: &str, name: &str) -> Result<Self> {
-        Self::of(Tree::named(tree)?, name)
-    }
-
-    /// The same of a row of the tests' own, see [`crate::variant`].
-    pub fn of(tree: &'static Tree, name: &str) -> Result<Self> {
+        let tree = Tree::named(tree)?;
         let configuration = Configuration {
             lto: if tree.has_lto_option {
                 Lto::Thin

@@ -39,7 +39,7 @@ pub fn prepared(tree: &str) -> Result<PathBuf> {
 /// The same of [`PrivateSource::prepared`]; kbuild makes everything anew for a source at another path.
 pub fn prepared_for(source: &PrivateSource, tree: &'static Tree) -> Result<PathBuf> {
     let name = format!("prepared-for-private-{}", tree.name);
-    prepare(Build::of(tree, &name)?.source(source.path()))
+    prepare(Build::new(tree.name, &name)?.source(source.path()))
 }
 
 fn prepare(build: Build) -> Result<PathBuf> {

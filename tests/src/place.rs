@@ -1,11 +1,10 @@
-//! Where tests build: directories of the development cache, and rows of trees of the tests' own.
+//! Where tests build: directories of the development cache.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use fs_err as fs;
 use xtask::cache::Cache;
-use xtask::kernel::Tree;
 use xtask::packages;
 
 use crate::shared::Shared;
@@ -53,18 +52,4 @@ pub(crate) fn remove(directory: &Path) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
-}
-
-/// `tree` under another name, with other fragments of `tests/kernel`. It lives as long as the
-/// process: call it once for each test file.
-pub fn variant(
-    tree: &'static Tree,
-    name: &'static str,
-    fragments: &'static [&'static str],
-) -> &'static Tree {
-    Box::leak(Box::new(Tree {
-        name,
-        fragments,
-        ..tree.clone()
-    }))
 }

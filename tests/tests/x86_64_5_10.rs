@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use klto_formats::elf;
-use klto_tests::{Build, Outcome, Shared, cache, reference, step};
+use klto_tests::{Build, Outcome, Shared, cache, fresh_directory, reference, step};
 use klto_verify::Comparison;
 use xtask::boot::{Booted, boot, boot_with, verdict};
 use xtask::kernel::warnings_of_reference;
@@ -159,7 +159,7 @@ fn stacks_unwind_through_natives_to_the_reference_s_functions() {
 /// objtool could not list the call, and the kernel would not change it.
 #[test]
 fn a_static_call_that_another_object_imports_is_changed() {
-    let place = klto_tests::fresh_directory("5.10-x86_64-static-call").unwrap();
+    let place = fresh_directory("5.10-x86_64-static-call").unwrap();
     let mut copy = Command::new("cp");
     copy.arg("-a")
         .arg(xtask::kernel::fragments().join("static-call"));
@@ -301,4 +301,46 @@ fn the_package_of_headers_serves_a_machine_without_klto() {
     let build = &thin().build;
     let root = external::make_and_unpack_debian_packages(build, "deb-5.10");
     external::build_without_klto(build, &root);
+}
+
+/// Changes two options in `.config`, or changes them back.
+fn change_options(back: bool) {
+    let path = output().join(".config");
+    let mut config = fs_err::read_to_string(&path).unwrap();
+    for (one, other) in [
+        (
+            "# CONFIG_PRINTK_TIME is not set\n",
+            "CONFIG_PRINTK_TIME=y\n",
+        ),
+        ("CONFIG_LOG_BUF_SHIFT=17\n", "CONFIG_LOG_BUF_SHIFT=16\n"),
+    ] {
+        let (from, to) = if back { (other, one) } else { (one, other) };
+        assert!(config.contains(from), "{from}");
+        config = config.replace(from, to);
+    }
+    fs_err::write(path, config).unwrap();
+}
+
+/// Runs after all others: tests run in the order of their names.
+#[test]
+fn z_a_configuration_changed_and_changed_back_leaves_no_trace() {
+    let build = &thin().build;
+    let mut files = ["vmlinux", "System.map", build.tree().image]
+        .map(PathBuf::from)
+        .to_vec();
+    files.extend(klto_verify::modules(output()).unwrap());
+    let first = fresh_directory("5.10-x86_64-first").unwrap();
+    for file in &files {
+        let copy = first.join(file);
+        fs_err::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs_err::copy(output().join(file), copy).unwrap();
+    }
+    change_options(false);
+    step("the same with another .config", || build.succeed());
+    let report = klto_verify::bit_equal(&first, output(), &files).unwrap();
+    assert!(!report.equal(), "the options change nothing");
+    change_options(true);
+    step("the same with the first .config", || build.succeed());
+    let report = klto_verify::bit_equal(&first, output(), &files).unwrap();
+    assert!(report.equal(), "{report}");
 }

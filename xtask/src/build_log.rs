@@ -21,6 +21,8 @@ pub struct Unit {
 pub struct BuildLog {
     /// By the unit's name: `vmlinux.o`, or a module's object.
     pub units: BTreeMap<String, Unit>,
+    /// Members of `lib.a` that nothing needed, by unit.
+    pub left_out: BTreeMap<String, Vec<String>>,
     /// Objects compiled native, and what reads each as ELF.
     pub native: BTreeMap<String, String>,
 }
@@ -38,6 +40,11 @@ impl BuildLog {
     fn add(&mut self, line: &str) {
         if let Some((unit, _)) = rest(line, "input ").and_then(|rest| rest.split_once(' ')) {
             self.unit(unit).inputs += 1;
+        } else if let Some((unit, object)) =
+            rest(line, "left-out ").and_then(|rest| rest.split_once(' '))
+        {
+            let objects = self.left_out.entry(unit.to_owned()).or_default();
+            objects.push(object.to_owned());
         } else if let Some((unit, end)) =
             rest(line, "ran thin-link ").and_then(|rest| rest.split_once(": "))
         {
@@ -101,6 +108,7 @@ native lib/vdso.o: read by llvm-objcopy
         };
         assert_eq!(log.units["vmlinux.o"], vmlinux);
         assert_eq!(log.inputs(), 3);
+        assert_eq!(log.left_out["vmlinux.o"], ["lib/klist.o"]);
         assert_eq!(log.native["lib/vdso.o"], "llvm-objcopy");
     }
 }

@@ -4,6 +4,7 @@
 //! an interrupted run goes on with the next cell. Thin is held against the cell without LTO of the same
 //! tools, where that is there; an output that went from one mode to the other against that mode's cell.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result};
 use fs_err as fs;
 use klto_core::Failure;
 use klto_verify::Comparison;
+use object::{Object as _, ObjectSymbol as _};
 
 use crate::build_log::BuildLog;
 use crate::cache::Cache;
@@ -27,7 +29,7 @@ struct Release {
     package: &'static str,
     suite: Suite,
     has_lto_option: bool,
-    /// Whether its x86_64 is also built with fewer exports, and switched from one mode to the other.
+    /// Whether its x86_64 is also built with fewer exports or none, and switched from one mode to the other.
     has_all_variants: bool,
 }
 
@@ -100,6 +102,8 @@ enum Exports {
     All,
     /// What its own modules use (TRIM_UNUSED_KSYMS).
     Used,
+    /// It has no modules; `lib.a` is then linked by need, not whole.
+    Nothing,
 }
 
 /// What came of a cell.
@@ -138,6 +142,7 @@ impl Cell {
                 if release.has_all_variants {
                     cells.extend(switched.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
                     cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Exports::Used)));
+                    cells.push(cell(clean[1], NEWEST_LLVM, Exports::Nothing));
                 }
             }
         }
@@ -149,7 +154,7 @@ impl Cell {
         let [release, architecture, mode, llvm, exports] = self.coordinates();
         let end = match self.exports {
             Exports::All => String::new(),
-            Exports::Used => format!("-{exports}"),
+            Exports::Used | Exports::Nothing => format!("-{exports}"),
         };
         format!("{release}-{architecture}-{mode}-{llvm}{end}")
     }
@@ -169,6 +174,7 @@ impl Cell {
         let exports = match self.exports {
             Exports::All => "all",
             Exports::Used => "trim",
+            Exports::Nothing => "no-modules",
         };
         let llvm = self.llvm.to_string();
         [self.release.name, architecture, mode, &llvm, exports].map(str::to_owned)
@@ -223,7 +229,7 @@ impl Cell {
         let output = directory.join("kernel");
         let configuration = Configuration {
             lto: self.mode.lto(),
-            modules: true,
+            modules: self.exports != Exports::Nothing,
             trim: self.exports == Exports::Used,
         };
         if let Mode::SwitchedTo(_) = self.mode {
@@ -319,7 +325,10 @@ impl Cell {
             );
             return Err(Failure::build(what).into());
         }
-        let what = format!(", {vmlinux} of vmlinux from bitcode");
+        let mut what = format!(", {vmlinux} of vmlinux from bitcode");
+        if self.exports == Exports::Nothing {
+            what += &members_of_lib_stay_out(output, &log)?;
+        }
         let plain = self.clean(Lto::None);
         let same_tools = plain.llvm == NEWEST_LLVM;
         if !same_tools || !plain.verdict(cache)?.is_some_and(|verdict| verdict.pass) {
@@ -361,16 +370,48 @@ impl Cell {
             variables: with_llvm(like.variables, self.llvm),
             fragments,
             machine,
-            features: &[
-                Feature::Versions,
-                Feature::Tracer,
-                Feature::Vdso,
-                Feature::Stack,
-            ],
+            features: match self.exports {
+                Exports::Nothing => &[Feature::Tracer, Feature::Vdso, Feature::Stack],
+                Exports::All | Exports::Used => &[
+                    Feature::Versions,
+                    Feature::Tracer,
+                    Feature::Vdso,
+                    Feature::Stack,
+                ],
+            },
             boot_proofs: &[],
             ..like.clone()
         }
     }
+}
+
+/// Checks that the objects of `lib.a` that nothing needs are not in vmlinux, by the names that their
+/// natives define; says how many there are.
+fn members_of_lib_stay_out(output: &Path, log: &BuildLog) -> Result<String> {
+    let left_out = log.left_out.get("vmlinux.o").map_or(&[][..], Vec::as_slice);
+    let map = fs::read_to_string(output.join("System.map"))?;
+    let in_kernel: BTreeSet<&str> = map
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(2))
+        .collect();
+    let mut names = 0;
+    for object in left_out {
+        let native = output.join(".klto/units/vmlinux.o/raw").join(object);
+        let bytes = fs::read(native)?;
+        let file = object::File::parse(&*bytes)?;
+        let global = |symbol: &object::Symbol| symbol.is_global() && symbol.is_definition();
+        for symbol in file.symbols().filter(global) {
+            let name = symbol.name()?;
+            if in_kernel.contains(name) {
+                return Err(Failure::build(format!("{object} is in the kernel: {name}")).into());
+            }
+            names += 1;
+        }
+    }
+    if names == 0 {
+        return Err(Failure::build("no object of lib.a was left out").into());
+    }
+    Ok(format!(", {} objects of lib.a left out", left_out.len()))
 }
 
 /// The words with another version of LLVM's tools; a handful for each cell, kept to the end.

@@ -156,6 +156,9 @@ fn run_make_in(
     settings: &Settings,
     make: &mut Command,
 ) -> anyhow::Result<ExitStatus> {
+    session
+        .archives
+        .begin(&lock(&session.journal), session.scratch.output());
     let server = Server::start(Arc::clone(session))?;
     make.env(SOCKET_VARIABLE, server.socket());
     let fork_servers = start_fork_servers(build, settings, (session, &server.socket()))?;
@@ -292,8 +295,9 @@ fn shim_table(build: &LtoBuild, settings: &Settings) -> std::ffi::OsString {
             Role::Compiler => ShimRole::Compiler,
             Role::Linker => ShimRole::Linker,
             Role::ObjectCopier | Role::Stripper => ShimRole::ObjectRewriter,
-            // They read bitcode as it is.
-            Role::Archiver | Role::SymbolLister => ShimRole::Other,
+            Role::Archiver => ShimRole::Archiver,
+            // It reads bitcode as it is.
+            Role::SymbolLister => ShimRole::Other,
             _ => ShimRole::ObjectReader,
         };
         let Some(program) = &build.toolchain.tool(*role).resolved else {

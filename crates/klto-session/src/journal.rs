@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use klto_core::{Digest, publish_private};
 use serde::{Deserialize, Serialize};
 
+use crate::archives::ArchiveRecord;
 use crate::recipe::Recipe;
 use crate::sub_makes::MakeCall;
 
-const MAGIC: &[u8; 8] = b"kltojrn4";
+const MAGIC: &[u8; 8] = b"kltojrn5";
 
 /// One compile that made bitcode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,7 @@ enum Entry {
     Environment(Variables),
     Recipe(PathBuf, RecipeRecord),
     Makes(PathBuf, Option<Vec<MakeCall>>),
+    Archive(PathBuf, ArchiveRecord),
 }
 
 /// The journal of one output tree.
@@ -100,6 +102,7 @@ struct Records {
     environments: BTreeMap<[u8; 32], Variables>,
     recipes: BTreeMap<PathBuf, RecipeRecord>,
     makes: BTreeMap<PathBuf, Vec<MakeCall>>,
+    archives: BTreeMap<PathBuf, ArchiveRecord>,
 }
 
 impl Journal {
@@ -247,6 +250,16 @@ impl Journal {
         }
     }
 
+    /// The archives as klto left them, by name.
+    pub(crate) fn archives(&self) -> &BTreeMap<PathBuf, ArchiveRecord> {
+        &self.records.archives
+    }
+
+    /// An archive has been made.
+    pub(crate) fn set_archive(&mut self, archive: &Path, record: ArchiveRecord) -> io::Result<()> {
+        self.record(Entry::Archive(archive.to_owned(), record))
+    }
+
     fn record(&mut self, entry: Entry) -> io::Result<()> {
         if let Err(error) = self.file.write_all(&frame(&entry)?) {
             // Half a frame hides what follows it: an empty journal has the next build begin anew.
@@ -280,6 +293,7 @@ impl Records {
             Entry::Recipe(object, record) => drop(self.recipes.insert(object, record)),
             Entry::Makes(object, Some(makes)) => drop(self.makes.insert(object, makes)),
             Entry::Makes(object, None) => drop(self.makes.remove(&object)),
+            Entry::Archive(archive, record) => drop(self.archives.insert(archive, record)),
             Entry::Environment(variables) => {
                 // What was read from bytes can be written to bytes.
                 if let Ok(digest) = digest_of(&variables) {
@@ -325,6 +339,9 @@ impl Records {
         }
         for (object, makes) in &self.makes {
             bytes.extend(frame(&Entry::Makes(object.clone(), Some(makes.clone())))?);
+        }
+        for (archive, record) in &self.archives {
+            bytes.extend(frame(&Entry::Archive(archive.clone(), record.clone()))?);
         }
         Ok(bytes)
     }

@@ -1,7 +1,7 @@
 //! The session: what all conversations with shims share.
 //!
 //! In: a [`Request`] from a shim. Out: a [`Reply`]. Which handler answers is decided here by the
-//! tool's role; the handlers are `compile/mod.rs`, `linker.rs`, `reader.rs` and
+//! tool's role; the handlers are `compile/mod.rs`, `linker.rs`, `archives.rs`, `reader.rs` and
 //! `after_compile.rs`.
 
 use std::collections::HashMap;
@@ -14,6 +14,7 @@ use klto_exec::{Engine, Slots, ToolIdentity, tool_identity};
 use klto_store::StatMemo;
 use klto_wire::{Finished, Reply, Request, Role};
 
+use crate::archives::Archives;
 use crate::compile::Sources;
 use crate::journal::Journal;
 use crate::log::Log;
@@ -21,6 +22,7 @@ use crate::recipe::Caller;
 use crate::scratch::Scratch;
 use crate::sub_makes::RunningMakes;
 use crate::timeline::Timeline;
+use crate::unit::Contents;
 
 /// Environment variables by name.
 type Variables = Vec<(OsString, OsString)>;
@@ -54,6 +56,10 @@ pub(crate) struct Session {
     pub timeline: Timeline,
     /// The makes under make.
     pub makes: RunningMakes,
+    /// The archives of kbuild's directories.
+    pub archives: Archives,
+    /// What was decoded from bitcode in this build.
+    pub contents: Contents,
     /// Natives of finished units: bitcode object to its digest and its native.
     pub natives: Mutex<HashMap<PathBuf, (Digest, PathBuf)>>,
     /// Held while an object is made native, so that two readers do not do it twice.
@@ -105,6 +111,8 @@ impl Session {
             log,
             timeline,
             makes: RunningMakes::default(),
+            archives: Archives::default(),
+            contents: Contents::default(),
             natives: Mutex::default(),
             making_native: Mutex::default(),
             identities: Mutex::default(),
@@ -123,6 +131,7 @@ impl Session {
             Role::Compiler => self.compiler(request, caller),
             Role::Linker => self.linker(request, caller),
             Role::ObjectRewriter | Role::ObjectReader => self.reader(request),
+            Role::Archiver => self.archiver(request),
             Role::AfterCompile => self.after_compile(request),
             Role::Make => Ok(self.sub_make(request, caller)),
             Role::Other => Ok(as_called(request)),

@@ -119,6 +119,10 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
         Role::ObjectRewriter | Role::ObjectReader => arguments
             .iter()
             .any(|argument| !argument.as_bytes().starts_with(b"-")),
+        Role::Archiver => arguments.first().is_some_and(|operation| {
+            let operation = operation.as_bytes();
+            operation.contains(&b'r') || operation.contains(&b'm')
+        }),
         Role::AfterCompile | Role::Make => true,
         Role::Other => false,
     }

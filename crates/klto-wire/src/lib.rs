@@ -69,18 +69,21 @@ pub enum Role {
     AfterCompile,
     /// make, called by a recipe.
     Make,
-    /// A tool on which the session has no opinion, as the archiver.
+    /// The archiver.
+    Archiver,
+    /// A tool on which the session has no opinion, as the lister of symbols.
     Other,
 }
 
 impl Role {
-    const ALL: [(Role, &'static str); 7] = [
+    const ALL: [(Role, &'static str); 8] = [
         (Role::Compiler, "compiler"),
         (Role::Linker, "linker"),
         (Role::ObjectRewriter, "rewriter"),
         (Role::ObjectReader, "reader"),
         (Role::AfterCompile, "after-compile"),
         (Role::Make, "make"),
+        (Role::Archiver, "archiver"),
         (Role::Other, "other"),
     ];
 

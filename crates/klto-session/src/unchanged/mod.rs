@@ -36,6 +36,7 @@ use crate::session::{Session, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
 use trees::{Contents, Facts, Looked, Roots, digest, is_input, is_of_tree, of_file};
 
+pub(crate) use trees::of_file as stamp;
 pub(crate) use watched::run_watched;
 
 const MAGIC: &[u8; 8] = b"kltoall5";

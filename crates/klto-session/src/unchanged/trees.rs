@@ -303,7 +303,7 @@ pub(super) fn digest(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// The digest of a stat; that of nothing for a file that is not there.
-pub(super) fn of_file(path: &Path) -> [u8; 32] {
+pub(crate) fn of_file(path: &Path) -> [u8; 32] {
     let stat = std::fs::metadata(path).map(|metadata| of_metadata(&metadata));
     digest(&stat.unwrap_or_default())
 }

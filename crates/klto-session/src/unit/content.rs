@@ -3,8 +3,9 @@
 //! In: bitcode. Out: the files that its assembler texts name, and digests of the definitions that another object
 //! may import without the rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::{Mutex, OnceLock};
 
 use anyhow::Context as _;
 use klto_core::{Digest, KeyBuilder};
@@ -12,6 +13,40 @@ use klto_formats::bitcode::definitions;
 use serde::{Deserialize, Serialize};
 
 use super::assembler::{self, Names};
+use super::manifest::Manifest;
+use crate::session::{Session, lock};
+
+/// What has been decoded in one build, and for the last kernel.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    decoded: Mutex<HashMap<Digest, Content>>,
+    /// The manifest of the last vmlinux, once it is asked for.
+    vmlinux: OnceLock<Manifest>,
+}
+
+impl Contents {
+    /// What is decoded from the bitcode at `path`, of this digest.
+    pub(super) fn read(&self, path: &Path, bitcode: Digest) -> anyhow::Result<Content> {
+        if let Some(content) = lock(&self.decoded).get(&bitcode) {
+            return Ok(content.clone());
+        }
+        let content = Content::read(path)?;
+        lock(&self.decoded).insert(bitcode, content.clone());
+        Ok(content)
+    }
+
+    /// The same, where the last vmlinux was made of this bitcode.
+    pub(super) fn of_vmlinux(
+        &self,
+        session: &Session,
+        member: &Path,
+        bitcode: Digest,
+    ) -> Option<Content> {
+        let manifest = || Manifest::read(&session.scratch.path("units/vmlinux.o/manifest"));
+        let vmlinux = self.vmlinux.get_or_init(manifest);
+        vmlinux.content(member, bitcode).cloned()
+    }
+}
 
 /// See the head of the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -48,6 +48,7 @@ use crate::reader::unknown_bitcode;
 use crate::session::{Session, lock};
 use assembler::AssemblerFiles;
 use content::Content;
+pub(crate) use content::Contents;
 use manifest::Manifest;
 
 /// What a unit is lowered from.
@@ -124,6 +125,33 @@ impl Session {
         Ok(natives)
     }
 
+    /// Adds all of a bitcode member of vmlinux that decides its native, imports apart; `false` where that
+    /// is not known.
+    pub(crate) fn add_bitcode_member(
+        &self,
+        key: &mut KeyBuilder,
+        directory: &Path,
+        path: &Path,
+        environment: &[(OsString, OsString)],
+    ) -> anyhow::Result<bool> {
+        let object = self.scratch.object_name(directory, path);
+        if lock(&self.journal).compile(&object).is_none() {
+            return Ok(false);
+        }
+        let known = |digest| self.contents.of_vmlinux(self, path, digest);
+        let member = BitcodeMember::read(self, directory, path, known)?;
+        let compiler = self.identity(&member.record.program, environment)?;
+        let objtool = member.objtool(self, environment)?;
+        let tools = [Some(&compiler), objtool.as_ref()];
+        let mut tools = tools.into_iter().flatten();
+        if member.is_unnamed() || tools.any(|tool| tool.storable != Storable::Yes) {
+            return Ok(false);
+        }
+        let objtool = objtool.as_ref().map(|tool| tool.digest);
+        member.add_to(key, compiler.digest, objtool);
+        Ok(true)
+    }
+
     /// The linker, for a unit that no linker call asked for.
     pub(crate) fn linker_program(&self) -> anyhow::Result<PathBuf> {
         let linker = self.additions.linker.clone();
@@ -145,7 +173,7 @@ impl BitcodeMember {
         session: &Session,
         directory: &Path,
         path: &Path,
-        old: &Manifest,
+        known: impl FnOnce(Digest) -> Option<Content>,
     ) -> anyhow::Result<Self> {
         let object = session.scratch.object_name(directory, path);
         let digest = session.memo.digest(&directory.join(path))?;
@@ -162,9 +190,9 @@ impl BitcodeMember {
         if steps.objtool.is_some() {
             flags.arguments.extend(BACKEND_FLAGS.map(OsString::from));
         }
-        let content = match old.content(path, digest) {
-            Some(content) => content.clone(),
-            None => Content::read(&directory.join(path))?,
+        let content = match known(digest) {
+            Some(content) => content,
+            None => session.contents.read(&directory.join(path), digest)?,
         };
         let (names, memo) = (&content.assembler_names, &session.memo);
         let assembler = assembler::find(names, &flags.include_directories, directory, memo)?;
@@ -179,6 +207,17 @@ impl BitcodeMember {
             assembler,
             linked: true,
         })
+    }
+
+    /// What the objtool is that kbuild runs on the object, if it does.
+    fn objtool(
+        &self,
+        session: &Session,
+        environment: &[(OsString, OsString)],
+    ) -> anyhow::Result<Option<Arc<ToolIdentity>>> {
+        let record = self.steps.objtool.as_ref();
+        let identify = |record: &ObjtoolRecord| session.identity(&record.program, environment);
+        record.map(identify).transpose()
     }
 
     /// The source, as the compile names it.
@@ -242,7 +281,10 @@ impl<'a> Lowering<'a> {
             .collect();
         let members = paths
             .par_iter()
-            .map(|path| BitcodeMember::read(session, link.directory, path, &old))
+            .map(|path| {
+                let known = |digest| old.content(path, digest).cloned();
+                BitcodeMember::read(session, link.directory, path, known)
+            })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self {
             session,
@@ -303,13 +345,10 @@ impl<'a> Lowering<'a> {
         }
         for member in &self.members {
             let compiler = self.session.identity(&member.record.program, environment)?;
-            let objtool = self.objtool(member)?;
-            let tools = [
-                Some(&compiler.storable),
-                objtool.as_ref().map(|tool| &tool.storable),
-            ];
+            let objtool = member.objtool(self.session, environment)?;
+            let tools = [Some(&compiler), objtool.as_ref()];
             let mut tools = tools.into_iter().flatten();
-            if member.is_unnamed() || tools.any(|storable| *storable != Storable::Yes) {
+            if member.is_unnamed() || tools.any(|tool| tool.storable != Storable::Yes) {
                 return Ok(None);
             }
             member.add_to(
@@ -324,16 +363,6 @@ impl<'a> Lowering<'a> {
     fn thin_link_arguments(&self) -> Vec<OsString> {
         let limit = self.session.additions.import_limit;
         thin_link_arguments(self.link.unit, self.link.call, &self.place, limit)
-    }
-
-    /// What the objtool is that kbuild runs on an object, if it does.
-    fn objtool(&self, member: &BitcodeMember) -> anyhow::Result<Option<Arc<ToolIdentity>>> {
-        let record = member.steps.objtool.as_ref();
-        let identify = |record: &ObjtoolRecord| {
-            self.session
-                .identity(&record.program, self.link.environment)
-        };
-        record.map(identify).transpose()
     }
 
     /// Runs the thin-link and learns which members it took.

@@ -95,8 +95,10 @@ impl Lowering<'_> {
     fn objtool_actions(&self, natives: &[Stepped]) -> anyhow::Result<Vec<(usize, Action)>> {
         let mut actions = Vec::new();
         for (place, (member, native)) in self.members.iter().zip(natives).enumerate() {
-            let (Some(record), Some(identity)) = (&member.steps.objtool, self.objtool(member)?)
-            else {
+            let (Some(record), Some(identity)) = (
+                &member.steps.objtool,
+                member.objtool(self.session, self.link.environment)?,
+            ) else {
                 continue;
             };
             let objtool = Objtool {

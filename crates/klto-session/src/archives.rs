@@ -1,0 +1,247 @@
+//! Archives of kbuild's directories: one whose members are what they were keeps its time, so that make links
+//! nothing again for an edit that changes no code.
+//!
+//! In: calls of the archiver. Out: the archive as the tool makes it; with the time of the one before, where
+//! everything that a link takes of its members is the same: their bytes, what klto's backends and steps make natives of, and
+//! kbuild's own record beside each (`.cmd`), in which newer trees keep the symbol versions.
+//!
+//! The time says when the content was last new. Whatever was linked after it has that content: so the time
+//! of the archive before counts only if klto made that archive and nobody else has replaced it since, and
+//! not for one that this build makes a second time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use klto_core::{Digest, KeyBuilder, Storable};
+use klto_formats::archive;
+use klto_wire::{Finished, Request};
+use serde::{Deserialize, Serialize};
+
+use crate::inputs::is_bitcode_file;
+use crate::journal::Journal;
+use crate::session::{Answer, Run, Session, as_called, ended, lock, tool_environment};
+use crate::unchanged::stamp;
+
+/// An archive as klto left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveRecord {
+    /// Digest of all that a link takes of it.
+    pub content: [u8; 32],
+    /// Since when it has that content.
+    pub since: SystemTime,
+    /// Digest of the archive's own stat.
+    pub stamp: [u8; 32],
+}
+
+/// The archives of one build.
+#[derive(Debug, Default)]
+pub(crate) struct Archives {
+    /// Those that were there when make began, as klto had left them.
+    before: Mutex<BTreeMap<PathBuf, ArchiveRecord>>,
+    /// Those that this build has begun.
+    begun: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Archives {
+    /// make begins: archives in `output` that are as their records say count.
+    pub fn begin(&self, journal: &Journal, output: &Path) {
+        let records = journal.archives().iter();
+        let is_as_left =
+            |(path, record): &(&PathBuf, &ArchiveRecord)| stamp(&output.join(path)) == record.stamp;
+        let as_left = records.filter(is_as_left);
+        *lock(&self.before) = as_left
+            .map(|(path, record)| (path.clone(), record.clone()))
+            .collect();
+        lock(&self.begun).clear();
+    }
+}
+
+impl Session {
+    /// Answers a call of the archiver that makes or changes an archive.
+    pub(crate) fn archiver(&self, request: Request) -> anyhow::Result<Answer> {
+        let Some(archive) = archive_of(&request) else {
+            return Ok(as_called(request));
+        };
+        let name = self.scratch.object_name(&request.directory, &archive);
+        let place = request.directory.join(&archive);
+        if !place.exists() && !lock(&self.archives.begun).insert(name.clone()) {
+            // A link may have taken the one that this build made first.
+            lock(&self.archives.before).remove(&name);
+        }
+        let run = Run {
+            program: request.program.clone(),
+            arguments: request.arguments.clone(),
+            directory: request.directory.clone(),
+            quiet: false,
+        };
+        let next = move |session: &Session, finished: Finished| {
+            if finished.code == 0 {
+                session.settle_archive(&request, &archive, &name)?;
+            }
+            Ok(ended(finished.code))
+        };
+        Ok(Answer::Then {
+            run,
+            next: Box::new(next),
+        })
+    }
+
+    /// An archive has been made: it gets its time, and its record.
+    fn settle_archive(&self, request: &Request, archive: &Path, name: &Path) -> anyhow::Result<()> {
+        let Some(content) = self.content_of_archive(request, archive)? else {
+            return Ok(());
+        };
+        let place = request.directory.join(archive);
+        let content = *content.as_bytes();
+        let before = lock(&self.archives.before).get(name).cloned();
+        let since = match before.filter(|before| before.content == content) {
+            Some(before) => {
+                let file = fs_err::OpenOptions::new().write(true).open(&place)?;
+                file.file().set_modified(before.since)?;
+                self.log.line(&format!("same archive {}", name.display()));
+                before.since
+            }
+            None => fs_err::metadata(&place)?.modified()?,
+        };
+        let record = ArchiveRecord {
+            content,
+            since,
+            stamp: stamp(&place),
+        };
+        Ok(lock(&self.journal).set_archive(name, record)?)
+    }
+
+    /// Digest of all that a link takes of a thin archive; `None` where that is not known.
+    fn content_of_archive(&self, request: &Request, path: &Path) -> anyhow::Result<Option<Digest>> {
+        let bytes = fs_err::read(request.directory.join(path))?;
+        if !archive::is_thin(&bytes) {
+            return Ok(None);
+        }
+        let environment = tool_environment(&request.environment);
+        let linker = self.identity(&self.linker_program()?, &environment)?;
+        if linker.storable != Storable::Yes {
+            return Ok(None);
+        }
+        let mut key = KeyBuilder::new("archive", 1);
+        key.field("klto", env!("CARGO_PKG_VERSION").as_bytes())
+            .digest("linker", linker.digest)
+            .field("bytes", &bytes);
+        for (name, value) in &environment {
+            key.field("variable", name.as_encoded_bytes())
+                .field("value", value.as_encoded_bytes());
+        }
+        for member in archive::members(&bytes)? {
+            let member = archive::thin_member_path(path, &member.name);
+            match self.content_of_member(&request.directory, &member, &environment)? {
+                Some(content) => key.digest("member", content),
+                None => return Ok(None),
+            };
+        }
+        Ok(Some(key.finish()))
+    }
+
+    fn content_of_member(
+        &self,
+        directory: &Path,
+        member: &Path,
+        environment: &[(OsString, OsString)],
+    ) -> anyhow::Result<Option<Digest>> {
+        let place = directory.join(member);
+        let record = record_beside(&place);
+        let record = match record.exists() {
+            true => self.memo.digest(&record)?,
+            false => Digest::of_bytes(b""),
+        };
+        let mut key = KeyBuilder::new("archive-member", 1);
+        key.digest("bytes", self.memo.digest(&place)?)
+            .digest("record", record);
+        let is_known = !is_bitcode_file(&place)
+            || self.add_bitcode_member(&mut key, directory, member, environment)?;
+        Ok(is_known.then(|| key.finish()))
+    }
+}
+
+/// The archive that a call adds members to, or puts in another order: `ar cDPrST ARCHIVE MEMBER …`, `ar mPiT
+/// MEMBER ARCHIVE MEMBER …`.
+fn archive_of(request: &Request) -> Option<PathBuf> {
+    let (operation, rest) = request.arguments.split_first()?;
+    let operation = operation.as_bytes();
+    let has = |letter| operation.contains(letter);
+    // The member before or after which others go stands first.
+    let place = usize::from(has(&b'a') || has(&b'b') || has(&b'i'));
+    let changes = has(&b'r') || has(&b'm');
+    changes
+        .then(|| rest.get(place).map(PathBuf::from))
+        .flatten()
+}
+
+/// kbuild's record of how a target was made.
+fn record_beside(target: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(".cmd");
+    target.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use klto_wire::Role;
+
+    fn archive(arguments: &[&str]) -> Option<PathBuf> {
+        archive_of(&Request {
+            role: Role::Archiver,
+            program: "llvm-ar".into(),
+            arguments: arguments.iter().map(OsString::from).collect(),
+            directory: "/out".into(),
+            environment: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn the_archive_is_told_from_members() {
+        let made = Some("fs/built-in.a".into());
+        assert_eq!(archive(&["cDPrST", "fs/built-in.a", "fs/a.o"]), made);
+        assert_eq!(
+            archive(&["mPiT", "fs/a.o", "fs/built-in.a", "fs/b.o"]),
+            made
+        );
+        assert_eq!(archive(&["t", "fs/built-in.a"]), None);
+        assert_eq!(archive(&["cDPrST"]), None);
+    }
+
+    #[test]
+    fn the_record_lies_beside_its_target() {
+        let record = record_beside(Path::new("/out/fs/a.o"));
+        assert_eq!(record, Path::new("/out/fs/.a.o.cmd"));
+    }
+
+    #[test]
+    fn what_somebody_else_has_replaced_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(&directory.path().join("journal")).unwrap();
+        let name = Path::new("built-in.a");
+        let place = directory.path().join(name);
+        let known = |journal: &Journal| {
+            let archives = Archives::default();
+            archives.begin(journal, directory.path());
+            lock(&archives.before).contains_key(name)
+        };
+        fs_err::write(&place, "!<thin>\n").unwrap();
+        let record = ArchiveRecord {
+            content: [1; 32],
+            since: SystemTime::UNIX_EPOCH,
+            stamp: stamp(&place),
+        };
+        journal.set_archive(name, record).unwrap();
+        assert!(known(&journal));
+        fs_err::remove_file(&place).unwrap();
+        assert!(!known(&journal));
+        fs_err::write(&place, "!<thin>\n").unwrap();
+        assert!(!known(&journal));
+    }
+}

@@ -25,6 +25,22 @@ fn compiles(outcome: &Outcome, how: &str) -> BTreeSet<String> {
     found
 }
 
+/// Objects of jbd2 that export symbols.
+fn exporting() -> BTreeSet<String> {
+    let path = |name: &&str| format!("fs/jbd2/{name}.o");
+    ["commit", "journal", "transaction"]
+        .iter()
+        .map(path)
+        .collect()
+}
+
+/// Objects of jbd2 whose symbol versions came about that way.
+fn versions(outcome: &Outcome, how: &str) -> BTreeSet<String> {
+    let mut found = outcome.log.objects(how, "versions");
+    found.retain(|object| object.starts_with("fs/jbd2/"));
+    found
+}
+
 fn assert_found(outcome: &Outcome) {
     assert_eq!(
         compiles(outcome, "hit"),
@@ -88,6 +104,7 @@ fn in_another_checkout(first: &Build, other: Build, name: &str) {
     fs::remove_dir_all(build.output_directory().join(".klto/units")).unwrap();
     let found = build.clone().store(first.store_directory()).succeed();
     assert_found(&found);
+    assert_eq!(versions(&found, "hit"), exporting());
     assert_eq!(found.log.backends_found(), objects());
     let report = klto_verify::bit_equal(&kept, build.output_directory(), &files).unwrap();
     assert!(report.equal(), "{report}");
@@ -100,9 +117,10 @@ fn another_checkout_finds_what_the_first_one_compiled() {
     in_another_checkout(&of_5_10, jbd2("checkout-5.10"), "5.10");
 }
 
-/// The whole set of files that make looks at is that of a build without klto.
+/// The whole set of files that make looks at is that of a build without klto, and so are the versions of
+/// symbols.
 #[test]
-fn make_knows_the_same_prerequisites() {
+fn make_knows_the_same_prerequisites_and_versions() {
     let (build, source) = copy("prerequisites");
     let plain = jbd2_of_6_12("prerequisites-plain")
         .source(source.path())
@@ -110,7 +128,9 @@ fn make_knows_the_same_prerequisites() {
     plain.succeed();
     let again = compile_again(&build);
     assert_found(&again);
+    assert_eq!(versions(&again, "hit"), exporting());
     for object in JBD2_OBJECTS {
+        // Symbol versions stand behind them.
         let prerequisites = |build: &Build| {
             let path = build
                 .output_directory()
@@ -141,6 +161,19 @@ fn a_comment_compiles_nothing_unless_it_moves_a_line() {
     assert_found(&build.succeed());
     source.write(header, &text).unwrap();
     assert_found(&build.succeed());
+}
+
+/// `KBUILD_SYMTYPES` has genksyms write the types that versions are made of.
+#[test]
+fn types_of_symbols_are_those_of_the_source() {
+    let (build, _) = copy("symtypes");
+    let build = build.word("KBUILD_SYMTYPES=1");
+    let made = compile_again(&build);
+    assert_found(&made);
+    assert_eq!(versions(&made, "hit"), BTreeSet::new());
+    let types = build.output_directory().join("fs/jbd2/journal.symtypes");
+    let types = fs::read_to_string(types).unwrap();
+    assert!(types.contains("s#journal_s struct journal_s {"), "{types}");
 }
 
 #[test]

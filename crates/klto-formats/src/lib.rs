@@ -11,6 +11,7 @@ pub mod c_source;
 pub mod depfile;
 pub mod elf;
 mod error;
+pub mod genksyms;
 pub mod linker_script;
 pub mod response;
 pub mod symbol_versions;

@@ -5,13 +5,14 @@
 //!
 //! [`MakeArguments`] and [`MakeFlags`] model make's words; [`Tree`] and [`Config`] are what is on
 //! disk; [`Toolchain`] is what kbuild would run; [`Behaviour`] is all that differs between trees;
-//! [`compile`], [`front_end`] and [`link`] read the arguments of tools.
+//! [`compile`], [`front_end`], [`genksyms`] and [`link`] read the arguments of tools.
 
 mod compat;
 pub mod compile;
 mod config;
 mod environment;
 pub mod front_end;
+pub mod genksyms;
 mod goals;
 pub mod link;
 mod make_arguments;

@@ -63,6 +63,14 @@ impl Caller {
         Some(makes)
     }
 
+    /// The shell commands that the call belongs to.
+    pub fn commands(self) -> Option<String> {
+        match self.recipe()?.arguments.as_slice() {
+            [_, option, commands] if option == "-c" => commands.to_str().map(str::to_owned),
+            _ => None,
+        }
+    }
+
     /// The recipe that the call belongs to; `None` where /proc does not show it.
     fn recipe(self) -> Option<Recipe> {
         let mut process = self.0;

@@ -114,7 +114,8 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
         Role::Compiler if has(&["-c"]) => arguments.iter().any(|argument| {
             argument.as_bytes().starts_with(b"-DKBUILD_MODNAME=") || is_kallsyms_source(argument)
         }),
-        Role::Compiler => !has(&["-S", "-E", "-M", "-MM"]) && ends(&[b".o", b".a"]),
+        Role::Compiler if has(&["-E"]) => has(&["-D__GENKSYMS__"]),
+        Role::Compiler => !has(&["-S", "-M", "-MM"]) && ends(&[b".o", b".a"]),
         Role::Linker => !has(&["-v", "-V", "--version", "--help"]) && has(&["-o"]),
         Role::ObjectRewriter | Role::ObjectReader => arguments
             .iter()

@@ -7,6 +7,7 @@ mod call;
 mod kallsyms;
 mod sources;
 mod stored;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use klto_core::Failure;
 use klto_kbuild::compile::{
     CompileCall, is_linked_after_lto, with_output, with_thin_lto, without_lto,
 };
+use klto_kbuild::genksyms::preprocesses_for_genksyms;
 use klto_kbuild::link::LinkCall;
 use klto_kbuild::unhooked_reader;
 use klto_wire::{Finished, Reply, Request};
@@ -55,6 +57,9 @@ fn run_then(run: Run, then: Then) -> Answer {
 impl Session {
     /// Answers a call of the compiler.
     pub(crate) fn compiler(&self, request: Request, caller: Caller) -> anyhow::Result<Answer> {
+        if preprocesses_for_genksyms(&request.arguments) {
+            return self.symbol_versions(request, caller);
+        }
         if !request.arguments.iter().any(|argument| argument == "-c") {
             return self.reader(request);
         }
@@ -128,7 +133,7 @@ impl Session {
             directory: request.directory.clone(),
             quiet: false,
         };
-        let parts = (call, as_written.arguments.as_slice());
+        let parts = (call, as_written.arguments.as_slice(), &[][..]);
         let mut stored = match StoredCompile::of(self, &request, parts, label.clone())? {
             Ok(stored) => stored,
             Err(reason) => {

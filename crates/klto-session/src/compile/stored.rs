@@ -7,7 +7,7 @@
 //! input was written after the compile began, or so shortly before that its stamps cannot tell.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -91,11 +91,12 @@ impl InputFile {
 }
 
 impl StoredCompile {
-    /// `arguments` with `call.output`; the reason, where the call is done as it is written.
+    /// `arguments` with `call.output`; the reason, where the call is done as it is written. What the result
+    /// depends on besides goes into `more`.
     pub fn of(
         session: &Session,
         request: &Request,
-        (call, arguments): (&CompileCall, &[OsString]),
+        (call, arguments, more): (&CompileCall, &[OsString], &[OsString]),
         label: String,
     ) -> anyhow::Result<Result<Self, String>> {
         let set = |name: &&str| request.environment.iter().any(|(known, _)| known == name);
@@ -124,7 +125,8 @@ impl StoredCompile {
             source: session.source.clone(),
             output: request.directory.clone(),
         };
-        let normal = NormalCall::of(arguments, &call.source, &front, &roots);
+        let mut normal = NormalCall::of(arguments, &call.source, &front, &roots);
+        normal.key_arguments.extend(more.iter().cloned());
         let call_key = call_key(&CompileCallParts {
             tool: identity.digest,
             arguments: &normal.key_arguments,
@@ -153,6 +155,14 @@ impl StoredCompile {
             not_stored,
             expected: None,
         }))
+    }
+
+    /// With this target of the dependency file.
+    pub fn with_target(self, target: &OsStr) -> Self {
+        Self {
+            target: target.as_bytes().to_vec(),
+            ..self
+        }
     }
 
     /// The call to run when nothing is found.

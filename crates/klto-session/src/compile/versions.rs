@@ -1,0 +1,167 @@
+//! Symbol versions out of the store: the compiler preprocesses a source for genksyms, which takes longer than
+//! everything else of a compile whose bitcode is found.
+//!
+//! In: the preprocessor's call. Out: a short text in place of its own, of which genksyms prints the same
+//! versions. What is stored is that text, after genksyms itself has printed the same for both.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use klto_core::{Failure, die_with_parent, publish};
+use klto_formats::genksyms::{declarations, printed_versions};
+use klto_kbuild::compile::CompileCall;
+use klto_kbuild::front_end::FrontEnd;
+use klto_kbuild::genksyms::GenksymsCall;
+use klto_wire::{Finished, Reply, Request};
+
+use super::stored::StoredCompile;
+use crate::recipe::Caller;
+use crate::session::{Answer, Session, as_called};
+
+impl Session {
+    /// Answers the preprocessor's call.
+    pub(super) fn symbol_versions(
+        &self,
+        request: Request,
+        caller: Caller,
+    ) -> anyhow::Result<Answer> {
+        let Some(genksyms) = caller
+            .commands()
+            .and_then(|text| GenksymsCall::in_commands(&text))
+        else {
+            return Ok(as_called(request));
+        };
+        let mut arguments = request.arguments.clone();
+        arguments.extend(["-o".into(), OsString::new()]);
+        let (Some(call), Some(object)) = (CompileCall::parse(&arguments), object_of(&arguments))
+        else {
+            return Ok(as_called(request));
+        };
+        let start = Instant::now();
+        let name = self.scratch.object_name(&request.directory, &object);
+        let text = Path::new("versions").join(name.strip_prefix("/").unwrap_or(&name));
+        let text = self.scratch.path("").join(text);
+        let call = CompileCall {
+            output: text.clone(),
+            ..call
+        };
+        arguments.pop();
+        arguments.push(text.clone().into());
+        let program = request.directory.join(&genksyms.program);
+        let mut read_by = vec![self.memo.digest(&program)?.to_hex().into()];
+        read_by.extend(genksyms.arguments.iter().cloned());
+        let label = name.display().to_string();
+        let parts = (&call, arguments.as_slice(), read_by.as_slice());
+        let stored = StoredCompile::of(self, &request, parts, label.clone())?;
+        let Ok(stored) = stored else {
+            return Ok(as_called(request));
+        };
+        // Where no output is named, the target of the dependency file has no directory.
+        let target = object.file_name().unwrap_or_default();
+        let mut stored = stored.with_target(target);
+        if stored.find(self) {
+            self.log.line(&format!("hit versions {label}"));
+            self.timeline.ended(start, "versions", "hit", &label);
+            return Ok(Answer::Reply(printed(take(&text)?)));
+        }
+        fs_err::create_dir_all(text.parent().unwrap_or(&text))?;
+        let run = stored.run();
+        let next = move |session: &Session, finished: Finished| {
+            session.timeline.ended(start, "versions", "ran", &label);
+            if finished.code != 0 || finished.printed {
+                // kbuild's own call says it in its own words.
+                return Ok(as_called(request));
+            }
+            let short = shorten(&genksyms, &request.directory, &text);
+            let kept = short.and_then(|short| Ok((short, stored.keep(session)?)));
+            match kept {
+                Ok((short, why_not)) => {
+                    let note = why_not.map_or(String::new(), |why| format!(": not stored: {why}"));
+                    session.log.line(&format!("ran versions {label}{note}"));
+                    let _ = std::fs::remove_file(&text);
+                    Ok(Answer::Reply(printed(short)))
+                }
+                // The store's result was wrong.
+                Err(error) if error.is::<Failure>() => Err(error),
+                Err(error) => {
+                    session
+                        .log
+                        .line(&format!("ran versions {label}: not stored: {error:#}"));
+                    Ok(as_called(request))
+                }
+            }
+        };
+        Ok(Answer::Then {
+            run,
+            next: Box::new(next),
+        })
+    }
+}
+
+/// The object whose versions are computed, by its dependency file: `init/.main.o.d`.
+fn object_of(arguments: &[OsString]) -> Option<PathBuf> {
+    let depfile = FrontEnd::of(arguments).depfile?;
+    let name = depfile.file_name()?.to_str()?;
+    let object = name.strip_prefix('.')?.strip_suffix(".d")?;
+    Some(depfile.with_file_name(object))
+}
+
+fn take(path: &Path) -> std::io::Result<Vec<u8>> {
+    let text = fs_err::read(path)?;
+    fs_err::remove_file(path)?;
+    Ok(text)
+}
+
+fn printed(stdout: Vec<u8>) -> Reply {
+    Reply::Done {
+        code: 0,
+        stdout,
+        stderr: Vec::new(),
+    }
+}
+
+/// Replaces the file at `text` by a short one of which genksyms prints the same.
+fn shorten(call: &GenksymsCall, directory: &Path, text: &Path) -> anyhow::Result<Vec<u8>> {
+    let whole = run_genksyms(call, directory, text)?;
+    let versions = printed_versions(&whole)?;
+    let short = declarations(&versions).context("no declaration has that version")?;
+    publish(text, &short)?;
+    let again = run_genksyms(call, directory, text)?;
+    anyhow::ensure!(
+        whole == again,
+        "genksyms prints other versions of the short text"
+    );
+    Ok(short)
+}
+
+fn run_genksyms(call: &GenksymsCall, directory: &Path, text: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut command = Command::new(directory.join(&call.program));
+    command
+        .args(&call.arguments)
+        .current_dir(directory)
+        .stdin(fs_err::File::open(text)?.into_parts().0);
+    let output = die_with_parent(&mut command)
+        .output()
+        .with_context(|| format!("starting {}", call.program.display()))?;
+    let is_quiet = output.status.success() && output.stderr.is_empty();
+    anyhow::ensure!(is_quiet, "{} has something to say", call.program.display());
+    Ok(output.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_is_known_by_its_dependency_file() {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let object = object_of(&words(
+            "-E -Wp,-MMD,init/.main.o.d -nostdinc /src/init/main.c",
+        ));
+        assert_eq!(object, Some("init/main.o".into()));
+        assert_eq!(object_of(&words("-E -nostdinc /src/init/main.c")), None);
+    }
+}

@@ -124,7 +124,7 @@ impl Build {
     pub fn empty_store(mut self) -> Result<Self> {
         // Beside the outputs: results are cloned where the file system can.
         let directory = tempfile::Builder::new()
-            .prefix("test-store-")
+            .prefix(xtask::test::STORE_OF_TEST)
             .tempdir_in(cache().builds()?)?;
         self.store = directory.path().to_owned();
         self._temporary_store = Some(Arc::new(directory));

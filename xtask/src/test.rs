@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use fs_err as fs;
 
 use crate::cache::Cache;
 use crate::kernel::TREES;
@@ -31,11 +32,15 @@ const KERNEL_TESTS: &[&str] = &[
     "--no-fail-fast",
 ];
 
+/// How the names of directories begin in which tests have a store of their own.
+pub const STORE_OF_TEST: &str = "test-store-";
+
 /// Installs packages, fetches both sources, checks and tests; `filter` chooses tests by name.
 /// Returns the exit code of what failed.
 pub fn run(filter: Option<&str>) -> Result<u8> {
     let begin = Instant::now();
     setup()?;
+    remove_left_stores()?;
     print_seconds("packages and sources", begin);
     let unit_tests = [UNIT_TESTS, filter.as_slice()].concat();
     let stages = [
@@ -66,6 +71,18 @@ pub fn setup() -> Result<()> {
     for tree in TREES {
         let source = sources::fetch(&cache, tree)?;
         println!("{}: {}", tree.name, source.display());
+    }
+    Ok(())
+}
+
+/// Stores that tests keep to their end: nobody removes them then.
+fn remove_left_stores() -> Result<()> {
+    for entry in fs::read_dir(Cache::open()?.builds()?)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(STORE_OF_TEST) {
+            fs::remove_dir_all(entry.path())?;
+        }
     }
     Ok(())
 }

@@ -105,8 +105,8 @@ fn a_signal_ends_a_call_and_not_the_server() {
     let shell = Shell::start();
     let (status, _) = shell.call("kill -9 $$", &[]);
     assert_eq!(status.signal(), Some(9));
-    let (status, _) = shell.call("kill -INT $$", &[]);
-    assert_eq!(status.signal(), Some(2));
+    let (status, _) = shell.call("kill -TERM $$", &[]);
+    assert_eq!(status.signal(), Some(15));
     assert!(shell.call(":", &[]).0.success());
 }
 

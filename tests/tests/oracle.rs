@@ -1,8 +1,10 @@
 //! The edit oracle: after a random sequence of edits, each followed by a build, the modules are what a clean
 //! build by another klto with an empty store gives, bit for bit.
 //!
-//! `KLTO_ORACLE=SEED:STEPS` chooses another sequence. When a check fails, the sequence is played again with a
-//! check after each step, and the message names the first edit after which the build is wrong.
+//! `KLTO_ORACLE=SEED:STEPS` chooses another sequence, `SEED:STEPS:LLVM` one in which the toolchain changes too,
+//! between the tests' own and that version; `cargo xtask oracle` plays long ones. When a check fails, the sequence is
+//! played again with a check after each step, and the message names the first edit after which the build is
+//! wrong.
 
 #![allow(clippy::unwrap_used)]
 
@@ -84,12 +86,17 @@ struct World {
     originals: BTreeMap<String, String>,
     /// Objects that were added to jbd2.
     added: Vec<String>,
+    /// The other version of LLVM, if there is one.
+    other_llvm: Option<u32>,
+    is_other_llvm: bool,
+    /// The value of KCFLAGS.
+    flags: Option<&'static str>,
     steps: usize,
 }
 
 impl World {
     /// The unedited tree, built.
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, other_llvm: Option<u32>) -> Self {
         let build = jbd2_of_6_12("tree").goals(&MODULES).verify(0);
         let (build, source) = with_private_source(build);
         let mut originals = BTreeMap::new();
@@ -104,6 +111,9 @@ impl World {
             build,
             originals,
             added: Vec::new(),
+            other_llvm,
+            is_other_llvm: false,
+            flags: None,
             steps: 0,
         };
         // What the assembler reads is in no dependency file.
@@ -115,8 +125,25 @@ impl World {
             .insert("fs/jbd2/recovery.c".to_owned(), recovery);
         world.write("include/klto-blob", "0");
         world.revert("fs/jbd2/recovery.c");
-        world.build.succeed();
+        world.make();
         world
+    }
+
+    /// A build with the tools and variables that are chosen now.
+    fn chosen(&self, build: &Build) -> Build {
+        let tools = match (self.is_other_llvm, self.other_llvm) {
+            (true, Some(version)) => format!("LLVM=-{version}"),
+            _ => "LLVM=-22".to_owned(),
+        };
+        let build = build.clone().variables(&["ARCH=x86_64", &tools]);
+        match self.flags {
+            Some(flags) => build.word(format!("KCFLAGS={flags}")),
+            None => build,
+        }
+    }
+
+    fn make(&self) {
+        self.chosen(&self.build).succeed();
     }
 
     fn write(&self, file: &str, text: &str) {
@@ -135,7 +162,11 @@ impl World {
     fn edit(&mut self) -> String {
         self.steps += 1;
         let number = self.steps;
-        match self.random.below(14) {
+        let kinds = match self.other_llvm {
+            Some(_) => 16,
+            None => 15,
+        };
+        match self.random.below(kinds) {
             0 | 1 => {
                 let file = self.random.one_of(&SOURCES);
                 let function = format!(
@@ -229,17 +260,30 @@ impl World {
                 let file = self.random.one_of(&SOURCES);
                 let text = self.read(file);
                 self.write(file, &format!("{text}#error here\n"));
-                assert!(!self.build.run().unwrap().status.success());
+                let wrong = self.chosen(&self.build).run().unwrap();
+                assert!(!wrong.status.success());
                 self.write(file, &text);
                 format!("{file} with an error, and without it again")
             }
-            _ => {
+            13 => {
+                let choices = [None, Some("-DKLTO_A"), Some("-O1"), Some("-fno-inline")];
+                self.flags = choices[self.random.below(choices.len())];
+                format!("KCFLAGS: {:?}", self.flags)
+            }
+            14 => {
                 let file = self.random.one_of(&SOURCES);
                 // Two edits in one tick; what is read is the second.
                 let text = self.read(file);
                 self.write(file, &format!("{text}int klto_x{number};\n"));
                 self.write(file, &format!("{text}int klto_y{number};\n"));
                 format!("two edits of {file} at once")
+            }
+            _ => {
+                self.is_other_llvm = !self.is_other_llvm;
+                // Options that one of them lacks are asked for otherwise.
+                let configured = self.chosen(&self.build).plain().goals(&["olddefconfig"]);
+                configured.succeed();
+                "the other toolchain".to_owned()
             }
         }
     }
@@ -275,7 +319,7 @@ impl World {
         fs::remove_dir_all(&output).unwrap();
         fs::create_dir_all(&output).unwrap();
         fs::copy(config, output.join(".config")).unwrap();
-        step("a clean build", || clean.succeed());
+        step("a clean build", || self.chosen(&clean).succeed());
         let files = MODULES.map(PathBuf::from);
         let report = klto_verify::bit_equal(&output, self.build.output_directory(), &files);
         let report = report.unwrap();
@@ -285,15 +329,15 @@ impl World {
 
 /// Plays the sequence up to `steps`; checks at the steps for which `is_checked` says so.
 fn play(
-    seed: u64,
+    (seed, other_llvm): (u64, Option<u32>),
     steps: usize,
     is_checked: impl Fn(usize) -> bool,
 ) -> Result<(), (usize, String)> {
-    let mut world = World::new(seed);
+    let mut world = World::new(seed, other_llvm);
     for step in 1..=steps {
         let edit = world.edit();
         eprintln!("    {step:>4}  {edit}");
-        world.build.succeed();
+        world.make();
         if is_checked(step)
             && let Some(report) = world.differences()
         {
@@ -306,13 +350,15 @@ fn play(
 #[test]
 fn builds_after_edits_are_clean_builds() {
     let chosen = std::env::var("KLTO_ORACLE").unwrap_or_else(|_| "1:30".to_owned());
-    let (seed, steps) = chosen.split_once(':').unwrap();
-    let (seed, steps) = (seed.parse().unwrap(), steps.parse().unwrap());
+    let mut parts = chosen.split(':');
+    let mut part = || parts.next().map(|number| number.parse::<u64>().unwrap());
+    let (seed, steps) = (part().unwrap(), part().unwrap() as usize);
+    let sequence = (seed, part().map(|version| version as u32));
     let tenth = |step: usize| step.is_multiple_of(CHECKED) || step == steps;
-    if let Err((wrong, report)) = play(seed, steps, tenth) {
+    if let Err((wrong, report)) = play(sequence, steps, tenth) {
         let right = (wrong - 1) / CHECKED * CHECKED;
         let each = |step: usize| step > right;
-        let (_, first) = play(seed, wrong, each).expect_err(&report);
+        let (_, first) = play(sequence, wrong, each).expect_err(&report);
         panic!("{first}");
     }
 }
@@ -320,7 +366,7 @@ fn builds_after_edits_are_clean_builds() {
 /// A check that cannot fail would prove nothing.
 #[test]
 fn the_oracle_sees_a_wrong_module() {
-    let world = World::new(1);
+    let world = World::new(1, None);
     let module = world.build.output_directory().join(MODULES[1]);
     let mut bytes = fs::read(&module).unwrap();
     let middle = bytes.len() / 2;

@@ -15,6 +15,7 @@ pub mod matrix;
 pub mod modules;
 pub mod new_make;
 pub mod observe;
+pub mod oracle;
 pub mod packages;
 pub mod product;
 pub mod qemu;

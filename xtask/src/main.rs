@@ -8,7 +8,7 @@ use anyhow::Result;
 use klto_core::{Failure, report};
 use xtask::cache::Cache;
 use xtask::kernel::{self, Configuration, Lto, Tree};
-use xtask::{bench, boot, demo, matrix, sources, test};
+use xtask::{bench, boot, demo, matrix, oracle, sources, test};
 
 const HELP: &str = "\
 usage: cargo xtask COMMAND
@@ -20,6 +20,8 @@ usage: cargo xtask COMMAND
   matrix [CELL …]       builds and boots every tree, architecture, mode and LLVM, or those cells
                         whose names begin so, and writes docs/matrix.md; goes on where it was
                         interrupted; `matrix --list` names the cells, `--again` runs them anew
+  oracle                plays long random sequences of edits, holds them against clean builds, and
+                        writes docs/oracle.md; goes on where it was interrupted; `--again`
   setup                 installs the Debian packages and fetches both kernel sources
   configure TREE DIRECTORY [none|thin] [no-modules]
                         writes a .config from the repository's fragments
@@ -48,6 +50,7 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
         ["test", filter] => return test::run(Some(filter)).map(ExitCode::from),
         ["bench", rows @ ..] => bench::run(rows)?,
         ["matrix", cells @ ..] => matrix::run(cells)?,
+        ["oracle", words @ ..] => oracle::run(words)?,
         ["setup"] => test::setup()?,
         ["configure", tree, directory] => configure(tree, directory, "none", true)?,
         ["configure", tree, directory, lto] => configure(tree, directory, lto, true)?,

@@ -11,7 +11,9 @@ use klto_core::Failure;
 
 use crate::cache::Cache;
 use crate::{packages, product};
-use cell::{Cell, LLVM_VERSIONS, Verdict};
+use cell::{Cell, LLVM_VERSIONS};
+
+pub(crate) use cell::Verdict;
 
 /// Runs the cells that `words` name or begin the names of, all without words; `--again` runs also those
 /// that have a result, `--list` only names them.

@@ -106,7 +106,7 @@ enum Exports {
     Nothing,
 }
 
-/// What came of a cell.
+/// What came of a cell, or of another test that takes long.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     /// The commit that was tested.
@@ -182,11 +182,7 @@ impl Cell {
 
     /// The result that the cache has, if there is one.
     pub fn verdict(self, cache: &Cache) -> Result<Option<Verdict>> {
-        let path = self.directory(cache)?.join("verdict");
-        match path.exists() {
-            true => Ok(Verdict::parse(&fs::read_to_string(path)?)),
-            false => Ok(None),
-        }
+        Verdict::read(&self.directory(cache)?.join("verdict"))
     }
 
     /// Builds, boots and compares, and keeps the result.
@@ -213,7 +209,7 @@ impl Cell {
                 Err(error) => format!("{error:#}").replace('\n', " "),
             },
         };
-        fs::write(directory.join("verdict"), verdict.to_text())?;
+        verdict.write(&directory.join("verdict"))?;
         Ok(verdict)
     }
 
@@ -428,6 +424,19 @@ fn with_llvm(words: &[&str], llvm: u32) -> &'static [&'static str] {
 }
 
 impl Verdict {
+    /// The one that [`Verdict::write`] left in a file, if it did.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        match path.exists() {
+            true => Ok(Self::parse(&fs::read_to_string(path)?)),
+            false => Ok(None),
+        }
+    }
+
+    /// Keeps it in a file.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        Ok(fs::write(path, self.to_text())?)
+    }
+
     fn to_text(&self) -> String {
         let pass = if self.pass { "pass" } else { "fail" };
         format!(

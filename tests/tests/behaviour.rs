@@ -146,6 +146,46 @@ fn a_verbose_build_shows_the_commands_with_the_tools_own_names() {
     assert!(!ended.stdout.contains("/.klto/shims/"));
 }
 
+/// What a build prints on a terminal.
+fn on_a_terminal(build: &Build) -> String {
+    let command = build.command();
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command"]);
+    script.arg(xtask::command::words(&command)).arg("/dev/null");
+    prepared::copy_environment(&command, &mut script);
+    script.env("TERM", "xterm");
+    let ended = run(&mut script);
+    assert_eq!(ended.code, 0, "{}", ended.stdout);
+    ended.stdout
+}
+
+#[test]
+fn a_terminal_shows_how_far_backends_are() {
+    let build = jbd2("progress");
+    let line = "\r\x1b[K  KLTO    fs/jbd2/jbd2.o: ";
+    let summary = "  KLTO    fs/jbd2/jbd2.o (6 bitcode objects: ";
+    let printed = on_a_terminal(&build);
+    let shown = printed.split(line).nth(1).expect(&printed);
+    assert!(
+        shown.starts_with("0 of 6 backends done, 0 reused, "),
+        "{shown}"
+    );
+    // Nothing of it is left where kbuild's own lines go on.
+    assert!(printed.contains(&format!("\r\x1b[K{summary}")), "{printed}");
+    for word in ["-s", "V=1"] {
+        fs::remove_dir_all(build.output_directory().join(".klto/units")).unwrap();
+        let other = build.clone().empty_store().unwrap().word(word);
+        fs::remove_file(build.output_directory().join("fs/jbd2/jbd2.o")).unwrap();
+        let printed = on_a_terminal(&other);
+        assert!(!printed.contains("\x1b[K"), "{word}: {printed}");
+        assert_eq!(
+            printed.contains(summary),
+            word == "V=1",
+            "{word}: {printed}"
+        );
+    }
+}
+
 #[test]
 fn goals_that_build_nothing_leave_no_trace_of_klto() {
     let build = jbd2("goals");

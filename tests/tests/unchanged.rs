@@ -5,9 +5,11 @@
 mod prepared;
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 
 use fs_err as fs;
-use klto_tests::Build;
+use klto_tests::{Build, step};
 
 use prepared::{jbd2_of_6_12, with_private_source};
 
@@ -199,4 +201,113 @@ fn a_first_build_that_failed_is_not_complete() {
     for _ in 0..2 {
         assert!(!build.run().unwrap().status.success());
     }
+}
+
+/// Files outside of both trees that may be read though no watch is on them, and why a change of them matters
+/// to no build.
+const NOT_WATCHED: [(&str, &str); 10] = [
+    ("/proc/", "the kernel makes it up"),
+    ("/sys/", "the kernel makes it up"),
+    ("/dev/", "no file"),
+    ("/etc/passwd", "the name of the user is watched"),
+    (
+        "/etc/nsswitch.conf",
+        "where the name of the user is looked up",
+    ),
+    ("/etc/ld.so.cache", "watched by its stat"),
+    ("/etc/localtime", "dates are those of the environment"),
+    ("/usr/lib/locale/", "the language of messages"),
+    ("/usr/lib/ssl/", "a key is generated once"),
+    ("/etc/ssl/", "a key is generated once"),
+];
+
+/// Paths of packages; some are known by the name that they had before `/lib` became a link.
+fn of_packages(paths: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut query = Command::new("dpkg-query");
+    query.arg("--search");
+    for path in paths {
+        query
+            .arg(path)
+            .arg(path.strip_prefix("/usr").unwrap_or(path));
+    }
+    let found = prepared::run(query.env("LC_ALL", "C")).stdout;
+    let path_of = |line: &str| line.split_once(": ").map(|(_, path)| path.to_owned());
+    found.lines().filter_map(path_of).collect()
+}
+
+/// Files that processes have opened or executed, by what strace says of their descriptors.
+fn opened_files(trace: &str) -> BTreeSet<String> {
+    let mut files = BTreeSet::new();
+    for line in trace.lines() {
+        if line.contains("execve(") {
+            files.extend(line.split('"').nth(1).map(str::to_owned));
+        } else if line.contains("openat(")
+            && !line.contains("O_WRONLY")
+            && !line.contains("O_DIRECTORY")
+            && let Some((_, result)) = line.rsplit_once(") = ")
+            && let Some((_, path)) = result.split_once('<')
+        {
+            files.insert(path.trim_end_matches('>').to_owned());
+        }
+    }
+    files.retain(|file| file.starts_with('/'));
+    files
+}
+
+#[test]
+fn every_file_that_a_build_reads_is_watched() {
+    let build = jbd2_of_6_12("traced");
+    // From nothing but the configuration: host programs and all that is generated too.
+    let output = build.output_directory();
+    let config = fs::read(output.join(".config")).unwrap();
+    fs::remove_dir_all(output).unwrap();
+    fs::create_dir_all(output).unwrap();
+    fs::write(output.join(".config"), config).unwrap();
+    let place = prepared::directory("trace");
+    let log = place.join("log");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-y", "-s", "4096", "--seccomp-bpf"]);
+    strace.args(["-e", "trace=openat,execve", "-e", "status=successful", "-o"]);
+    let traced = prepared::wrapped(strace.arg(&log), &build.command());
+    let ended = step("a build from nothing under strace", || {
+        let mut traced = traced;
+        prepared::run(&mut traced)
+    });
+    ended.expect(0, &[]);
+
+    let opened = opened_files(&fs::read_to_string(&log).unwrap());
+    assert!(
+        opened
+            .iter()
+            .any(|file| file.ends_with("/fs/jbd2/commit.c"))
+    );
+    assert!(
+        opened.iter().any(|file| file.ends_with("/stdio.h")),
+        "no host program"
+    );
+    let sources = xtask::sources::fetch(klto_tests::cache(), build.tree()).unwrap();
+    let programs = std::env::var_os("PATH").unwrap();
+    let programs: Vec<_> = std::env::split_paths(&programs).collect();
+    let own = klto_tests::klto_binary();
+    let of_klto = [build.store_directory(), own.parent().unwrap()];
+    let temporary = std::env::temp_dir();
+    let is_watched = |file: &String| {
+        let path = Path::new(file);
+        path.starts_with(&sources)
+            || path.starts_with(output)
+            || path.parent().is_some_and(|place| programs.iter().any(|one| one == place))
+            || of_klto.iter().any(|place| path.starts_with(place))
+            // What a build has in such a place is its own.
+            || path.starts_with(&temporary)
+            || NOT_WATCHED.iter().any(|(start, _)| file.starts_with(start))
+    };
+    let mut rest = opened.clone();
+    rest.retain(|file| !is_watched(file));
+    let packaged = of_packages(&rest);
+    assert!(packaged.iter().any(|file| file.ends_with("/stdio.h")));
+    rest.retain(|file| {
+        let short = file.strip_prefix("/usr").unwrap_or(file);
+        !packaged.contains(file) && !packaged.contains(short)
+    });
+    assert_eq!(rest, BTreeSet::new(), "{} files were opened", opened.len());
 }

@@ -33,6 +33,7 @@ use klto_core::{Action, Digest, KeyBuilder, Outcome, Storable, die_with_parent};
 use klto_store::{Lookup, Store, StoreError, StoredResult};
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use crate::progress::Progress;
 use crate::slots::{Slot, Slots};
 
 /// How an action came to its outcome.
@@ -129,17 +130,21 @@ impl Engine {
     }
 
     /// Runs `actions`, the first of them in the slot that the caller holds, more of them as slots
-    /// come. After a failure no action starts; the result lists those that are over, by index.
+    /// come. After a failure no action starts; the result lists those that are over, by index. `progress` says
+    /// how far it is in the meantime.
     pub fn run(
         &self,
         actions: &[Action],
         slots: &Slots,
         check: &OutputCheck<'_>,
+        progress: &Progress,
     ) -> Vec<Completed> {
+        progress.start(actions.len());
         let batch = Batch {
             engine: self,
             actions,
             check,
+            progress,
             queue: Mutex::new((0..actions.len()).collect()),
             completed: Mutex::default(),
             failed: AtomicBool::new(false),
@@ -339,6 +344,7 @@ struct Batch<'a> {
     engine: &'a Engine,
     actions: &'a [Action],
     check: &'a OutputCheck<'a>,
+    progress: &'a Progress,
     queue: Mutex<VecDeque<usize>>,
     completed: Mutex<Vec<Completed>>,
     failed: AtomicBool,
@@ -356,7 +362,9 @@ impl Batch<'_> {
                 continue;
             };
             let start = Instant::now();
+            self.progress.begin(index, &action.label);
             let (outcome, how) = self.engine.perform(action, self.check);
+            self.progress.end(index, how);
             if matches!(outcome, Outcome::Failed { .. }) {
                 self.failed.store(true, Ordering::Relaxed);
             }

@@ -5,9 +5,11 @@
 //! function that the caller gives.
 
 mod engine;
+mod progress;
 mod slots;
 mod tool_identity;
 
 pub use engine::{Completed, Engine, How, OutputCheck};
+pub use progress::{Progress, Snapshot};
 pub use slots::{Crew, Slot, Slots};
 pub use tool_identity::{ToolIdentity, tool_identity};

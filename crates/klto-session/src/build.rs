@@ -25,6 +25,7 @@ use crate::jobs::Jobs;
 use crate::journal::Journal;
 use crate::log::{Log, tell};
 use crate::make::{end_orphans, run_make};
+use crate::progress::Display;
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::server::Server;
 use crate::session::{LtoAdditions, Session, lock};
@@ -81,7 +82,8 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         }
     }
     let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
-    let log = Arc::new(Log::create(&scratch.path("log"), quiet)?);
+    let display = Display::of_output(quiet, is_verbose(&build));
+    let log = Arc::new(Log::create(&scratch.path("log"), display)?);
     let timeline = Timeline::create(&scratch.path("timeline"))?;
     log.line(&format!("make runs: {}", why_make_runs(&difference)));
     Watch::forget(build.tree.written())?;
@@ -127,6 +129,12 @@ fn look(build: &LtoBuild, settings: &Settings) -> (Result<Watch, String>, Differ
         Err(why) => Difference::Other(why.clone()),
     };
     (watch, difference)
+}
+
+/// Whether kbuild shows commands: it takes `V` from the command line alone.
+fn is_verbose(build: &LtoBuild) -> bool {
+    let mut assignments = build.arguments.assignments();
+    assignments.any(|assignment| assignment.name == "V" && assignment.value != "0")
 }
 
 /// Whether there is nothing to do; says so.

@@ -15,6 +15,7 @@ mod journal;
 mod linker;
 mod log;
 mod make;
+mod progress;
 mod reader;
 mod recipe;
 mod scratch;

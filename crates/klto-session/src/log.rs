@@ -8,6 +8,8 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use crate::progress::Display;
+
 /// Tells the user on standard error; nobody may be there to read it.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
@@ -20,18 +22,23 @@ pub(crate) fn pass_on(bytes: &[u8]) {
 
 /// Where actions are named.
 #[derive(Debug)]
-pub struct Log {
+pub(crate) struct Log {
     file: Mutex<fs_err::File>,
-    quiet: bool,
+    display: Display,
 }
 
 impl Log {
-    /// Begins the log of a build; `quiet` prints nothing for the user (`make -s`).
-    pub fn create(path: &Path, quiet: bool) -> std::io::Result<Self> {
+    /// Begins the log of a build.
+    pub fn create(path: &Path, display: Display) -> std::io::Result<Self> {
         Ok(Self {
             file: Mutex::new(fs_err::File::create(path)?),
-            quiet,
+            display,
         })
+    }
+
+    /// What the user sees.
+    pub fn display(&self) -> Display {
+        self.display
     }
 
     /// Adds one line to the file.
@@ -44,7 +51,7 @@ impl Log {
     /// Adds one line to the file and shows it in kbuild's own layout: `  KLTO    vmlinux.o: …`.
     pub fn show(&self, text: &str) {
         self.line(&format!("summary {text}"));
-        if !self.quiet {
+        if self.display != Display::Nothing {
             let _ = writeln!(std::io::stdout(), "  KLTO    {text}");
         }
     }

@@ -52,10 +52,10 @@ fn second_run_is_a_hit_and_prints_the_stored_standard_error() {
         "a.o",
         "echo warning >&2; echo native > $0",
     )];
-    let first = engine.run(&actions, &Slots::LentOnly, ANY);
+    let first = engine.run(&actions, &Slots::LentOnly, ANY, &Progress::default());
     assert_eq!(first[0].how, How::Ran);
     fs_err::remove_file(&actions[0].outputs[0]).unwrap();
-    let second = engine.run(&actions, &Slots::LentOnly, ANY);
+    let second = engine.run(&actions, &Slots::LentOnly, ANY, &Progress::default());
     assert_eq!(second[0].how, How::Hit);
     assert_eq!(
         second[0].outcome,
@@ -72,7 +72,7 @@ fn failures_say_why_and_store_nothing() {
     let (engine, _) = engine(directory.path(), 0);
     let reason = |script: &str, check: &OutputCheck<'_>| {
         let actions = [shell(directory.path(), "a.o", script)];
-        let completed = engine.run(&actions, &Slots::LentOnly, check);
+        let completed = engine.run(&actions, &Slots::LentOnly, check, &Progress::default());
         assert!(!actions[0].outputs[0].exists());
         assert!(matches!(
             engine.store().unwrap().lookup(actions[0].key()),
@@ -106,7 +106,7 @@ fn a_planted_wrong_result_is_caught_by_verification() {
     store(directory.path())
         .insert(action.key(), &[planted.as_path()], b"")
         .unwrap();
-    let completed = engine.run(&[action], &Slots::LentOnly, ANY);
+    let completed = engine.run(&[action], &Slots::LentOnly, ANY, &Progress::default());
     match &completed[0].outcome {
         Outcome::Failed { reason, .. } => assert!(reason.contains("differs from a fresh run")),
         other => panic!("{other:?}"),
@@ -123,7 +123,7 @@ fn never_more_tools_than_slots_and_all_of_them_run() {
         .collect();
     let client = jobserver::Client::new(2).unwrap();
     let slots = Slots::from_jobserver(client).unwrap();
-    let completed = engine.run(&actions, &slots, ANY);
+    let completed = engine.run(&actions, &slots, ANY, &Progress::default());
     assert_eq!(completed.len(), 12);
     let counts = fs_err::read_to_string(directory.path().join("counts")).unwrap();
     let most = counts
@@ -142,5 +142,10 @@ fn no_action_starts_after_a_failure() {
         shell(directory.path(), "a.o", "exit 1"),
         shell(directory.path(), "b.o", "echo > $0"),
     ];
-    assert_eq!(engine.run(&actions, &Slots::LentOnly, ANY).len(), 1);
+    assert_eq!(
+        engine
+            .run(&actions, &Slots::LentOnly, ANY, &Progress::default())
+            .len(),
+        1
+    );
 }

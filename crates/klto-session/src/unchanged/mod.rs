@@ -4,8 +4,8 @@
 //! In: a build before it starts. Out: what has changed. No list of what kbuild
 //! reads is needed: every file of the source tree and of the output tree counts, by its stat, a source that a
 //! compile read by its content where the stat differs, and so do
-//! make's words, the environment, the host's and the user's names, the tools, every program in PATH, and
-//! files that the configuration names. Any doubt runs make: a file system whose stamps cannot be trusted,
+//! make's words, the environment, the host's and the user's names, the tools, every program in PATH, files that
+//! the configuration names, and what package managers note of a change of the system. Any doubt runs make: a file system whose stamps cannot be trusted,
 //! a goal that does more than make files, an option whose files may be anywhere, a tree that changed
 //! while the build ran.
 //!
@@ -53,6 +53,18 @@ const VOLATILE: [&str; 7] = [
     "MAKEFLAGS",
     "MFLAGS",
     "GNUMAKEFLAGS",
+];
+
+/// Where package managers note each change of the system, and what the loader's libraries are: headers and
+/// libraries of host programs, and what `pkg-config` says of them.
+const PACKAGES: [&str; 7] = [
+    "/var/lib/dpkg/status",
+    "/usr/lib/sysimage/rpm/rpmdb.sqlite",
+    "/var/lib/rpm/rpmdb.sqlite",
+    "/var/lib/rpm/Packages",
+    "/var/lib/pacman/local",
+    "/lib/apk/db/installed",
+    "/etc/ld.so.cache",
 ];
 
 /// Options that name files by lists, or below a directory that another option names.
@@ -358,6 +370,8 @@ fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf]) -> Facts
         let name = format!("{named}, which the configuration names,");
         facts.insert(name, of_file(Path::new(named)));
     }
+    let packages: Vec<u8> = PACKAGES.map(|file| of_file(Path::new(file))).concat();
+    facts.insert("the set of installed packages".into(), digest(&packages));
     if let Ok(klto) = std::env::current_exe() {
         facts.insert("klto".into(), of_file(&klto));
     }

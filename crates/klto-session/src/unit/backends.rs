@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use klto_core::{Action, Digest, Failure, Input, Outcome, Storable};
-use klto_exec::{Completed, How};
+use klto_exec::{Completed, How, Progress};
 use klto_formats::bitcode::{imported_modules, index_digest};
 use klto_lower::{BackendParts, backend_action, check_native, imports_of, split_dwarf_beside};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
@@ -67,10 +67,15 @@ impl Lowering<'_> {
                 sources.push(member.source());
             }
         }
-        let completed = self
-            .session
-            .engine
-            .run(&pending, &self.session.slots, &check_native);
+        let session = self.session;
+        let (slots, progress) = (&session.slots, Progress::default());
+        let run = || {
+            session
+                .engine
+                .run(&pending, slots, &check_native, &progress)
+        };
+        let display = session.log.display();
+        let completed = display.show_while(&self.link.unit.name, &progress, run);
         self.report((&pending, &sources), &completed, (kept, begin.elapsed()))?;
         self.members
             .iter()

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use klto_core::{Action, Digest, Failure, Input, Outcome, Storable, publish};
-use klto_exec::How;
+use klto_exec::{How, Progress};
 use klto_formats::elf;
 use klto_lower::objtool::{Objtool, missing_static_call_keys, objtool_action};
 use klto_lower::{check_native, symbol_versions_action};
@@ -189,10 +189,12 @@ impl Lowering<'_> {
     }
 
     fn run_pending(&self, actions: &[Action]) -> anyhow::Result<()> {
-        let completed = self
-            .session
-            .engine
-            .run(actions, &self.session.slots, &check_native);
+        let completed = self.session.engine.run(
+            actions,
+            &self.session.slots,
+            &check_native,
+            &Progress::default(),
+        );
         for over in &completed {
             let Some(action) = actions.get(over.index) else {
                 continue;

@@ -6,7 +6,9 @@ mod common;
 use std::sync::LazyLock;
 
 use common::{SOURCE, compile, run};
-use klto_formats::{archive, assembler, bitcode, elf, linker_script, response, symbol_versions};
+use klto_formats::{
+    archive, assembler, bitcode, elf, genksyms, linker_script, response, symbol_versions,
+};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -43,6 +45,7 @@ fn read_as_everything(bytes: &[u8]) {
     let _ = bitcode::assembly(bytes);
     let _ = bitcode::symbols(bytes);
     let _ = bitcode::has_thin_summary(bytes);
+    let _ = bitcode::differ_only_in_assembly_places(bytes, bytes);
     let _ = elf::symbols(bytes);
     let _ = elf::section_names(bytes);
     let longer = |name: &[u8]| Some([name, b"_renamed"].concat());
@@ -60,6 +63,7 @@ fn read_as_text(text: &[u8]) {
     let _ = assembler::files_read(text);
     let _ = linker_script::identifiers(text);
     let _ = symbol_versions::parse(text);
+    let _ = genksyms::printed_versions(text);
     let _ = response::parse(text);
 }
 

@@ -5,6 +5,7 @@
 
 mod call;
 mod kallsyms;
+mod previous;
 mod sources;
 mod stored;
 mod versions;
@@ -30,6 +31,7 @@ use crate::recipe::Caller;
 use crate::session::{Answer, Run, Session, as_called, ended, lock, tool_environment};
 use crate::unit::UnitLink;
 
+use previous::Previous;
 pub(crate) use sources::Sources;
 use stored::StoredCompile;
 
@@ -52,6 +54,14 @@ fn run_then(run: Run, then: Then) -> Answer {
         run,
         next: Box::new(next),
     }
+}
+
+/// Keeps the bitcode that was there before where it is the same code; a note for the log.
+fn same_code(previous: Previous) -> std::io::Result<&'static str> {
+    Ok(match previous.put_back()? {
+        true => ": the same code",
+        false => "",
+    })
 }
 
 impl Session {
@@ -142,8 +152,10 @@ impl Session {
                 return Ok(run_then(as_written, then));
             }
         };
+        let previous = Previous::keep(self, &request.directory.join(&call.output), &label);
         if stored.find(self) {
-            self.log.line(&format!("hit compile {label}"));
+            let note = same_code(previous)?;
+            self.log.line(&format!("hit compile {label}{note}"));
             self.timeline.ended(start, "compile", "hit", &label);
             return then.map_or(Ok(ended(0)), |then| then(self));
         }
@@ -157,7 +169,7 @@ impl Session {
                 return Ok(run_then(as_written, then));
             }
             let note = match stored.keep(session) {
-                Ok(None) => String::new(),
+                Ok(None) => same_code(previous)?.to_owned(),
                 Ok(Some(reason)) => format!(": not stored: {reason}"),
                 // The store's result was wrong.
                 Err(error) if error.is::<Failure>() => return Err(error),

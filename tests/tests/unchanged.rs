@@ -28,6 +28,19 @@ fn make_ran(build: &Build) -> Option<String> {
     }
 }
 
+/// What `klto explain --next` says of the build.
+fn next(build: &Build) -> String {
+    let build = build.command();
+    let mut explain = Command::new(build.get_program());
+    explain
+        .args(["explain", "--next"])
+        .args(build.get_args().skip(1));
+    prepared::copy_environment(&build, &mut explain);
+    let ended = prepared::run(&mut explain);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    ended.stdout
+}
+
 /// After the change make runs and names it; after that it need not.
 fn expect_make(build: &Build, change: &str, why: &str) {
     let reason = make_ran(build);
@@ -54,7 +67,10 @@ fn every_change_runs_make_and_nothing_else_does() {
     assert_eq!(make_ran(&build), None, "a touched source");
     touch("include/linux/jbd2.h");
     assert_eq!(make_ran(&build), None, "a touched header");
+    assert!(next(&build).starts_with("make does not run: "));
     touch("fs/jbd2/Makefile");
+    let why = "make runs: source fs/jbd2/Makefile has changed\n";
+    assert_eq!(next(&build), why);
     expect_make(&build, "a touched Makefile", "source fs/jbd2/Makefile");
     let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
     let of_same_size = text.replacen("Copyright", "copyright", 1);
@@ -62,6 +78,8 @@ fn every_change_runs_make_and_nothing_else_does() {
     for text in [&of_same_size, &text] {
         touch("include/linux/jbd2.h");
         source.write(COMMIT, text).unwrap();
+        let told = "make runs: source fs/jbd2/commit.c has changed\nmake again: fs/jbd2/commit.o\n";
+        assert_eq!(next(&build), told);
         expect_make(&build, "a changed source", "source fs/jbd2/commit.c");
     }
     fs::write(source.path().join("mm/new"), "").unwrap();

@@ -122,6 +122,26 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     Ok(status)
 }
 
+/// What [`run`] would do now, for the user; nothing is written.
+pub fn forecast(build: &LtoBuild, settings: &Settings) -> anyhow::Result<String> {
+    let (watch, difference) = look(build, settings);
+    let (Difference::Sources(sources), Ok(watch)) = (&difference, watch) else {
+        let why = why_make_runs(&difference);
+        return Ok(match why.is_empty() {
+            true => "make does not run: nothing has changed since the last build\n".to_owned(),
+            false => format!("make runs: {why}\n"),
+        });
+    };
+    let mut text = String::new();
+    for source in sources {
+        text += &format!("make runs: source {} has changed\n", source.display());
+    }
+    for target in watch.targets(sources)? {
+        text += &format!("make again: {}\n", target.display());
+    }
+    Ok(text)
+}
+
 fn look(build: &LtoBuild, settings: &Settings) -> (Result<Watch, String>, Difference) {
     let watch = Watch::begin(build, settings);
     let difference = match &watch {

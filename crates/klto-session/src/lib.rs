@@ -26,7 +26,7 @@ mod timeline;
 mod unchanged;
 mod unit;
 
-pub use build::{Settings, StoreChoice, run};
+pub use build::{Settings, StoreChoice, forecast, run};
 pub use journal::Journal;
 pub use recipe::Recipe;
 pub use scratch::{SCRATCH_NAME, remove_scratch};

@@ -17,6 +17,7 @@ Usage:
   klto config --lto=none|thin [arguments of make]
   klto doctor [arguments of make]
   klto explain [OBJECT | --native | --recipe OBJECT] [-O OUTPUT]
+  klto explain --next [--lto=none|thin] [arguments of make]
   klto stats [-O OUTPUT]
   klto trace [-O OUTPUT]
   klto cache [size|gc|verify|clear]
@@ -34,7 +35,8 @@ Commands:
             why; of OBJECT alone, if it is named. --native lists the objects that are compiled without LTO because something
             reads them as ELF, and what reads each. --recipe prints, as a shell script, the
             line of kbuild's recipe that made OBJECT, a path in the output tree. Run outside
-            of a build, it has none of the flags that klto adds.
+            of a build, it has none of the flags that klto adds. --next says what `klto
+            make` with the same words would run now, and why.
   stats     Counts and seconds of the last build by kind of action, and what took longest.
   trace     The same build as a trace for about:tracing or ui.perfetto.dev, as JSON.
   cache     The store: its size and how much builds found in it (size, without a word); gc
@@ -88,6 +90,13 @@ pub enum Command {
         question: Question,
         /// The output tree.
         output: PathBuf,
+    },
+    /// `klto explain --next …`
+    ExplainNext {
+        /// `--lto=`.
+        request: Option<LtoRequest>,
+        /// make's own words.
+        arguments: Vec<OsString>,
     },
     /// `klto stats …`
     Stats {
@@ -190,6 +199,12 @@ fn split_request(words: &[OsString]) -> anyhow::Result<(Option<LtoRequest>, Vec<
 }
 
 fn parse_explain(words: &[OsString]) -> anyhow::Result<Command> {
+    if let Some((first, rest)) = words.split_first()
+        && first == "--next"
+    {
+        let (request, arguments) = split_request(rest)?;
+        return Ok(Command::ExplainNext { request, arguments });
+    }
     let mut output = PathBuf::from(".");
     let mut question = Question::Build;
     let mut rest = words.iter();
@@ -250,6 +265,16 @@ mod tests {
         let expected = Command::Make {
             request: Some("thin".parse().unwrap()),
             arguments: words("-j8 LLVM=1 --trace all"),
+        };
+        assert_eq!(command, expected);
+    }
+
+    #[test]
+    fn the_next_build_is_asked_for_by_its_words() {
+        let command = parse(&words("explain --next --lto=thin LLVM=1")).unwrap();
+        let expected = Command::ExplainNext {
+            request: Some("thin".parse().unwrap()),
+            arguments: words("LLVM=1"),
         };
         assert_eq!(command, expected);
     }

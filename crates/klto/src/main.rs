@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         cli::Command::Config { request, arguments } => config::run(request, &arguments),
         cli::Command::Doctor { arguments } => doctor::run(&arguments),
         cli::Command::Explain { question, output } => explain::run(&question, &output),
+        cli::Command::ExplainNext { request, arguments } => make::explain_next(request, &arguments),
         cli::Command::Stats { output } => stats::run(&output),
         cli::Command::Trace { output } => stats::trace(&output),
         cli::Command::Cache(command) => cache::run(command),

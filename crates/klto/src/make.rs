@@ -1,4 +1,4 @@
-//! `klto make`: from the words of the command line to the end of make.
+//! `klto make`: from the words of the command line to the end of make; and what it would do.
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus};
 use anyhow::Context as _;
 use klto_core::Failure;
 use klto_kbuild::{Invocation, LtoRequest, MakeArguments, PlainMake, Plan};
-use klto_session::{Settings, remove_scratch, run as run_session};
+use klto_session::{Settings, forecast, remove_scratch, run as run_session};
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::variables;
@@ -23,16 +23,31 @@ pub fn run(request: Option<LtoRequest>, words: &[OsString]) -> anyhow::Result<u8
                 .notes
                 .iter()
                 .for_each(|note| eprintln!("klto: {note}"));
-            let settings = Settings {
-                store: variables::store(&invocation.environment)?,
-                import_limit: variables::import_limit(&invocation.environment)?,
-                shim_program: shim_program()?,
-                environment: invocation.environment,
-                directory: invocation.directory,
-            };
-            Ok(end_as(run_session(*build, &settings)?))
+            Ok(end_as(run_session(*build, &settings(invocation)?)?))
         }
     }
+}
+
+/// `klto explain --next`: what the same words would run.
+pub fn explain_next(request: Option<LtoRequest>, words: &[OsString]) -> anyhow::Result<u8> {
+    let invocation = Invocation::of_process(request, words)?;
+    let text = match Plan::resolve(&invocation)? {
+        Plan::PlainMake(plain) => format!("plain make runs: {}\n", plain.why),
+        Plan::Stages(_) => "make runs: goals that change what a later goal reads\n".to_owned(),
+        Plan::Lto(build) => forecast(&build, &settings(invocation)?)?,
+    };
+    print!("{text}");
+    Ok(0)
+}
+
+fn settings(invocation: Invocation) -> anyhow::Result<Settings> {
+    Ok(Settings {
+        store: variables::store(&invocation.environment)?,
+        import_limit: variables::import_limit(&invocation.environment)?,
+        shim_program: shim_program()?,
+        environment: invocation.environment,
+        directory: invocation.directory,
+    })
 }
 
 /// The exit code of a make that ended by itself; otherwise klto dies of the same signal, so that a

@@ -31,6 +31,14 @@ pub(crate) struct Remake {
 }
 
 impl Watch {
+    /// What `sources` have to be made again for, and what a build has left unfinished.
+    pub fn targets(&self, sources: &[PathBuf]) -> io::Result<BTreeSet<PathBuf>> {
+        let pairs = targets_that_read(&self.roots.output, sources)?;
+        let unfinished = self.state.iter().flat_map(|state| &state.unfinished);
+        let targets = pairs.into_iter().map(|(target, _)| target);
+        Ok(targets.chain(unfinished.cloned()).collect())
+    }
+
     /// What `sources` have to be made again for, and which makes can be left out: those that are above none of
     /// it. make itself would start each of them, to find nothing to do.
     pub fn remake(&self, sources: &[PathBuf], journal: &Journal) -> io::Result<Remake> {

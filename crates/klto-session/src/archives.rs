@@ -68,9 +68,16 @@ impl Session {
         };
         let name = self.scratch.object_name(&request.directory, &archive);
         let place = request.directory.join(&archive);
-        if !place.exists() && !lock(&self.archives.begun).insert(name.clone()) {
-            // A link may have taken the one that this build made first.
-            lock(&self.archives.before).remove(&name);
+        let is_new = !place.exists();
+        {
+            let mut begun = lock(&self.archives.begun);
+            if !is_new && !begun.contains(&name) {
+                return Ok(as_called(request));
+            }
+            if is_new && !begun.insert(name.clone()) {
+                // A link may have taken the one that this build made first.
+                lock(&self.archives.before).remove(&name);
+            }
         }
         let run = Run {
             program: request.program.clone(),
@@ -79,8 +86,13 @@ impl Session {
             quiet: false,
         };
         let next = move |session: &Session, finished: Finished| {
-            if finished.code == 0 {
-                session.settle_archive(&request, &archive, &name)?;
+            if finished.code == 0
+                && let Err(error) = session.settle_archive(&request, &archive, &name)
+            {
+                // It has its new time, and no record.
+                let name = name.display();
+                let line = format!("warning archive {name}: {error:#}");
+                session.log.line(&line);
             }
             Ok(ended(finished.code))
         };
@@ -166,7 +178,7 @@ impl Session {
 }
 
 /// The archive that a call adds members to, or puts in another order: `ar cDPrST ARCHIVE MEMBER …`, `ar mPiT
-/// MEMBER ARCHIVE MEMBER …`.
+/// MEMBER ARCHIVE MEMBER …`. Not one of archives alone: it is made only when one of those is new.
 fn archive_of(request: &Request) -> Option<PathBuf> {
     let (operation, rest) = request.arguments.split_first()?;
     let operation = operation.as_bytes();
@@ -174,9 +186,10 @@ fn archive_of(request: &Request) -> Option<PathBuf> {
     // The member before or after which others go stands first.
     let place = usize::from(has(&b'a') || has(&b'b') || has(&b'i'));
     let changes = has(&b'r') || has(&b'm');
-    changes
-        .then(|| rest.get(place).map(PathBuf::from))
-        .flatten()
+    let (archive, members) = rest.get(place..)?.split_first()?;
+    let is_archive = |member: &OsString| member.as_bytes().ends_with(b".a");
+    let is_of_archives = !members.is_empty() && members.iter().all(is_archive);
+    (changes && !is_of_archives).then(|| archive.into())
 }
 
 /// kbuild's record of how a target was made.
@@ -209,6 +222,11 @@ mod tests {
         assert_eq!(
             archive(&["mPiT", "fs/a.o", "fs/built-in.a", "fs/b.o"]),
             made
+        );
+        assert_eq!(archive(&["cDPrST", "fs/built-in.a"]), made);
+        assert_eq!(
+            archive(&["cDPrST", "fs/built-in.a", "fs/b/built-in.a"]),
+            None
         );
         assert_eq!(archive(&["t", "fs/built-in.a"]), None);
         assert_eq!(archive(&["cDPrST"]), None);

@@ -12,6 +12,7 @@ mod prepared;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
 use klto_tests::{Build, PrivateSource, step};
@@ -163,8 +164,8 @@ impl World {
         self.steps += 1;
         let number = self.steps;
         let kinds = match self.other_llvm {
-            Some(_) => 16,
-            None => 15,
+            Some(_) => 17,
+            None => 16,
         };
         match self.random.below(kinds) {
             0 | 1 => {
@@ -277,6 +278,18 @@ impl World {
                 self.write(file, &format!("{text}int klto_x{number};\n"));
                 self.write(file, &format!("{text}int klto_y{number};\n"));
                 format!("two edits of {file} at once")
+            }
+            15 => {
+                let later = SystemTime::now() + Duration::from_secs(3600);
+                let module = self.build.output_directory().join("fs/jbd2");
+                for file in prepared::files_below(&module) {
+                    let opened = fs::File::options().write(true).open(file).unwrap();
+                    opened.file().set_modified(later).unwrap();
+                }
+                let file = self.random.one_of(&SOURCES);
+                let text = self.read(file);
+                self.write(file, &format!("{text}int klto_earlier{number};\n"));
+                format!("the clock is set back, then {file} is edited")
             }
             _ => {
                 self.is_other_llvm = !self.is_other_llvm;

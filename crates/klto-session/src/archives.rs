@@ -3,7 +3,7 @@
 //!
 //! In: calls of the archiver. Out: the archive as the tool makes it; with the time of the one before, where
 //! everything that a link takes of its members is the same: their bytes, what klto's backends and steps make natives of, and
-//! kbuild's own record beside each (`.cmd`), in which newer trees keep the symbol versions.
+//! kbuild's own records beside each (`.cmd`, `.symversions`), in which newer trees keep the symbol versions.
 //!
 //! The time says when the content was last new. Whatever was linked after it has that content: so the time
 //! of the archive before counts only if klto made that archive and nobody else has replaced it since, and
@@ -63,7 +63,7 @@ impl Archives {
 impl Session {
     /// Answers a call of the archiver that makes or changes an archive.
     pub(crate) fn archiver(&self, request: Request) -> anyhow::Result<Answer> {
-        let Some(archive) = archive_of(&request) else {
+        let Some((archive, is_of_archives)) = archive_of(&request) else {
             return Ok(as_called(request));
         };
         let name = self.scratch.object_name(&request.directory, &archive);
@@ -71,13 +71,16 @@ impl Session {
         let is_new = !place.exists();
         {
             let mut begun = lock(&self.archives.begun);
-            if !is_new && !begun.contains(&name) {
-                return Ok(as_called(request));
-            }
-            if is_new && !begun.insert(name.clone()) {
-                // A link may have taken the one that this build made first.
+            let is_known = begun.contains(&name);
+            if is_new == is_known {
+                // A link may have taken the one that this build made first, or one that it changes now.
                 lock(&self.archives.before).remove(&name);
             }
+            // One of archives alone is made only when one of those is new: there is nothing to compare.
+            if is_of_archives || !is_new && !is_known {
+                return Ok(as_called(request));
+            }
+            begun.insert(name.clone());
         }
         let run = Run {
             program: request.program.clone(),
@@ -124,6 +127,7 @@ impl Session {
             since,
             stamp: stamp(&place),
         };
+        anyhow::ensure!(place.exists(), "it is gone");
         Ok(lock(&self.journal).set_archive(name, record)?)
     }
 
@@ -163,23 +167,23 @@ impl Session {
         environment: &[(OsString, OsString)],
     ) -> anyhow::Result<Option<Digest>> {
         let place = directory.join(member);
-        let record = record_beside(&place);
-        let record = match record.exists() {
-            true => self.memo.digest(&record)?,
-            false => Digest::of_bytes(b""),
-        };
         let mut key = KeyBuilder::new("archive-member", 1);
-        key.digest("bytes", self.memo.digest(&place)?)
-            .digest("record", record);
+        key.digest("bytes", self.memo.digest(&place)?);
+        for beside in [record_beside(&place), versions_beside(&place)] {
+            if beside.exists() {
+                key.field("beside", beside.as_os_str().as_bytes())
+                    .digest("content", self.memo.digest(&beside)?);
+            }
+        }
         let is_known = !is_bitcode_file(&place)
             || self.add_bitcode_member(&mut key, directory, member, environment)?;
         Ok(is_known.then(|| key.finish()))
     }
 }
 
-/// The archive that a call adds members to, or puts in another order: `ar cDPrST ARCHIVE MEMBER …`, `ar mPiT
-/// MEMBER ARCHIVE MEMBER …`. Not one of archives alone: it is made only when one of those is new.
-fn archive_of(request: &Request) -> Option<PathBuf> {
+/// The archive that a call adds members to, or puts in another order, and whether all of these are archives:
+/// `ar cDPrST ARCHIVE MEMBER …`, `ar mPiT MEMBER ARCHIVE MEMBER …`.
+fn archive_of(request: &Request) -> Option<(PathBuf, bool)> {
     let (operation, rest) = request.arguments.split_first()?;
     let operation = operation.as_bytes();
     let has = |letter| operation.contains(letter);
@@ -189,7 +193,7 @@ fn archive_of(request: &Request) -> Option<PathBuf> {
     let (archive, members) = rest.get(place..)?.split_first()?;
     let is_archive = |member: &OsString| member.as_bytes().ends_with(b".a");
     let is_of_archives = !members.is_empty() && members.iter().all(is_archive);
-    (changes && !is_of_archives).then(|| archive.into())
+    changes.then(|| (archive.into(), is_of_archives))
 }
 
 /// kbuild's record of how a target was made.
@@ -200,12 +204,19 @@ fn record_beside(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
+/// Where trees with LTO from 5.12 to 5.18 keep the symbol versions of an object.
+fn versions_beside(object: &Path) -> PathBuf {
+    let mut path = object.as_os_str().to_owned();
+    path.push(".symversions");
+    path.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use klto_wire::Role;
 
-    fn archive(arguments: &[&str]) -> Option<PathBuf> {
+    fn archive(arguments: &[&str]) -> Option<(PathBuf, bool)> {
         archive_of(&Request {
             role: Role::Archiver,
             program: "llvm-ar".into(),
@@ -217,17 +228,14 @@ mod tests {
 
     #[test]
     fn the_archive_is_told_from_members() {
-        let made = Some("fs/built-in.a".into());
-        assert_eq!(archive(&["cDPrST", "fs/built-in.a", "fs/a.o"]), made);
-        assert_eq!(
-            archive(&["mPiT", "fs/a.o", "fs/built-in.a", "fs/b.o"]),
-            made
-        );
-        assert_eq!(archive(&["cDPrST", "fs/built-in.a"]), made);
-        assert_eq!(
-            archive(&["cDPrST", "fs/built-in.a", "fs/b/built-in.a"]),
-            None
-        );
+        let made = |is_of_archives| Some(("fs/built-in.a".into(), is_of_archives));
+        let objects = ["cDPrST", "fs/built-in.a", "fs/a.o", "fs/b/built-in.a"];
+        assert_eq!(archive(&objects), made(false));
+        let order = ["mPiT", "fs/a.o", "fs/built-in.a", "fs/b.o"];
+        assert_eq!(archive(&order), made(false));
+        assert_eq!(archive(&objects[..2]), made(false));
+        let archives = ["cDPrST", "fs/built-in.a", "fs/b/built-in.a"];
+        assert_eq!(archive(&archives), made(true));
         assert_eq!(archive(&["t", "fs/built-in.a"]), None);
         assert_eq!(archive(&["cDPrST"]), None);
     }

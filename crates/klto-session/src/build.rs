@@ -30,7 +30,7 @@ use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::server::Server;
 use crate::session::{LtoAdditions, Session, lock};
 use crate::timeline::Timeline;
-use crate::unchanged::{Difference, Watch, run_watched};
+use crate::unchanged::{Difference, Watch, adjusts_exports, run_watched};
 
 const MAKE: &str = "make";
 
@@ -184,9 +184,10 @@ fn run_make_in(
     settings: &Settings,
     make: &mut Command,
 ) -> anyhow::Result<ExitStatus> {
-    session
-        .archives
-        .begin(&lock(&session.journal), session.scratch.output());
+    if !adjusts_exports(build) {
+        let journal = lock(&session.journal);
+        session.archives.begin(&journal, session.scratch.output());
+    }
     let server = Server::start(Arc::clone(session))?;
     make.env(SOCKET_VARIABLE, server.socket());
     let fork_servers = start_fork_servers(build, settings, (session, &server.socket()))?;

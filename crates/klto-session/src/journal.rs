@@ -75,7 +75,7 @@ type Variables = Vec<(OsString, OsString)>;
 enum Entry {
     Identifier(String),
     Compile(PathBuf, CompileRecord),
-    Versions(PathBuf, VersionsRecord),
+    Versions(PathBuf, Option<VersionsRecord>),
     Native(PathBuf, String),
     Steps(PathBuf, StepsRecord),
     Environment(Variables),
@@ -176,6 +176,9 @@ impl Journal {
         if self.records.steps.contains_key(object) {
             self.record(Entry::Steps(object.to_owned(), StepsRecord::default()))?;
         }
+        if self.records.versions.contains_key(object) {
+            self.record(Entry::Versions(object.to_owned(), None))?;
+        }
         match self.records.compiles.get(object) == Some(&record) {
             true => Ok(()),
             false => self.record(Entry::Compile(object.to_owned(), record)),
@@ -184,7 +187,7 @@ impl Journal {
 
     /// The versions that kbuild would link into an object.
     pub fn set_versions(&mut self, object: &Path, record: VersionsRecord) -> io::Result<()> {
-        self.record(Entry::Versions(object.to_owned(), record))
+        self.record(Entry::Versions(object.to_owned(), Some(record)))
     }
 
     /// A step that followed the compile of an object.
@@ -284,7 +287,8 @@ impl Records {
         match entry {
             Entry::Identifier(identifier) => self.identifier = identifier,
             Entry::Compile(object, record) => drop(self.compiles.insert(object, record)),
-            Entry::Versions(object, record) => drop(self.versions.insert(object, record)),
+            Entry::Versions(object, Some(record)) => drop(self.versions.insert(object, record)),
+            Entry::Versions(object, None) => drop(self.versions.remove(&object)),
             Entry::Native(object, reader) => drop(self.natives.insert(object, reader)),
             Entry::Steps(object, record) if record == StepsRecord::default() => {
                 drop(self.steps.remove(&object));
@@ -319,7 +323,10 @@ impl Records {
             bytes.extend(frame(&Entry::Compile(object.clone(), record.clone()))?);
         }
         for (object, record) in &self.versions {
-            bytes.extend(frame(&Entry::Versions(object.clone(), record.clone()))?);
+            bytes.extend(frame(&Entry::Versions(
+                object.clone(),
+                Some(record.clone()),
+            ))?);
         }
         for (object, reader) in &self.natives {
             bytes.extend(frame(&Entry::Native(object.clone(), reader.clone()))?);

@@ -107,6 +107,8 @@ pub(crate) struct Stock(Looked);
 /// Looks at one build from its beginning to its end.
 pub(crate) struct Watch {
     facts: Facts,
+    /// Files of the output tree whose time is still to come.
+    ahead: Vec<PathBuf>,
     roots: Roots,
     file: PathBuf,
     programs: Vec<PathBuf>,
@@ -151,6 +153,7 @@ impl Watch {
             environment,
             makefiles: looked.makefiles,
             linked: looked.linked,
+            ahead: looked.ahead,
         })
     }
 
@@ -401,6 +404,9 @@ fn refuse(build: &LtoBuild) -> Result<(), String> {
     if build.tree.external_module.is_some() {
         return Err("an external module is built".into());
     }
+    if adjusts_exports(build) {
+        return Err("what is exported changes while make runs".into());
+    }
     if let Some(goal) = build.arguments.goals().find(|goal| !only_makes_files(goal)) {
         return Err(format!(
             "the goal {} may do more than make files",
@@ -417,6 +423,13 @@ fn refuse(build: &LtoBuild) -> Result<(), String> {
         Some(option) => Err(format!("CONFIG_{option} names files that may be elsewhere")),
         None => Ok(()),
     }
+}
+
+/// Whether a make within make compiles objects again after modpost has said which exports are used, on trees
+/// before 6.3 (scripts/adjust_autoksyms.sh). The outer one does not see that: when it ends, more may be to do.
+pub(crate) fn adjusts_exports(build: &LtoBuild) -> bool {
+    let script = build.tree.source.join("scripts/adjust_autoksyms.sh");
+    build.config.value("TRIM_UNUSED_KSYMS") == Some("y") && script.exists()
 }
 
 /// Goals of kbuild after which there are files and nothing else, and files by their name.

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use klto_core::{Digest, KeyBuilder};
 use klto_store::StatMemo;
@@ -82,6 +83,8 @@ pub(super) struct Looked {
     pub makefiles: Vec<PathBuf>,
     /// Directories to which a link of the source tree leads, without links.
     pub linked: BTreeSet<PathBuf>,
+    /// Files of the output tree whose time is still to come.
+    pub ahead: Vec<PathBuf>,
 }
 
 /// Files that a link of vmlinux writes anew, and of which that link and the boot image alone make anything
@@ -286,6 +289,15 @@ impl Walk<'_> {
         if let Some(known) = known {
             looked.contents.insert(name.clone(), known);
         }
+        let now = SystemTime::now();
+        let is_ahead = |entry: &&Entry| {
+            let metadata = entry.metadata.as_ref();
+            let time = metadata.and_then(|metadata| metadata.modified().ok());
+            time.is_some_and(|time| time > now)
+        };
+        let ahead = entries.iter().filter(|_| !is_input).filter(is_ahead);
+        let ahead = ahead.map(|entry| directory.join(OsStr::from_bytes(&entry.name)));
+        looked.ahead.extend(ahead);
         for entry in entries.into_iter().filter(|_| is_input) {
             if is_makefile(&entry.name) {
                 let path = directory.join(OsStr::from_bytes(&entry.name));

@@ -5,11 +5,15 @@
 
 use std::io;
 use std::process::ExitStatus;
+use std::time::{Duration, SystemTime};
 
 use super::remake::Remake;
 use super::{Difference, Stock, Watch};
 use crate::session::{Session, lock};
 use crate::sub_makes::LeaveOut;
+
+/// The time of what make is to make again: 1980, before any source.
+const OLD: Duration = Duration::from_secs(315_532_800);
 
 /// Runs make, a second time where the first one changed what others that were left out may read.
 pub(crate) fn run_watched(
@@ -18,6 +22,7 @@ pub(crate) fn run_watched(
     difference: &Difference,
     run_make: &mut dyn FnMut() -> anyhow::Result<ExitStatus>,
 ) -> anyhow::Result<ExitStatus> {
+    or_warning(session, watch.make_old(session));
     let remake = match difference {
         Difference::Sources(sources) => {
             let remake = watch.remake(sources, &lock(&session.journal));
@@ -58,6 +63,24 @@ pub(crate) fn run_watched(
         or_warning(session, kept);
     }
     Ok(status)
+}
+
+impl Watch {
+    /// The clock was set back: what was made before would be newer than all that is made from now on, and make
+    /// would take it for made. It becomes older than every source.
+    fn make_old(&self, session: &Session) -> io::Result<()> {
+        for path in &self.ahead {
+            let file = fs_err::OpenOptions::new().write(true).open(path)?;
+            file.file().set_modified(SystemTime::UNIX_EPOCH + OLD)?;
+        }
+        if !self.ahead.is_empty() {
+            session.log.line(&format!(
+                "made old {} files: their time was still to come",
+                self.ahead.len()
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Why the build was not whole without the makes that were left out.

@@ -5,7 +5,7 @@
 mod prepared;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fs_err as fs;
@@ -118,7 +118,8 @@ fn a_source_that_changes_during_the_build_is_not_taken_for_built() {
     let (build, source) = with_private_source(jbd2_of_6_12("during"));
     make_ran(&build).unwrap();
     let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
-    source.write(COMMIT, &format!("{text}\n")).unwrap();
+    let before = format!("{text}\nextern int klto_before;\n");
+    source.write(COMMIT, &before).unwrap();
     let running = build.start().unwrap();
     prepared::processes::await_process(build.output_directory(), "compiler", |process| {
         process.is_compile()
@@ -308,6 +309,9 @@ fn every_file_that_a_build_reads_is_watched() {
     let programs: Vec<_> = std::env::split_paths(&programs).collect();
     let own = klto_tests::klto_binary();
     let of_klto = [build.store_directory(), own.parent().unwrap()];
+    // Which version of a program these have chosen is watched, and that one is not changed in place.
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap());
+    let of_user = [".gitconfig", ".rustup", ".pyenv"].map(|name| home.join(name));
     let temporary = std::env::temp_dir();
     let is_watched = |file: &String| {
         let path = Path::new(file);
@@ -315,6 +319,7 @@ fn every_file_that_a_build_reads_is_watched() {
             || path.starts_with(output)
             || path.parent().is_some_and(|place| programs.iter().any(|one| one == place))
             || of_klto.iter().any(|place| path.starts_with(place))
+            || of_user.iter().any(|place| path.starts_with(place))
             // What a build has in such a place is its own.
             || path.starts_with(&temporary)
             || NOT_WATCHED.iter().any(|(start, _)| file.starts_with(start))

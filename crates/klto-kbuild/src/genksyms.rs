@@ -16,6 +16,9 @@ pub struct GenksymsCall {
     pub arguments: Vec<OsString>,
 }
 
+/// Words between commands.
+const SEPARATORS: [&str; 8] = ["|", ";", "&&", "||", "&", "then", "do", "{"];
+
 /// Whether the compiler is called to preprocess a source for genksyms.
 pub fn preprocesses_for_genksyms(arguments: &[OsString]) -> bool {
     ["-E", "-D__GENKSYMS__"]
@@ -32,6 +35,19 @@ impl GenksymsCall {
         let mut places = words.windows(2).enumerate();
         let (place, _) = places.find(|(_, pair)| is_call(pair))?;
         if places.any(|(_, pair)| is_call(pair)) {
+            return None;
+        }
+        // What feeds it is the preprocessor, and nothing else gets that text.
+        let before = words.get(..place)?;
+        let begin = before
+            .iter()
+            .rposition(|word| SEPARATORS.contains(&word.as_str()));
+        let feeds = before.get(begin.map_or(0, |begin| begin + 1)..)?;
+        if !feeds.iter().any(|word| word == "-D__GENKSYMS__")
+            || feeds
+                .iter()
+                .any(|word| word.contains('>') || word.ends_with(';'))
+        {
             return None;
         }
         let mut rest = words.iter().skip(place + 1);
@@ -86,6 +102,13 @@ mod tests {
         }
         assert_eq!(call(&format!("{OF_6_12}; {OF_6_12}")), None);
         assert_eq!(call("clang -E -D__GENKSYMS__ a.c"), None);
+        let end = "| scripts/genksyms/genksyms -r /dev/null";
+        for fed in ["> a.i; cat a.i", "| tee a.i", "> a.i && cat a.i"] {
+            assert_eq!(
+                call(&format!("clang -E -D__GENKSYMS__ a.c {fed} {end}")),
+                None
+            );
+        }
     }
 
     #[test]

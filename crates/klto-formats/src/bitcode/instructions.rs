@@ -66,6 +66,9 @@ mod code {
 const EXPLICIT_TYPE: u64 = 1 << 15;
 const FAST_MATH: u64 = 1 << 17;
 
+/// `OB_METADATA` of LLVM 22.
+const METADATA_MARK: u32 = 1 << 31;
+
 impl Type {
     /// The type that a record of the table adds; `None` for one that adds none.
     pub(super) fn of(record: &Record<'_>) -> Option<Self> {
@@ -278,6 +281,10 @@ impl Reader<'_> {
     /// A number that is written as the distance to the next one, in 32 bits.
     fn relative(&mut self) -> Option<u64> {
         let distance = u32::try_from(self.number()?).ok()?;
+        // In a bundle of operands it says that a number of metadata follows.
+        if distance == METADATA_MARK {
+            return None;
+        }
         let next = u32::try_from(self.next).ok()?;
         Some(u64::from(next.wrapping_sub(distance)))
     }
@@ -370,5 +377,6 @@ mod tests {
         assert_eq!(read(5, &[]), None);
         assert_eq!(read(code::BINARY, &[1]), None);
         assert_eq!(read(code::CALL, &[0, EXPLICIT_TYPE, 1, 20]), None);
+        assert_eq!(read(code::OPERAND_BUNDLE, &[0, 1 << 31, 5]), None);
     }
 }

@@ -57,11 +57,11 @@ fn run_then(run: Run, then: Then) -> Answer {
 }
 
 /// Keeps the bitcode that was there before where it is the same code; a note for the log.
-fn same_code(previous: Previous) -> std::io::Result<&'static str> {
-    Ok(match previous.put_back()? {
+fn same_code(previous: Previous) -> &'static str {
+    match previous.put_back() {
         true => ": the same code",
         false => "",
-    })
+    }
 }
 
 impl Session {
@@ -154,7 +154,7 @@ impl Session {
         };
         let previous = Previous::keep(self, &request.directory.join(&call.output), &label);
         if stored.find(self) {
-            let note = same_code(previous)?;
+            let note = same_code(previous);
             self.log.line(&format!("hit compile {label}{note}"));
             self.timeline.ended(start, "compile", "hit", &label);
             return then.map_or(Ok(ended(0)), |then| then(self));
@@ -169,8 +169,8 @@ impl Session {
                 return Ok(run_then(as_written, then));
             }
             let note = match stored.keep(session) {
-                Ok(None) => same_code(previous)?.to_owned(),
-                Ok(Some(reason)) => format!(": not stored: {reason}"),
+                Ok(None) => same_code(previous).to_owned(),
+                Ok(Some(reason)) => format!("{}: not stored: {reason}", same_code(previous)),
                 // The store's result was wrong.
                 Err(error) if error.is::<Failure>() => return Err(error),
                 Err(error) => {

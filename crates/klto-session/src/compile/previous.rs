@@ -31,27 +31,41 @@ impl Previous {
             fs_err::hard_link(object, &place)
         };
         // Whoever writes the object makes a new file. If not, both are the new one, and nothing is put back.
-        let kept = is_bitcode_file(object) && link().is_ok();
+        let is_file = std::fs::symlink_metadata(object).is_ok_and(|metadata| metadata.is_file());
+        let kept = is_file && is_bitcode_file(object) && link().is_ok();
         Self {
             object: object.to_owned(),
             kept: kept.then_some(place),
         }
     }
 
-    /// The object has been made: puts the former one in its place if it is the same code. Whether it was.
-    pub fn put_back(self) -> io::Result<bool> {
-        let Some(kept) = self.kept else {
-            return Ok(false);
-        };
-        let (old, new) = (fs_err::read(&kept)?, fs_err::read(&self.object)?);
-        let is_same = old != new && differ_only_in_assembly_places(&old, &new).unwrap_or(false);
-        if !is_same {
-            fs_err::remove_file(kept)?;
-            return Ok(false);
-        }
-        let file = fs_err::OpenOptions::new().write(true).open(&kept)?;
-        file.file().set_modified(SystemTime::now())?;
-        fs_err::rename(kept, self.object)?;
-        Ok(true)
+    /// The object has been made: puts the former one in its place if it is the same code. Whether it was; what
+    /// cannot be done costs time.
+    pub fn put_back(mut self) -> bool {
+        let kept = self.kept.take();
+        kept.is_some_and(|kept| {
+            let is_back = put_back(&kept, &self.object).unwrap_or(false);
+            let _ = std::fs::remove_file(kept);
+            is_back
+        })
     }
+}
+
+impl Drop for Previous {
+    fn drop(&mut self) {
+        if let Some(kept) = &self.kept {
+            let _ = std::fs::remove_file(kept);
+        }
+    }
+}
+
+fn put_back(kept: &Path, object: &Path) -> io::Result<bool> {
+    let (old, new) = (fs_err::read(kept)?, fs_err::read(object)?);
+    if old == new || !differ_only_in_assembly_places(&old, &new).unwrap_or(false) {
+        return Ok(false);
+    }
+    let file = fs_err::OpenOptions::new().write(true).open(kept)?;
+    file.file().set_modified(SystemTime::now())?;
+    fs_err::rename(kept, object)?;
+    Ok(true)
 }

@@ -76,16 +76,17 @@ impl Session {
         let next = move |session: &Session, finished: Finished| {
             session.timeline.ended(start, "versions", "ran", &label);
             if finished.code != 0 || finished.printed {
+                let _ = std::fs::remove_file(&text);
                 // kbuild's own call says it in its own words.
                 return Ok(as_called(request));
             }
             let short = shorten(&genksyms, &request.directory, &text);
             let kept = short.and_then(|short| Ok((short, stored.keep(session)?)));
+            let _ = std::fs::remove_file(&text);
             match kept {
                 Ok((short, why_not)) => {
                     let note = why_not.map_or(String::new(), |why| format!(": not stored: {why}"));
                     session.log.line(&format!("ran versions {label}{note}"));
-                    let _ = std::fs::remove_file(&text);
                     Ok(Answer::Reply(printed(short)))
                 }
                 // The store's result was wrong.

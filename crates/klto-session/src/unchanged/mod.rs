@@ -67,6 +67,14 @@ const PACKAGES: [&str; 7] = [
     "/etc/ld.so.cache",
 ];
 
+/// Where a user's choices are that make's programs follow: a variable, its default below HOME, names. git says which
+/// version a tree is; programs in PATH that choose a version of rustc or Python are others by that.
+const CHOICES: [(&str, &str, &[&str]); 3] = [
+    ("XDG_CONFIG_HOME", ".config", &["git/config"]),
+    ("RUSTUP_HOME", ".rustup", &["settings.toml", "toolchains"]),
+    ("PYENV_ROOT", ".pyenv", &["version", "versions"]),
+];
+
 /// Options that name files by lists, or below a directory that another option names.
 const NAMES_FILES: [&str; 5] = [
     "INITRAMFS_SOURCE",
@@ -375,6 +383,7 @@ fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf]) -> Facts
     }
     let packages: Vec<u8> = PACKAGES.map(|file| of_file(Path::new(file))).concat();
     facts.insert("the set of installed packages".into(), digest(&packages));
+    facts.insert("a choice of the user's".into(), of_choices(settings));
     if let Ok(klto) = std::env::current_exe() {
         facts.insert("klto".into(), of_file(&klto));
     }
@@ -382,6 +391,23 @@ fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf]) -> Facts
         facts.insert(program.display().to_string(), of_file(program));
     }
     facts
+}
+
+fn of_choices(settings: &Settings) -> [u8; 32] {
+    let value = |name| {
+        settings
+            .environment
+            .get(name)
+            .filter(|value| !value.is_empty())
+    };
+    let home = PathBuf::from(value("HOME").unwrap_or_default());
+    let mut stats = of_file(&home.join(".gitconfig")).to_vec();
+    for (variable, below_home, names) in CHOICES {
+        let root = value(variable).map_or_else(|| home.join(below_home), PathBuf::from);
+        let files = names.iter().map(|name| of_file(&root.join(name)));
+        stats.extend(files.flatten());
+    }
+    digest(&stats)
 }
 
 /// Why no answer for this build can do without make.

@@ -14,40 +14,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::bitstream::{Bitstream, Event, Record};
 use super::block;
+use super::codes::{constant as constant_code, metadata as metadata_code, module as module_code};
 use super::instructions::{Instruction, Type};
 use crate::FormatError;
-
-/// `bitc::ModuleCodes`.
-mod module_code {
-    pub(super) const GLOBAL_VARIABLE: u64 = 7;
-    pub(super) const FUNCTION: u64 = 8;
-    pub(super) const SYMBOLS_OFFSET: u64 = 13;
-    pub(super) const ALIAS: u64 = 14;
-    pub(super) const HASH: u64 = 17;
-    pub(super) const IFUNC: u64 = 18;
-}
-
-/// `bitc::ConstantsCodes`.
-mod constant_code {
-    pub(super) const SET_TYPE: u64 = 1;
-    pub(super) const INTEGER: u64 = 4;
-    /// Null, undefined, numbers, strings, arrays of numbers, poison, inline assembly: no operand is a value.
-    pub(super) const PLAIN: [u64; 12] = [2, 3, 4, 5, 6, 8, 9, 18, 22, 23, 26, 30];
-}
-
-/// `bitc::MetadataCodes`.
-mod metadata_code {
-    pub(super) const VALUE: u64 = 2;
-    pub(super) const NODE: u64 = 3;
-    pub(super) const NAME: u64 = 4;
-    pub(super) const DISTINCT_NODE: u64 = 5;
-    pub(super) const KIND: u64 = 6;
-    pub(super) const NAMED_NODE: u64 = 10;
-    pub(super) const STRINGS: u64 = 35;
-    pub(super) const DECLARATION_ATTACHMENT: u64 = 36;
-    pub(super) const INDEX_OFFSET: u64 = 38;
-    pub(super) const INDEX: u64 = 39;
-}
 
 /// `VST_CODE_FNENTRY` of the module's symbols: value, offset of its function.
 const FUNCTION_ENTRY: u64 = 3;
@@ -231,7 +200,8 @@ impl Walk {
         if record.code == constant_code::SET_TYPE {
             return Some(());
         }
-        let is_plain = constant_code::PLAIN.contains(&record.code);
+        let mut plain = constant_code::PLAIN.iter().chain(&constant_code::ASSEMBLY);
+        let is_plain = plain.any(|code| *code == record.code);
         let operands = record.operands.iter().filter(|_| !is_plain);
         if self.is_in_function() {
             self.next_value += 1;

@@ -15,6 +15,10 @@ use md5::{Digest as _, Md5};
 
 use super::bitstream::{Bitstream, Event, Record};
 use super::block;
+use super::codes::{
+    constant as constant_code, metadata as metadata_code, module as module_code,
+    type_of as type_code,
+};
 use super::cursor::Cursor;
 use crate::FormatError;
 
@@ -26,55 +30,6 @@ pub struct Definitions {
     /// Digests of variables of external linkage by the identifier that a summary has for them
     /// (`GlobalValue::getGUID`). One with an initializer that refers to other symbols is not among them.
     pub variables: BTreeMap<u64, Digest>,
-}
-
-/// `bitc::ModuleCodes`.
-mod module_code {
-    pub(super) const VERSION: u64 = 1;
-    pub(super) const TRIPLE: u64 = 2;
-    pub(super) const DATA_LAYOUT: u64 = 3;
-    pub(super) const ASSEMBLY: u64 = 4;
-    pub(super) const SECTION_NAME: u64 = 5;
-    pub(super) const GLOBAL_VARIABLE: u64 = 7;
-    pub(super) const FUNCTION: u64 = 8;
-    pub(super) const ALIAS: u64 = 14;
-    pub(super) const IFUNC: u64 = 18;
-}
-
-/// `bitc::TypeCodes`.
-mod type_code {
-    pub(super) const NUMBER_OF_ENTRIES: u64 = 1;
-    pub(super) const POINTER: u64 = 8;
-    pub(super) const ARRAY: u64 = 11;
-    pub(super) const VECTOR: u64 = 12;
-    pub(super) const STRUCT_ANONYMOUS: u64 = 18;
-    pub(super) const STRUCT_NAME: u64 = 19;
-    pub(super) const STRUCT_NAMED: u64 = 20;
-    pub(super) const FUNCTION: u64 = 21;
-    pub(super) const OPAQUE_POINTER: u64 = 25;
-    /// Void, numbers, labels, metadata, tokens: their operands are no types.
-    pub(super) const SCALARS: [u64; 13] = [2, 3, 4, 5, 6, 7, 10, 13, 14, 15, 16, 22, 23];
-}
-
-/// `bitc::ConstantsCodes`.
-mod constant_code {
-    pub(super) const SET_TYPE: u64 = 1;
-    pub(super) const AGGREGATE: u64 = 7;
-    /// Null, undefined, numbers, strings, arrays of numbers, poison: their operands are plain.
-    pub(super) const PLAIN: [u64; 9] = [2, 3, 4, 5, 6, 8, 9, 22, 26];
-}
-
-/// `bitc::MetadataCodes`.
-mod metadata_code {
-    pub(super) const VALUE: u64 = 2;
-    pub(super) const NODE: u64 = 3;
-    pub(super) const NAME: u64 = 4;
-    pub(super) const KIND: u64 = 6;
-    pub(super) const NAMED_NODE: u64 = 10;
-    pub(super) const STRINGS: u64 = 35;
-    pub(super) const DECLARATION_ATTACHMENT: u64 = 36;
-    pub(super) const INDEX_OFFSET: u64 = 38;
-    pub(super) const INDEX: u64 = 39;
 }
 
 /// Operands of `MODULE_CODE_GLOBALVAR`, behind the place of its name.

@@ -6,6 +6,7 @@
 //! everything.
 
 use super::bitstream::Record;
+use super::codes::type_of as type_code;
 
 /// What operands of calls depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,16 +16,6 @@ pub(super) enum Type {
     Metadata,
     Function { returns: u64, parameters: Vec<u64> },
     Other,
-}
-
-/// `bitc::TypeCodes`; the other codes are types without a role here, but for the two that are none.
-mod type_code {
-    pub(super) const NUMBER_OF_ENTRIES: u64 = 1;
-    pub(super) const VOID: u64 = 2;
-    pub(super) const LABEL: u64 = 5;
-    pub(super) const METADATA: u64 = 16;
-    pub(super) const STRUCT_NAME: u64 = 19;
-    pub(super) const FUNCTION: u64 = 21;
 }
 
 /// `bitc::FunctionCodes`.

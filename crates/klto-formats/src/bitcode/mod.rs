@@ -9,6 +9,7 @@
 mod assembly;
 mod assembly_places;
 mod bitstream;
+mod codes;
 mod cursor;
 mod definitions;
 mod index;

@@ -28,7 +28,6 @@ pub fn run(words: &[&str]) -> Result<()> {
     let cache = Cache::open()?;
     let commit = product::commit()?;
     let mut failed = Vec::new();
-    let mut rows = String::new();
     for seed in SEEDS {
         let place = place(&cache, seed)?;
         let known = Verdict::read(&place)?;
@@ -38,22 +37,12 @@ pub fn run(words: &[&str]) -> Result<()> {
             None => play(seed, &commit)?,
         };
         verdict.write(&place)?;
-        let row = format!(
-            "| {seed} | {EDITS} | {} | {:.0} | {} | {} |\n",
-            if verdict.pass { "equal" } else { "**differs**" },
-            verdict.seconds,
-            verdict.why.replace('|', "\\|"),
-            verdict.commit
-        );
-        print!("{row}");
-        rows += &row;
+        print!("{}", row(seed, Some(&verdict)));
         if !verdict.pass {
             failed.push(seed.to_string());
         }
+        write_document(&cache)?;
     }
-    let path = product::repository().join("docs/oracle.md");
-    fs::write(&path, document(&rows))?;
-    println!("wrote {}", path.display());
     match failed.is_empty() {
         true => Ok(()),
         false => {
@@ -94,13 +83,40 @@ fn play(seed: u64, commit: &str) -> Result<Verdict> {
     })
 }
 
+fn row(seed: u64, verdict: Option<&Verdict>) -> String {
+    let Some(verdict) = verdict else {
+        return format!("| {seed} | {EDITS} | not played | | | |\n");
+    };
+    format!(
+        "| {seed} | {EDITS} | {} | {:.0} | {} | {} |\n",
+        if verdict.pass { "equal" } else { "**differs**" },
+        verdict.seconds,
+        verdict.why.replace('|', "\\|"),
+        verdict.commit
+    )
+}
+
+/// The last result of each sequence.
+fn write_document(cache: &Cache) -> Result<()> {
+    let mut rows = String::new();
+    for seed in SEEDS {
+        let verdict = Verdict::read(&place(cache, seed)?)?;
+        rows += &row(seed, verdict.as_ref());
+    }
+    let path = product::repository().join("docs/oracle.md");
+    fs::write(&path, document(&rows))?;
+    println!("wrote {}", path.display());
+    Ok(())
+}
+
 fn document(rows: &str) -> String {
     format!(
         "# Edit oracle\n\n\
          Written by `cargo xtask oracle`; do not edit. A sequence is a number of random edits of Linux 6.12 \
          and a build after each: functions, comments and inline functions in sources and headers, touched and \
          reverted files, files added and removed with their line of the Makefile, options, many files at once, a \
-         file of `.incbin`, old and equal times, errors, two edits in one tick, KCFLAGS, and another LLVM. After \
+         file of `.incbin`, old and equal times, a clock set back, errors, two edits in one tick, KCFLAGS, and \
+         another LLVM. After \
          every tenth edit three modules, of which one has many objects, are held bit for bit against those of a clean \
          build by another klto with an empty store.\n\n\
          | seed | edits | result | seconds | what | commit |\n|---|---|---|---|---|---|\n{rows}"

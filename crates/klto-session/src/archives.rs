@@ -197,7 +197,7 @@ fn archive_of(request: &Request) -> Option<(PathBuf, bool)> {
 }
 
 /// kbuild's record of how a target was made.
-fn record_beside(target: &Path) -> PathBuf {
+pub(crate) fn record_beside(target: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());
     name.push(".cmd");

@@ -4,11 +4,13 @@
 //! In: how to run make. Out: how it ended. A failure to look at the trees costs time, not rightness.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
 use super::remake::Remake;
 use super::{Difference, Stock, Watch};
+use crate::archives::record_beside;
 use crate::session::{Session, lock};
 use crate::sub_makes::LeaveOut;
 
@@ -67,20 +69,30 @@ pub(crate) fn run_watched(
 
 impl Watch {
     /// The clock was set back: what was made before would be newer than all that is made from now on, and make
-    /// would take it for made. It becomes older than every source.
+    /// would take it for made. It becomes older than every source. Only targets do, and only after a build
+    /// that was complete: what a user has written, and what a build has left to do, is known by its time.
     fn make_old(&self, session: &Session) -> io::Result<()> {
-        for path in &self.ahead {
+        if self.state.is_none() || self.is_unfinished() {
+            return Ok(());
+        }
+        let mut count = 0;
+        for path in self.ahead.iter().filter(|path| is_target(path)) {
             let file = fs_err::OpenOptions::new().write(true).open(path)?;
             file.file().set_modified(SystemTime::UNIX_EPOCH + OLD)?;
+            count += 1;
         }
-        if !self.ahead.is_empty() {
+        if count > 0 {
             session.log.line(&format!(
-                "made old {} files: their time was still to come",
-                self.ahead.len()
+                "made old {count} files: their time was still to come"
             ));
         }
         Ok(())
     }
+}
+
+/// Whether kbuild has made a file: it has a record of that.
+fn is_target(path: &Path) -> bool {
+    record_beside(path).exists()
 }
 
 /// Why the build was not whole without the makes that were left out.
@@ -141,4 +153,20 @@ fn or_warning<T, E: std::fmt::Display>(session: &Session, result: Result<T, E>) 
         ))
     };
     result.map_err(warn).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_has_written_is_no_target() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in [".config", "vmlinux", ".vmlinux.cmd"] {
+            fs_err::write(path(name), "").unwrap();
+        }
+        assert!(is_target(&path("vmlinux")));
+        assert!(!is_target(&path(".config")));
+    }
 }

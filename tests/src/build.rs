@@ -80,8 +80,7 @@ impl Build {
             } else {
                 Lto::None
             },
-            modules: true,
-            trim: false,
+            ..Configuration::default()
         };
         Ok(Self {
             tree,
@@ -131,9 +130,15 @@ impl Build {
         Ok(self)
     }
 
-    /// Another configuration, for [`Self::configure`].
-    pub fn configuration(mut self, configuration: Configuration) -> Self {
-        self.configuration = configuration;
+    /// With the modules that are built alone, jbd2 and ext4, for [`Self::configure`].
+    pub fn ext4(mut self) -> Self {
+        self.configuration.ext4 = true;
+        self
+    }
+
+    /// The LTO choice, for [`Self::configure`].
+    pub fn lto(mut self, lto: Lto) -> Self {
+        self.configuration.lto = lto;
         self
     }
 

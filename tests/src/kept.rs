@@ -14,7 +14,7 @@ use xtask::{command, sources};
 
 use crate::binary::klto_binary;
 use crate::build::Build;
-use crate::place::{cache, remove};
+use crate::place::{cache, lock, remove};
 use crate::shared::step;
 use crate::source::PrivateSource;
 
@@ -43,9 +43,9 @@ pub fn prepared_for(source: &PrivateSource, tree: &'static Tree) -> Result<PathB
 }
 
 fn prepare(build: Build) -> Result<PathBuf> {
-    let build = build.empty_store()?;
+    let build = build.ext4().empty_store()?;
     let output = build.output_directory();
-    let mut stamp = made_from(build.tree(), &["lto-thin.config"])?;
+    let mut stamp = made_from(build.tree(), &["lto-thin.config", "ext4.config"])?;
     for program in ["klto", "klto-shim"] {
         let content = fs::read(klto_binary().with_file_name(program))?;
         stamp += &format!("{program} {}\n", blake3::hash(&content));
@@ -62,6 +62,7 @@ fn prepare(build: Build) -> Result<PathBuf> {
 
 /// Makes `output`, unless what is there was made from the same.
 fn kept(output: &Path, made_from: String, make: impl FnOnce() -> Result<()>) -> Result<()> {
+    let _lock = lock(output)?;
     let stamp = PathBuf::from(format!("{}.complete", output.display()));
     if fs::read_to_string(&stamp).ok().as_deref() == Some(&made_from) && output.is_dir() {
         return Ok(());

@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: klto's program, builds of the trees, references and the log.
 //!
-//! The tests build and boot kernels. They run one at a time, and share what they build:
+//! The tests build and boot kernels. A program's tests share what they build, and run one at a time:
 //! `cargo test -p klto-tests -- --test-threads=1`. Packages and sources come from
 //! `cargo xtask setup`; a test without them fails and says so, none is skipped.
 

@@ -38,6 +38,15 @@ pub fn fresh_directory(name: &str) -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// Waits until nobody else holds the lock of `directory`, a file beside it; it is held as long as the
+/// returned file lives.
+pub(crate) fn lock(directory: &Path) -> Result<std::fs::File> {
+    let file = fs::File::create(format!("{}.lock", directory.display()))?;
+    let file = file.into_parts().0;
+    file.lock()?;
+    Ok(file)
+}
+
 /// Renames `directory` to `DIRECTORY-SUFFIX` in place of what is there, so that another build of
 /// the same path can be compared with it.
 pub fn move_aside(directory: &Path, suffix: &str) -> Result<PathBuf> {

@@ -11,27 +11,30 @@ use fs_err as fs;
 use xtask::kernel::Tree;
 use xtask::{command, sources};
 
-use crate::place::{cache, remove, test_directory};
+use crate::place::{cache, lock, remove, test_directory};
 
 /// A copy of a tree's source, removed when dropped.
 #[derive(Debug)]
 pub struct PrivateSource {
     path: PathBuf,
+    _lock: std::fs::File,
 }
 
 impl PrivateSource {
-    /// The copy at the one path for which [`crate::prepared_for`] has an output tree. One at a time.
+    /// The copy at the one path for which [`crate::prepared_for`] has an output tree.
     pub fn prepared(tree: &Tree) -> Result<Self> {
         Self::of(tree, &format!("prepared-{}", tree.name))
     }
 
-    /// Copies the source of `tree` to `builds/test-source-NAME` of the cache.
+    /// Copies the source of `tree` to `builds/test-source-NAME` of the cache, once nobody else has
+    /// a copy there.
     pub fn of(tree: &Tree, name: &str) -> Result<Self> {
         let source = sources::fetch(cache(), tree)?;
         let path = test_directory(&format!("source-{name}"))?;
+        let lock = lock(&path)?;
         remove(&path)?;
         command::run(Command::new("cp").arg("-al").arg(&source).arg(&path))?;
-        Ok(Self { path })
+        Ok(Self { path, _lock: lock })
     }
 
     /// The copy.

@@ -10,7 +10,7 @@ mod prepared;
 use std::path::{Path, PathBuf};
 
 use klto_tests::{Build, step};
-use xtask::kernel::{Configuration, Lto};
+use xtask::kernel::Lto;
 
 use prepared::{files_below, jbd2, jbd2_of_6_12};
 
@@ -55,7 +55,8 @@ fn each_mode_of_5_10_makes_what_a_clean_build_makes() {
     };
     let thin = modules(jbd2("5.10-thin"));
     thin.succeed();
-    let none = modules(Build::new("5.10", "modes-5.10-none").unwrap());
+    let none = Build::new("5.10", "modes-5.10-none").unwrap();
+    let none = modules(none.ext4());
     none.configure_fresh().unwrap();
     none.clone().plain().mode(None).succeed();
     let build = modules(jbd2("5.10"));
@@ -70,20 +71,16 @@ fn each_mode_of_5_10_makes_what_a_clean_build_makes() {
 
 #[test]
 fn each_choice_of_6_12_makes_what_a_clean_build_makes() {
-    let configuration = |lto| Configuration {
-        lto,
-        ..Configuration::default()
-    };
     let thin = jbd2_of_6_12("6.12-thin").goals(&GOALS);
     thin.succeed();
     let none = Build::new("6.12", "modes-6.12-none").unwrap();
-    let none = none.configuration(configuration(Lto::None));
+    let none = none.ext4().lto(Lto::None);
     none.configure_fresh().unwrap();
     let none = none.goals(&GOALS).environment("KBUILD_MODPOST_WARN", "1");
     none.clone().plain().succeed();
     let build = jbd2_of_6_12("6.12").goals(&GOALS);
     switch(&build, [&thin, &none], |build, lto| {
-        let chosen = build.clone().configuration(configuration(lto));
+        let chosen = build.clone().lto(lto);
         chosen.configure().unwrap();
         chosen
     });

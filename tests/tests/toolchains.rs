@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use klto_tests::{Build, PrivateSource};
-use xtask::kernel::{Configuration, Lto};
+use xtask::kernel::Lto;
 
 use prepared::tools::{path_with, real_program, without_suffix};
 use prepared::{after_mounts, copy_tree, directory, jbd2, jbd2_of_6_12, run, with_private_source};
@@ -256,12 +256,7 @@ fn the_source_may_be_read_only() {
 
 #[test]
 fn another_configuration_than_asked_for_is_refused_with_the_command_that_changes_it() {
-    let none = Configuration {
-        lto: Lto::None,
-        modules: true,
-        trim: false,
-    };
-    let build = jbd2_of_6_12("otherwise").configuration(none);
+    let build = jbd2_of_6_12("otherwise").lto(Lto::None);
     build.configure().unwrap();
     let build = build.mode(Some("thin")).goals(&[MODULE]);
     let ended = run(&mut build.command());

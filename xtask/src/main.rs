@@ -71,7 +71,7 @@ fn configure(tree: &str, directory: &str, lto: &str, modules: bool) -> Result<()
     let configuration = Configuration {
         lto: Lto::named(lto)?,
         modules,
-        trim: false,
+        ..Configuration::default()
     };
     kernel::configure(tree, &source, Path::new(directory), configuration)
 }

@@ -3,10 +3,10 @@
 //! In: a filter for test names. Out: the exit code of the first step that fails. The tests on real
 //! kernels come last, and nothing is printed after cargo's summary of them.
 
-use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use fs_err as fs;
 
 use crate::cache::Cache;
@@ -23,13 +23,31 @@ const CLIPPY: &[&str] = &[
     "warnings",
 ];
 const UNIT_TESTS: &[&str] = &["test", "--workspace", "--exclude", "klto-tests"];
+const UNIT_TESTS_OF_KERNEL_TESTS: &[&str] = &["test", "--package", "klto-tests", "--lib"];
 const RELEASE: &[&str] = &["build", "--release", "--package", "klto"];
-const KERNEL_TESTS: &[&str] = &[
-    "test",
-    "--package",
-    "klto-tests",
-    "--tests",
-    "--no-fail-fast",
+const KERNEL_TESTS: &[&str] = &["test", "--package", "klto-tests", "--no-fail-fast"];
+
+/// Test programs whose tests share nothing but what they lock: two of them run at a time, for each
+/// builds a few objects and waits much.
+const TWO_AT_A_TIME: &[&str] = &[
+    "behaviour",
+    "configuration",
+    "faults",
+    "modes",
+    "shapes",
+    "store_faults",
+    "toolchains",
+];
+/// The others: whole kernels, shared output trees, figures that need the processors alone.
+const ONE_AT_A_TIME: &[&str] = &[
+    "arm64_5_10",
+    "compiles",
+    "interrupts",
+    "jobs",
+    "oracle",
+    "unchanged",
+    "x86_64_5_10",
+    "x86_64_6_12",
 ];
 
 /// How the names of directories begin in which tests have a store of their own.
@@ -43,10 +61,12 @@ pub fn run(filter: Option<&str>) -> Result<u8> {
     remove_left_stores()?;
     print_seconds("packages and sources", begin);
     let unit_tests = [UNIT_TESTS, filter.as_slice()].concat();
+    let more_unit_tests = [UNIT_TESTS_OF_KERNEL_TESTS, filter.as_slice()].concat();
     let stages = [
         ("format", FORMAT),
         ("clippy", CLIPPY),
         ("unit tests", &unit_tests),
+        ("unit tests of the kernel tests", &more_unit_tests),
         ("release build", RELEASE),
     ];
     for (name, arguments) in stages {
@@ -55,13 +75,14 @@ pub fn run(filter: Option<&str>) -> Result<u8> {
         let status = command::status(&mut product::cargo(arguments))?;
         print_seconds(name, begin);
         if !status.success() {
-            return Ok(status
-                .code()
-                .and_then(|code| code.try_into().ok())
-                .unwrap_or(1));
+            return Ok(exit_code(status));
         }
     }
-    become_kernel_tests(filter)
+    println!("xtask: kernel tests");
+    let first = command::status(&mut kernel_tests(TWO_AT_A_TIME, 2, filter))?;
+    let second = command::status(&mut kernel_tests(ONE_AT_A_TIME, 1, filter))?;
+    let failed = [first, second].into_iter().find(|status| !status.success());
+    Ok(failed.map_or(0, exit_code))
 }
 
 /// Installs the Debian packages and fetches both kernel sources.
@@ -91,13 +112,42 @@ fn print_seconds(name: &str, begin: Instant) {
     println!("xtask: {name}: {:.0} s", begin.elapsed().as_secs_f64());
 }
 
-/// Kernel builds take all processors, so the tests run one at a time. Each says its own seconds.
-fn become_kernel_tests(filter: Option<&str>) -> Result<u8> {
-    println!("xtask: kernel tests");
+/// The kernel tests of those programs; each says its own seconds.
+fn kernel_tests(programs: &[&str], at_a_time: usize, filter: Option<&str>) -> Command {
     let mut cargo = product::cargo(KERNEL_TESTS);
+    for program in programs {
+        cargo.args(["--test", program]);
+    }
     cargo
         .args(filter)
-        .args(["--", "--test-threads=1", "--nocapture"]);
-    let error = cargo.exec();
-    Err(error).with_context(|| format!("starting {}", command::words(&cargo)))
+        .args(["--", "--nocapture"])
+        .arg(format!("--test-threads={at_a_time}"));
+    cargo
+}
+
+/// What a process returned; a signal counts as 1.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().and_then(|code| code.try_into().ok());
+    code.unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_program_is_run() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/tests");
+        let mut found = Vec::new();
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() || path.join("main.rs").is_file() {
+                found.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
+            }
+        }
+        found.sort();
+        let mut run = [TWO_AT_A_TIME, ONE_AT_A_TIME].concat();
+        run.sort_unstable();
+        assert_eq!(found, run);
+    }
 }

@@ -59,7 +59,9 @@ pub fn prepare_again(build: &Build, source: &PrivateSource) {
 }
 
 fn copy(tree: &str, name: &str) -> Result<Build> {
-    let build = Build::new(tree, &format!("{}-{name}", test_file()))?.empty_store()?;
+    let build = Build::new(tree, &format!("{}-{name}", test_file()))?
+        .ext4()
+        .empty_store()?;
     copy_tree(&klto_tests::prepared(tree)?, build.output_directory())?;
     Ok(build)
 }

@@ -11,7 +11,7 @@ use crate::kernel::{TREES, Tree};
 pub(super) enum Size {
     /// The smallest that boots with modules.
     Small,
-    /// The configuration of the tests, with a network.
+    /// The configuration of the tests, with ext4 and a network.
     Middle,
     /// A defconfig as a virtual machine's guest, with what distributions add.
     Large,
@@ -32,7 +32,7 @@ impl Size {
     pub const fn what(self) -> &'static str {
         match self {
             Self::Small => "the smallest that boots with modules and the function tracer",
-            Self::Middle => "the configuration of the tests and a network",
+            Self::Middle => "the configuration of the tests, ext4 and a network",
             Self::Large => {
                 "`defconfig` and `kvm_guest.config` with CFI, MODVERSIONS, the function tracer and a \
                  dozen modules"
@@ -66,7 +66,12 @@ impl Size {
             Self::Small => (tests.base, &["matrix-x86_64.config", "bench.config"]),
             Self::Middle => (
                 tests.base,
-                &["6.12-x86_64.config", "bench-network.config", "bench.config"],
+                &[
+                    "6.12-x86_64.config",
+                    "ext4.config",
+                    "bench-network.config",
+                    "bench.config",
+                ],
             ),
             Self::Large => (
                 &["defconfig", "kvm_guest.config"],

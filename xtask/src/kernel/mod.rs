@@ -56,6 +56,8 @@ pub struct Configuration {
     pub modules: bool,
     /// Whether only what its modules use is exported.
     pub trim: bool,
+    /// Whether it has the modules that are built alone.
+    pub ext4: bool,
 }
 
 impl Default for Configuration {
@@ -64,6 +66,7 @@ impl Default for Configuration {
             lto: Lto::None,
             modules: true,
             trim: false,
+            ext4: false,
         }
     }
 }
@@ -144,6 +147,9 @@ fn fragment_text(tree: &Tree, configuration: Configuration) -> Result<String> {
     let mut names = tree.fragments.to_vec();
     if tree.has_lto_option {
         names.push(configuration.lto.fragment());
+    }
+    if configuration.ext4 {
+        names.push("ext4.config");
     }
     if !configuration.modules {
         names.push("no-modules.config");
@@ -250,7 +256,7 @@ mod tests {
         let no_modules = Configuration {
             lto: Lto::Thin,
             modules: false,
-            trim: false,
+            ..Configuration::default()
         };
         for tree in TREES {
             let text = fragment_text(tree, no_modules).unwrap();

@@ -166,7 +166,6 @@ const X86_64_6_12: Tree = Tree {
     machine: &X86_64_PC,
     features: &[
         Feature::Versions,
-        Feature::Disk,
         Feature::Tracer,
         Feature::Config,
         Feature::Vdso,
@@ -191,7 +190,6 @@ pub static TREES: &[Tree] = &[
         suite: ARM64_5_10.suite,
         features: &[
             Feature::Versions,
-            Feature::Disk,
             Feature::Tracer,
             Feature::Config,
             Feature::Vdso,

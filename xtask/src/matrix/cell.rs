@@ -227,6 +227,7 @@ impl Cell {
             lto: self.mode.lto(),
             modules: self.exports != Exports::Nothing,
             trim: self.exports == Exports::Used,
+            ..Configuration::default()
         };
         if let Mode::SwitchedTo(_) = self.mode {
             let other = self.clean(match self.mode.lto() {

@@ -14,6 +14,7 @@ mod environment;
 pub mod front_end;
 pub mod genksyms;
 mod goals;
+mod initcalls;
 pub mod link;
 mod make_arguments;
 mod mode;
@@ -32,6 +33,7 @@ pub use compat::compat_headers;
 pub use config::{Config, UpstreamLto};
 pub use environment::Environment;
 pub use goals::{GoalClass, classify, removes_objects};
+pub use initcalls::{InitcallOrder, UnclearInitcalls, initcall_script};
 pub use make_arguments::{
     Assignment, Jobs, MakeArguments, MakeFlags, MakeOption, Operator, UsedOption,
 };

@@ -33,6 +33,7 @@ use crate::timeline::Timeline;
 use crate::unchanged::{Difference, Watch, adjusts_exports, run_watched};
 
 const MAKE: &str = "make";
+const PERL: &str = "perl";
 
 /// Where results are kept between builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +99,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         .hooks
         .iter()
         .map(|(_, hook)| hook.name())
-        .chain([MAKE]);
+        .chain([MAKE, PERL]);
     let stand_ins = build.steps.iter().filter_map(|step| step.stand_in());
     let shims = scratch.place_shims(&settings.shim_program, names, stand_ins)?;
     build.hook_by_path(&shims);
@@ -282,7 +283,8 @@ fn open_store(choice: &StoreChoice) -> anyhow::Result<Option<Store>> {
 
 fn make_command(build: &LtoBuild, settings: &Settings, shims: &Path) -> Command {
     // make calls itself by this name: the shim's.
-    let mut make = Command::new(find_make(settings));
+    let program = find_program(MAKE, settings).unwrap_or_else(|| MAKE.into());
+    let mut make = Command::new(program);
     make.arg0(MAKE)
         .current_dir(&settings.directory)
         .args(build.arguments.words());
@@ -297,11 +299,11 @@ fn make_command(build: &LtoBuild, settings: &Settings, shims: &Path) -> Command 
     make
 }
 
-/// make's executable, as PATH leads to it; its name where there is none.
-fn find_make(settings: &Settings) -> PathBuf {
+/// An executable, as PATH leads to it.
+fn find_program(name: &str, settings: &Settings) -> Option<PathBuf> {
     let path = settings.environment.get("PATH").unwrap_or_default();
     let mut places =
-        std::env::split_paths(path).map(|place| settings.directory.join(place).join(MAKE));
+        std::env::split_paths(path).map(|place| settings.directory.join(place).join(name));
     // klto may run under another klto.
     let shim = settings.shim_program.file_name();
     let is_program = |path: &PathBuf| {
@@ -312,13 +314,19 @@ fn find_make(settings: &Settings) -> PathBuf {
                 metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
             })
     };
-    places.find(is_program).unwrap_or_else(|| MAKE.into())
+    places.find(is_program)
 }
 
 fn shim_table(build: &LtoBuild, settings: &Settings) -> std::ffi::OsString {
-    let mut table = std::ffi::OsString::from(format!("{MAKE}\t{}\t", ShimRole::Make.word()));
-    table.push(find_make(settings));
-    table.push("\n");
+    let mut table = std::ffi::OsString::new();
+    for (name, role) in [(MAKE, ShimRole::Make), (PERL, ShimRole::Perl)] {
+        let Some(program) = find_program(name, settings) else {
+            continue;
+        };
+        table.push(format!("{name}\t{}\t", role.word()));
+        table.push(program);
+        table.push("\n");
+    }
     for (role, hook) in &build.hooks {
         let shim_role = match role {
             Role::Compiler => ShimRole::Compiler,

@@ -129,7 +129,8 @@ fn member(path: &Path, bitcode: bool, lazy: bool) -> UnitMember {
     }
 }
 
-fn read_input(path: &Path, directory: &Path) -> anyhow::Result<LinkInput> {
+/// What stands at `path`, named from `directory`.
+pub(crate) fn read_input(path: &Path, directory: &Path) -> anyhow::Result<LinkInput> {
     let place = directory.join(path);
     let mut head = Vec::new();
     match fs_err::File::open(&place) {

@@ -82,6 +82,7 @@ enum Entry {
     Recipe(PathBuf, RecipeRecord),
     Makes(PathBuf, Option<Vec<MakeCall>>),
     Archive(PathBuf, ArchiveRecord),
+    InitcallScript([u8; 32]),
 }
 
 /// The journal of one output tree.
@@ -103,6 +104,7 @@ struct Records {
     recipes: BTreeMap<PathBuf, RecipeRecord>,
     makes: BTreeMap<PathBuf, Vec<MakeCall>>,
     archives: BTreeMap<PathBuf, ArchiveRecord>,
+    initcall_script: Option<[u8; 32]>,
 }
 
 impl Journal {
@@ -263,6 +265,16 @@ impl Journal {
         self.record(Entry::Archive(archive.to_owned(), record))
     }
 
+    /// Whether klto has found the order of initcalls that the script of this digest found.
+    pub(crate) fn knows_initcall_script(&self, digest: [u8; 32]) -> bool {
+        self.records.initcall_script == Some(digest)
+    }
+
+    /// klto has found what the script of this digest found.
+    pub(crate) fn set_initcall_script(&mut self, digest: [u8; 32]) -> io::Result<()> {
+        self.record(Entry::InitcallScript(digest))
+    }
+
     fn record(&mut self, entry: Entry) -> io::Result<()> {
         if let Err(error) = self.file.write_all(&frame(&entry)?) {
             // Half a frame hides what follows it: an empty journal has the next build begin anew.
@@ -298,6 +310,7 @@ impl Records {
             Entry::Makes(object, Some(makes)) => drop(self.makes.insert(object, makes)),
             Entry::Makes(object, None) => drop(self.makes.remove(&object)),
             Entry::Archive(archive, record) => drop(self.archives.insert(archive, record)),
+            Entry::InitcallScript(digest) => self.initcall_script = Some(digest),
             Entry::Environment(variables) => {
                 // What was read from bytes can be written to bytes.
                 if let Ok(digest) = digest_of(&variables) {
@@ -349,6 +362,9 @@ impl Records {
         }
         for (archive, record) in &self.archives {
             bytes.extend(frame(&Entry::Archive(archive.clone(), record.clone()))?);
+        }
+        if let Some(digest) = self.initcall_script {
+            bytes.extend(frame(&Entry::InitcallScript(digest))?);
         }
         Ok(bytes)
     }

@@ -9,6 +9,7 @@ mod after_compile;
 mod archives;
 mod build;
 mod compile;
+mod initcalls;
 mod inputs;
 mod jobs;
 mod journal;

@@ -43,6 +43,11 @@ impl Caller {
         Process::of(self.0)
     }
 
+    /// Its standard output, as /proc shows it.
+    pub fn standard_output(self) -> PathBuf {
+        proc(self.0, "fd/1")
+    }
+
     /// The calling process as a recipe of its own.
     pub fn itself(self) -> Option<Recipe> {
         Recipe::of_process(self.0)

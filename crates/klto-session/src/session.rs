@@ -1,8 +1,8 @@
 //! The session: what all conversations with shims share.
 //!
 //! In: a [`Request`] from a shim. Out: a [`Reply`]. Which handler answers is decided here by the
-//! tool's role; the handlers are `compile/mod.rs`, `linker.rs`, `archives.rs`, `reader.rs` and
-//! `after_compile.rs`.
+//! tool's role; the handlers are `compile/mod.rs`, `linker.rs`, `archives.rs`, `reader.rs`,
+//! `after_compile.rs`, `sub_makes.rs` and `initcalls.rs`.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -134,6 +134,7 @@ impl Session {
             Role::Archiver => self.archiver(request),
             Role::AfterCompile => self.after_compile(request),
             Role::Make => Ok(self.sub_make(request, caller)),
+            Role::Perl => self.perl(request, caller),
             Role::Other => Ok(as_called(request)),
         };
         let reply = loop {

@@ -124,6 +124,10 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
             let operation = operation.as_bytes();
             operation.contains(&b'r') || operation.contains(&b'm')
         }),
+        Role::Perl => arguments.first().is_some_and(|script| {
+            let script = script.as_bytes();
+            script.ends_with(b"generate_initcall_order.pl")
+        }),
         Role::AfterCompile | Role::Make => true,
         Role::Other => false,
     }

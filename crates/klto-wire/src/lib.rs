@@ -71,12 +71,14 @@ pub enum Role {
     Make,
     /// The archiver.
     Archiver,
+    /// Perl, which runs scripts of kbuild's.
+    Perl,
     /// A tool on which the session has no opinion, as the lister of symbols.
     Other,
 }
 
 impl Role {
-    const ALL: [(Role, &'static str); 8] = [
+    const ALL: [(Role, &'static str); 9] = [
         (Role::Compiler, "compiler"),
         (Role::Linker, "linker"),
         (Role::ObjectRewriter, "rewriter"),
@@ -84,6 +86,7 @@ impl Role {
         (Role::AfterCompile, "after-compile"),
         (Role::Make, "make"),
         (Role::Archiver, "archiver"),
+        (Role::Perl, "perl"),
         (Role::Other, "other"),
     ];
 

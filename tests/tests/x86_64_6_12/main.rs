@@ -139,6 +139,26 @@ fn a4_promoted_names_stay_only_where_the_log_says_so() {
     assert!(unlisted.is_empty(), "{unlisted:?}");
 }
 
+/// What kbuild's own script prints for the objects that are there now.
+fn initcalls_by_the_script() -> String {
+    let mut perl = Command::new("perl");
+    let script = thin()
+        .source
+        .path()
+        .join("scripts/generate_initcall_order.pl");
+    perl.arg(script).arg("vmlinux.a");
+    perl.current_dir(thin().build.output_directory());
+    perl.envs([("objtree", "."), ("NM", "llvm-nm-22")]);
+    xtask::command::output(&mut perl).unwrap()
+}
+
+#[test]
+fn a5_initcalls_are_in_the_order_that_kbuild_s_script_finds() {
+    let known = "initcalls by klto and the script are the same";
+    let lines = &thin().clean.log.lines;
+    assert!(lines.iter().any(|line| line == known), "{lines:?}");
+}
+
 #[test]
 fn b1_a_second_build_runs_nothing() {
     // Another variable, so that make runs.
@@ -240,6 +260,16 @@ fn b3_an_edit_runs_the_backends_that_see_it() {
         edited.log.inputs["vmlinux.o"].len(),
         "the log names every backend"
     );
+
+    assert!(
+        edited
+            .log
+            .lines
+            .iter()
+            .any(|line| line == "initcalls by klto")
+    );
+    let initcalls = fs_err::read_to_string(file(".tmp_initcalls.lds")).unwrap();
+    assert_eq!(initcalls, initcalls_by_the_script());
 
     let reverted = step("6.12 x86_64: revert init/main.c", || thin().build.succeed());
     assert_eq!(reverted.log.objects("ran", "backend"), BTreeSet::new());

@@ -1,0 +1,125 @@
+//! The order of initcalls, in the place of kbuild's Perl script, which has llvm-nm list every symbol of the
+//! kernel.
+//!
+//! In: its call. Out: what it prints. The first time in an output tree the script runs, and what it wrote is held against
+//! klto's own; from then on, as long as it is the same script, klto answers. Where anything is unclear it runs.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use klto_formats::{bitcode, elf};
+use klto_kbuild::{InitcallOrder, UnclearInitcalls, initcall_script};
+use klto_wire::{Finished, Reply, Request};
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+
+use crate::inputs::{LinkInput, read_input};
+use crate::recipe::Caller;
+use crate::session::{Answer, Run, Session, as_called, ended, lock};
+
+impl Session {
+    /// Answers a call of perl.
+    pub(crate) fn perl(&self, request: Request, caller: Caller) -> anyhow::Result<Answer> {
+        let Some((script, files)) = initcall_script(&request.arguments) else {
+            return Ok(as_called(request));
+        };
+        let start = Instant::now();
+        let digest = *self
+            .memo
+            .digest(&request.directory.join(script))?
+            .as_bytes();
+        let files: Vec<&Path> = files.iter().map(Path::new).collect();
+        let own = match linker_script(&request.directory, &files) {
+            Ok(own) => own,
+            Err(error) => {
+                self.log
+                    .line(&format!("initcalls by the script: {error:#}"));
+                return Ok(as_called(request));
+            }
+        };
+        if lock(&self.journal).knows_initcall_script(digest) {
+            self.timeline
+                .ended(start, "tool", "ran", "klto for the order of initcalls");
+            self.log.line("initcalls by klto");
+            return Ok(Answer::Reply(Reply::Done {
+                code: 0,
+                stdout: own.into_bytes(),
+                stderr: Vec::new(),
+            }));
+        }
+        let run = Run {
+            program: request.program,
+            arguments: request.arguments,
+            directory: request.directory,
+            quiet: false,
+        };
+        let next = move |session: &Session, finished: Finished| {
+            if finished.code == 0 && printed(caller).is_some_and(|text| text == own.as_bytes()) {
+                lock(&session.journal).set_initcall_script(digest)?;
+                session
+                    .log
+                    .line("initcalls by klto and the script are the same");
+            }
+            Ok(ended(finished.code))
+        };
+        Ok(Answer::Then {
+            run,
+            next: Box::new(next),
+        })
+    }
+}
+
+/// What the script prints for those files, which are named from `directory`.
+fn linker_script(directory: &Path, files: &[&Path]) -> anyhow::Result<String> {
+    let mut objects = Vec::new();
+    for file in files {
+        match read_input(file, directory)? {
+            LinkInput::Archive(members) => {
+                objects.extend(
+                    members
+                        .into_iter()
+                        .map(|member| directory.join(member.path)),
+                );
+            }
+            LinkInput::Bitcode | LinkInput::Plain => objects.push(directory.join(file)),
+        }
+    }
+    let names: Vec<_> = objects.par_iter().map(|path| local_names(path)).collect();
+    let mut order = InitcallOrder::default();
+    for (object, names) in objects.iter().zip(names) {
+        let names = names.with_context(|| format!("reading {}", object.display()))?;
+        let added = order.add(names.iter().map(Vec::as_slice));
+        if let Err(UnclearInitcalls) = added {
+            bail!("{}: initcalls of an unknown kind", object.display());
+        }
+    }
+    order.linker_script().context("there are no initcalls")
+}
+
+/// The names of what an object defines for itself.
+fn local_names(object: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    let bytes = fs_err::read(object)?;
+    if bitcode::is_bitcode(&bytes) {
+        let mut symbols = bitcode::symbols(&bytes)?;
+        symbols.retain(|symbol| !symbol.undefined && !symbol.global);
+        return Ok(symbols.into_iter().map(|symbol| symbol.name).collect());
+    }
+    let mut symbols = elf::symbols(&bytes)?;
+    symbols.retain(|symbol| {
+        symbol.binding == elf::Binding::Local && symbol.place == elf::Place::Defined
+    });
+    Ok(symbols.into_iter().map(|symbol| symbol.name).collect())
+}
+
+/// What a caller that still lives has written to its standard output, if that is a file of its own.
+fn printed(caller: Caller) -> Option<Vec<u8>> {
+    let mut file = File::open(caller.standard_output()).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).ok()?;
+    Some(text)
+}

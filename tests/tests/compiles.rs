@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use fs_err as fs;
 use klto_tests::{Build, Outcome, PrivateSource, Shared};
 
-use prepared::{JBD2_OBJECTS, copy_tree, jbd2, jbd2_of_6_12, run, with_private_source};
+use prepared::{JBD2_OBJECTS, copy_output, jbd2, jbd2_of_6_12, run, with_private_source};
 
 fn objects() -> BTreeSet<String> {
     let path = |name: &&str| format!("fs/jbd2/{name}.o");
@@ -75,7 +75,7 @@ fn shared() -> &'static (Build, PrivateSource) {
 fn copy(name: &str) -> (Build, &'static PrivateSource) {
     let (first, source) = shared();
     let build = jbd2_of_6_12(name).source(source.path()).verify(0);
-    copy_tree(first.output_directory(), build.output_directory()).unwrap();
+    copy_output(first.output_directory(), build.output_directory()).unwrap();
     (build.store(first.store_directory()), source)
 }
 

@@ -14,7 +14,7 @@ use klto_tests::{Build, Shared, cache, step};
 use prepared::processes::{Process, of_build};
 use prepared::tools::path_with;
 use prepared::{
-    Ended, assert_clean, clean_jbd2, copy_environment, copy_tree, directory, jbd2, run,
+    Ended, assert_clean, clean_jbd2, copy_environment, copy_output, directory, jbd2, run,
 };
 
 /// The most tools that were seen at once.
@@ -81,7 +81,7 @@ fn new_make() -> std::ffi::OsString {
 fn half_done(name: &str) -> Build {
     let build = jbd2(name);
     let output = build.output_directory();
-    copy_tree(clean_jbd2(), output).unwrap();
+    copy_output(clean_jbd2(), output).unwrap();
     fs_err::remove_dir_all(output.join(".klto/units")).unwrap();
     for file in [
         "commit.o",

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// One link unit.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Unit {
-    /// Bitcode objects that the thin-link took.
+    /// Bitcode objects that the thin-link took, or the link of full LTO.
     pub inputs: usize,
     /// Seconds of the thin-link.
     pub thin_link: f64,

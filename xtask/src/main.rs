@@ -23,7 +23,7 @@ usage: cargo xtask COMMAND
   oracle                plays long random sequences of edits, holds them against clean builds, and
                         writes docs/oracle.md; goes on where it was interrupted; `--again`
   setup                 installs the Debian packages and fetches both kernel sources
-  configure TREE DIRECTORY [none|thin] [no-modules]
+  configure TREE DIRECTORY [none|thin|full] [no-modules]
                         writes a .config from the repository's fragments
   reference TREE        builds TREE by plain make, without LTO, into the development cache
   boot DIRECTORY TREE   boots the kernel built in DIRECTORY and checks its console

@@ -31,6 +31,8 @@ pub enum ActionKind {
     Objtool,
     /// A native object and its symbol versions to a native object that defines the CRCs.
     SymbolVersions,
+    /// All objects of a unit to one native object, by full LTO.
+    FullLink,
 }
 
 impl ActionKind {
@@ -40,12 +42,13 @@ impl ActionKind {
             Self::Backend => "backend",
             Self::Objtool => "objtool",
             Self::SymbolVersions => "symbol-versions",
+            Self::FullLink => "full-link",
         }
     }
 
     const fn key_version(self) -> u32 {
         match self {
-            Self::Backend | Self::Objtool | Self::SymbolVersions => 1,
+            Self::Backend | Self::Objtool | Self::SymbolVersions | Self::FullLink => 1,
         }
     }
 }

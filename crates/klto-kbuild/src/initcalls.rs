@@ -1,28 +1,14 @@
 //! The order of initcalls, which kbuild's Perl script finds for a kernel that is linked with LTO.
 //!
-//! In: the arguments of the script, the names of local symbols of each object in link order. Out: the linker
+//! In: the names of local symbols of each object in link order. Out: the linker
 //! script that it prints. A name says the module, a counter that rises through its source, the line, the function and the
 //! level: `__initcall__kmod_main__12_345_start6` (include/linux/init.h).
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-/// The script, since 5.12.
-const SCRIPT: &str = "generate_initcall_order.pl";
 const PREFIX: &str = "__initcall__";
 /// Levels that are words; the others are digits, each perhaps with an `s` behind it.
 const LEVEL_WORDS: [&str; 3] = ["early", "rootfs", "con"];
-
-/// The script and the files that it looks through, of a call of perl; `None` of another script's.
-pub fn initcall_script(arguments: &[OsString]) -> Option<(&Path, &[OsString])> {
-    let (script, files) = arguments.split_first()?;
-    script
-        .as_bytes()
-        .ends_with(SCRIPT.as_bytes())
-        .then_some((Path::new(script), files))
-}
 
 /// The initcalls of a kernel, object by object.
 #[derive(Debug, Default)]
@@ -118,16 +104,6 @@ fn is_level(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_script_is_told_from_others() {
-        let arguments = ["../scripts/generate_initcall_order.pl", "vmlinux.a"].map(OsString::from);
-        let (script, files) = initcall_script(&arguments).unwrap();
-        assert_eq!(script, Path::new("../scripts/generate_initcall_order.pl"));
-        assert_eq!(files, ["vmlinux.a"]);
-        assert_eq!(initcall_script(&["scripts/checkstack.pl".into()]), None);
-        assert_eq!(initcall_script(&[]), None);
-    }
 
     #[test]
     fn initcalls_stand_by_level_object_and_counter() {

@@ -33,7 +33,7 @@ pub use compat::compat_headers;
 pub use config::{Config, UpstreamLto};
 pub use environment::Environment;
 pub use goals::{GoalClass, classify, removes_objects};
-pub use initcalls::{InitcallOrder, UnclearInitcalls, initcall_script};
+pub use initcalls::{InitcallOrder, UnclearInitcalls};
 pub use make_arguments::{
     Assignment, Jobs, MakeArguments, MakeFlags, MakeOption, Operator, UsedOption,
 };

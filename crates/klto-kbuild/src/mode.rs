@@ -23,6 +23,8 @@ pub enum LtoRequest {
     None,
     /// `--lto=thin`
     Thin,
+    /// `--lto=full`
+    Full,
 }
 
 impl FromStr for LtoRequest {
@@ -32,10 +34,10 @@ impl FromStr for LtoRequest {
         match text {
             "none" => Ok(Self::None),
             "thin" => Ok(Self::Thin),
+            "full" => Ok(Self::Full),
             _ => Err(
-                Failure::bad_input(format!("--lto={text} is none of klto's modes")).hint(
-                    "use --lto=thin or --lto=none, or leave it out to let the .config decide",
-                ),
+                Failure::bad_input(format!("--lto={text} is none of klto's modes"))
+                    .hint("use none, thin or full, or leave it out to let the .config decide"),
             ),
         }
     }
@@ -46,6 +48,7 @@ impl std::fmt::Display for LtoRequest {
         f.write_str(match self {
             Self::None => "none",
             Self::Thin => "thin",
+            Self::Full => "full",
         })
     }
 }
@@ -78,6 +81,8 @@ pub enum Mode {
     None,
     /// ThinLTO by klto.
     Thin,
+    /// Full LTO by klto.
+    Full,
     /// LTO by kbuild alone, in the mode named by this option (without `CONFIG_`).
     Unsupported(&'static str),
 }
@@ -108,8 +113,10 @@ pub fn decide(
         (None, UpstreamLto::Absent) => remembered(tree)?,
         _ => request,
     };
-    if upstream == UpstreamLto::Absent && request != Some(LtoRequest::Thin) {
-        return Ok(Mode::None);
+    match (upstream, request) {
+        (UpstreamLto::Absent, None | Some(LtoRequest::None)) => return Ok(Mode::None),
+        (UpstreamLto::Absent, Some(LtoRequest::Full)) => return Err(no_full(tree).into()),
+        _ => {}
     }
     let Some(config) = config else {
         return Err(unconfigured(request, tree, arguments).into());
@@ -118,22 +125,32 @@ pub fn decide(
         None => upstream,
         Some(LtoRequest::None) => UpstreamLto::None,
         Some(LtoRequest::Thin) => UpstreamLto::Thin,
+        Some(LtoRequest::Full) => UpstreamLto::Full,
     };
     match upstream {
         UpstreamLto::Absent => Ok(Mode::Thin),
         _ if wanted != upstream => Err(disagreement(config, arguments, upstream, wanted).into()),
         UpstreamLto::Thin => Ok(Mode::Thin),
         UpstreamLto::None => Ok(Mode::None),
-        UpstreamLto::Full => Ok(Mode::Unsupported("LTO_CLANG_FULL")),
+        UpstreamLto::Full => Ok(Mode::Full),
         UpstreamLto::ThinDist => Ok(Mode::Unsupported("LTO_CLANG_THIN_DIST")),
     }
+}
+
+/// Initcalls and PCI fixups of such a tree have no names by which full LTO could keep their order.
+pub fn no_full(tree: &Tree) -> Failure {
+    let message = format!(
+        "{} has no LTO option, and klto adds ThinLTO alone to such a tree",
+        tree.source.display()
+    );
+    Failure::bad_input(message).hint("use --lto=thin")
 }
 
 /// The hint keeps `--lto=thin`: a tree without the option is configured with klto's additions.
 fn unconfigured(request: Option<LtoRequest>, tree: &Tree, arguments: &MakeArguments) -> Failure {
     let option = match request {
         Some(LtoRequest::Thin) => Some("--lto=thin"),
-        Some(LtoRequest::None) | None => None,
+        Some(LtoRequest::None | LtoRequest::Full) | None => None,
     };
     let message = format!(
         "{} does not exist, so there is nothing to build",
@@ -154,7 +171,11 @@ fn disagreement(
         wanted.option().unwrap_or_default(),
     );
     let (found, wanted) = names;
-    let request = if wanted == "LTO_NONE" { "none" } else { "thin" };
+    let request = match wanted {
+        "LTO_NONE" => "none",
+        "LTO_CLANG_FULL" => "full",
+        _ => "thin",
+    };
     let message = format!(
         "--lto={request} is asked for, but {} chooses {found}",
         config.path().display()
@@ -243,10 +264,11 @@ mod tests {
             (none, Some(LtoRequest::None), Mode::None),
             (thin, None, Mode::Thin),
             (thin, Some(LtoRequest::Thin), Mode::Thin),
+            (Some("CONFIG_LTO_CLANG_FULL=y"), None, Mode::Full),
             (
                 Some("CONFIG_LTO_CLANG_FULL=y"),
-                None,
-                Mode::Unsupported("LTO_CLANG_FULL"),
+                Some(LtoRequest::Full),
+                Mode::Full,
             ),
             (
                 Some("CONFIG_LTO_CLANG_THIN_DIST=y"),
@@ -305,6 +327,8 @@ mod tests {
         assert_eq!(mode(directory.path(), config, None), Ok(Mode::Thin));
         let none = Some(LtoRequest::None);
         assert_eq!(mode(directory.path(), config, none), Ok(Mode::None));
+        let full = mode(directory.path(), config, Some(LtoRequest::Full)).unwrap_err();
+        assert!(full.contains("ThinLTO alone"), "{full}");
         fs_err::write(&file, "fat\n").unwrap();
         let text = mode(directory.path(), config, None).unwrap_err();
         assert!(text.contains(".config.klto"), "{text}");
@@ -324,6 +348,7 @@ mod tests {
     fn requests_have_names() {
         assert_eq!("thin".parse(), Ok(LtoRequest::Thin));
         assert_eq!("none".parse(), Ok(LtoRequest::None));
-        assert!("full".parse::<LtoRequest>().is_err());
+        assert_eq!("full".parse(), Ok(LtoRequest::Full));
+        assert!("fat".parse::<LtoRequest>().is_err());
     }
 }

@@ -109,7 +109,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let session = Session::new(
         (scratch, build.tree.source.clone()),
         journal,
-        additions,
+        (additions, build.is_full()),
         (engine, jobs.slots),
         (memo, log, timeline),
     );
@@ -203,7 +203,8 @@ fn run_make_in(
 
 /// Another command line for each mode: kbuild makes an object again when its command changes.
 fn add_mode_marker(build: &mut LtoBuild, settings: &Settings, journal: &str) -> anyhow::Result<()> {
-    let mut mode = format!("thin_{journal}");
+    let mode = if build.is_full() { "full" } else { "thin" };
+    let mut mode = format!("{mode}_{journal}");
     if let Some(limit) = settings.import_limit {
         mode.push_str(&format!("_{limit}"));
     }

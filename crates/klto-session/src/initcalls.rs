@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use klto_formats::{bitcode, elf};
-use klto_kbuild::{InitcallOrder, UnclearInitcalls, initcall_script};
-use klto_wire::{Finished, Reply, Request};
+use klto_kbuild::{InitcallOrder, UnclearInitcalls};
+use klto_wire::{Finished, Reply, Request, is_initcall_script};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use crate::inputs::{LinkInput, read_input};
@@ -22,8 +22,9 @@ use crate::session::{Answer, Run, Session, as_called, ended, lock};
 impl Session {
     /// Answers a call of perl.
     pub(crate) fn perl(&self, request: Request, caller: Caller) -> anyhow::Result<Answer> {
-        let Some((script, files)) = initcall_script(&request.arguments) else {
-            return Ok(as_called(request));
+        let (script, files) = match request.arguments.split_first() {
+            Some((script, files)) if is_initcall_script(script) => (script, files),
+            _ => return Ok(as_called(request)),
         };
         let start = Instant::now();
         let digest = *self

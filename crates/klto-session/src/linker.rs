@@ -39,6 +39,9 @@ impl Session {
             if name == "vmlinux.o" {
                 self.makes.directories_are_made();
             }
+            if self.full {
+                return self.full_link(&request, (&call, &inputs), &name);
+            }
             return self.link_unit(request, &call, &inputs, name);
         }
         let natives = match call.relocatable {

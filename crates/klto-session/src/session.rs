@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub sources: Sources,
     pub journal: Mutex<Journal>,
     pub additions: LtoAdditions,
+    /// Whether each unit is optimized as a whole.
+    pub full: bool,
     pub engine: Engine,
     pub slots: Slots,
     pub memo: StatMemo,
@@ -95,7 +97,7 @@ impl Session {
     pub fn new(
         (scratch, source): (Scratch, PathBuf),
         journal: Journal,
-        additions: LtoAdditions,
+        (additions, full): (LtoAdditions, bool),
         (engine, slots): (Engine, Slots),
         (memo, log, timeline): (StatMemo, Arc<Log>, Timeline),
     ) -> Self {
@@ -105,6 +107,7 @@ impl Session {
             sources: Sources::default(),
             journal: Mutex::new(journal),
             additions,
+            full,
             engine,
             slots,
             memo,

@@ -18,7 +18,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 use klto_fork::socket_beside;
 use klto_wire::{
     Finished, Reply, Request, Role, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE,
-    is_kallsyms_source,
+    is_initcall_script, is_kallsyms_source,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, Rlimit, getpid, kill_process, setrlimit};
@@ -124,10 +124,9 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
             let operation = operation.as_bytes();
             operation.contains(&b'r') || operation.contains(&b'm')
         }),
-        Role::Perl => arguments.first().is_some_and(|script| {
-            let script = script.as_bytes();
-            script.ends_with(b"generate_initcall_order.pl")
-        }),
+        Role::Perl => arguments
+            .first()
+            .is_some_and(|script| is_initcall_script(script)),
         Role::AfterCompile | Role::Make => true,
         Role::Other => false,
     }

@@ -117,6 +117,11 @@ pub fn is_kallsyms_source(argument: &OsStr) -> bool {
         && name.windows(8).any(|part| part == b"kallsyms")
 }
 
+/// Whether an argument is kbuild's script that finds the order of initcalls, since 5.12.
+pub fn is_initcall_script(argument: &OsStr) -> bool {
+    argument.as_bytes().ends_with(b"generate_initcall_order.pl")
+}
+
 /// A tool call that the shim asks about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {

@@ -13,11 +13,11 @@ const HELP: &str = "\
 klto builds any Linux kernel tree with Clang link-time optimization, unpatched.
 
 Usage:
-  klto make [--lto=none|thin] [arguments of make]
-  klto config --lto=none|thin [arguments of make]
+  klto make [--lto=none|thin|full] [arguments of make]
+  klto config --lto=none|thin|full [arguments of make]
   klto doctor [arguments of make]
   klto explain [OBJECT | --native | --recipe OBJECT] [-O OUTPUT]
-  klto explain --next [--lto=none|thin] [arguments of make]
+  klto explain --next [--lto=…] [arguments of make]
   klto stats [-O OUTPUT]
   klto trace [-O OUTPUT]
   klto cache [size|gc|verify|clear]
@@ -50,8 +50,9 @@ Modes:
             than none; a clean build takes about as long, and no process needs much more
             memory than a compiler does. CFI needs it or full.
   full      Full LTO, `CONFIG_LTO_CLANG_FULL`. The whole kernel is optimized as one object
-            by one thread: many minutes and gigabytes for each link, nothing is reused,
-            and the code is seldom better than with thin. Left to kbuild for now.
+            by one thread: many minutes and gigabytes for each link, and the code is seldom
+            better than with thin. klto keeps the result of each link: an edit of a module
+            does not link the kernel again. On trees that have the option.
 
 Environment:
   KLTO_CACHE        the store's directory (default: $XDG_CACHE_HOME/klto)
@@ -176,7 +177,7 @@ fn parse_make(words: &[OsString]) -> anyhow::Result<Command> {
 
 fn parse_config(words: &[OsString]) -> anyhow::Result<Command> {
     let (request, arguments) = split_request(words)?;
-    let missing = || Failure::bad_input("config needs --lto=thin or --lto=none");
+    let missing = || Failure::bad_input("config needs --lto=none, --lto=thin or --lto=full");
     let request = request.ok_or_else(missing)?;
     Ok(Command::Config { request, arguments })
 }
@@ -189,7 +190,7 @@ fn split_request(words: &[OsString]) -> anyhow::Result<(Option<LtoRequest>, Vec<
         match word.to_str().and_then(|word| word.strip_prefix("--lto=")) {
             Some(value) => request = Some(value.parse::<LtoRequest>()?),
             None if word == "--lto" => {
-                let hint = "write --lto=thin or --lto=none";
+                let hint = "write --lto=none, --lto=thin or --lto=full";
                 return Err(Failure::bad_input("--lto needs a value").hint(hint).into());
             }
             None => arguments.push(word.clone()),

@@ -48,7 +48,9 @@ pub fn run(request: LtoRequest, words: &[OsString]) -> anyhow::Result<u8> {
 /// The choice for a tree without an option; `klto make` without `--lto` goes by it.
 fn remember(request: LtoRequest, file: &Path) -> anyhow::Result<u8> {
     match request {
-        LtoRequest::Thin => klto_core::publish(file, b"thin\n")?,
+        LtoRequest::Thin | LtoRequest::Full => {
+            klto_core::publish(file, format!("{request}\n").as_bytes())?;
+        }
         LtoRequest::None => match fs_err::remove_file(file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             removed => removed?,

@@ -55,14 +55,14 @@ pub fn with_private_source(build: Build) -> (Build, PrivateSource) {
 /// Prepares the output tree of a build in that source.
 pub fn prepare_again(build: &Build, source: &PrivateSource) {
     let prepared = klto_tests::prepared_for(source, build.tree()).unwrap();
-    copy_tree(&prepared, build.output_directory()).unwrap();
+    copy_output(&prepared, build.output_directory()).unwrap();
 }
 
 fn copy(tree: &str, name: &str) -> Result<Build> {
     let build = Build::new(tree, &format!("{}-{name}", test_file()))?
         .ext4()
         .empty_store()?;
-    copy_tree(&klto_tests::prepared(tree)?, build.output_directory())?;
+    copy_output(&klto_tests::prepared(tree)?, build.output_directory())?;
     Ok(build)
 }
 
@@ -71,6 +71,27 @@ fn test_file() -> String {
     let program = std::env::current_exe().unwrap_or_default();
     let name = program.file_stem().unwrap_or_default().to_string_lossy();
     name.split('-').next().unwrap_or_default().to_owned()
+}
+
+/// Copies an output tree. kbuild's own tools note by absolute path where they were built, as objtool; they would be
+/// built again, which takes as long as what a test is about.
+pub fn copy_output(from: &Path, to: &Path) -> Result<()> {
+    copy_tree(from, to)?;
+    let [from, to_path] = [from, to].map(|path| path.to_string_lossy().into_owned());
+    for file in files_below(&to.join("tools")) {
+        let text = match file.extension() {
+            Some(end) if end == "cmd" => fs_err::read_to_string(&file)?,
+            _ => continue,
+        };
+        if !text.contains(&from) {
+            continue;
+        }
+        let modified = fs_err::metadata(&file)?.modified()?;
+        fs_err::write(&file, text.replace(&from, &to_path))?;
+        let file = fs_err::OpenOptions::new().append(true).open(&file)?;
+        file.file().set_modified(modified)?;
+    }
+    Ok(())
 }
 
 /// Copies a directory with modes and times; `to` is replaced.

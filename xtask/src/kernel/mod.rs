@@ -27,6 +27,8 @@ pub enum Lto {
     None,
     /// `LTO_CLANG_THIN`.
     Thin,
+    /// `LTO_CLANG_FULL`.
+    Full,
 }
 
 impl Lto {
@@ -35,6 +37,7 @@ impl Lto {
         match name {
             "none" => Ok(Self::None),
             "thin" => Ok(Self::Thin),
+            "full" => Ok(Self::Full),
             other => Err(Failure::bad_input(format!("no LTO mode {other}")).into()),
         }
     }
@@ -43,6 +46,7 @@ impl Lto {
         match self {
             Self::None => "lto-none.config",
             Self::Thin => "lto-thin.config",
+            Self::Full => "lto-full.config",
         }
     }
 }

@@ -135,6 +135,10 @@ impl Cell {
                 let clean = [Lto::None, Lto::Thin].map(Mode::Clean);
                 let switched = [Lto::None, Lto::Thin].map(Mode::SwitchedTo);
                 cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
+                let full = Mode::Clean(Lto::Full);
+                if release.has_lto_option {
+                    cells.push(cell(full, NEWEST_LLVM, Exports::All));
+                }
                 if architecture == Architecture::Arm64 {
                     continue;
                 }
@@ -143,6 +147,9 @@ impl Cell {
                     cells.extend(switched.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
                     cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Exports::Used)));
                     cells.push(cell(clean[1], NEWEST_LLVM, Exports::Nothing));
+                    if release.has_lto_option {
+                        cells.push(cell(full, NEWEST_LLVM, Exports::Used));
+                    }
                 }
             }
         }
@@ -168,8 +175,10 @@ impl Cell {
         let mode = match self.mode {
             Mode::Clean(Lto::None) => "none",
             Mode::Clean(Lto::Thin) => "thin",
+            Mode::Clean(Lto::Full) => "full",
             Mode::SwitchedTo(Lto::None) => "thin-none",
             Mode::SwitchedTo(Lto::Thin) => "none-thin",
+            Mode::SwitchedTo(Lto::Full) => "none-full",
         };
         let exports = match self.exports {
             Exports::All => "all",
@@ -232,7 +241,7 @@ impl Cell {
         if let Mode::SwitchedTo(_) = self.mode {
             let other = self.clean(match self.mode.lto() {
                 Lto::None => Lto::Thin,
-                Lto::Thin => Lto::None,
+                Lto::Thin | Lto::Full => Lto::None,
             });
             let mut copy = Command::new("cp");
             copy.arg("-a").arg(other.kernel_that_passed(cache)?);
@@ -246,6 +255,7 @@ impl Cell {
             make.arg(match self.mode.lto() {
                 Lto::None => "--lto=none",
                 Lto::Thin => "--lto=thin",
+                Lto::Full => "--lto=full",
             });
         }
         make.args(kernel::make_arguments(&tree, &source, &output))
@@ -258,7 +268,7 @@ impl Cell {
         command::run(&mut make)
             .with_context(|| format!("see {}", directory.join("printed").display()))?;
         let mut what = format!("{} objects", modules::linked_objects(&output)?);
-        if self.mode.lto() == Lto::Thin {
+        if self.mode.lto() != Lto::None {
             what += &self.lto_happened(cache, &output)?;
         }
         if let Mode::SwitchedTo(lto) = self.mode {
@@ -310,7 +320,7 @@ impl Cell {
         }
     }
 
-    /// Counts what went through the thin-link, and compares with the kernel without LTO.
+    /// Counts what went through LTO, and compares with the kernel without LTO.
     fn lto_happened(self, cache: &Cache, output: &Path) -> Result<String> {
         let log = BuildLog::parse(&fs::read_to_string(output.join(".klto/log"))?);
         let vmlinux = log.units.get("vmlinux.o").map_or(0, |unit| unit.inputs);

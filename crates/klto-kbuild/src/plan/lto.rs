@@ -20,7 +20,7 @@ use crate::tree::Tree;
 use crate::variables::Variables;
 use crate::versions::OLDEST_TREE;
 
-/// A build with ThinLTO.
+/// A build with LTO.
 #[derive(Debug, Clone)]
 pub struct LtoBuild {
     /// What is built.
@@ -62,6 +62,11 @@ impl LtoBuild {
     /// Whether make only says what it would do (`-n`, `-q`) or touches files (`-t`).
     pub fn is_dry(&self) -> bool {
         self.make_flags.is_dry(&self.arguments)
+    }
+
+    /// Whether each unit is optimized as a whole.
+    pub fn is_full(&self) -> bool {
+        self.upstream == UpstreamLto::Full
     }
 
     /// Adds words to a variable that kbuild appends to its own, as KCFLAGS, whatever its origin.

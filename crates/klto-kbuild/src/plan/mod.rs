@@ -183,11 +183,11 @@ impl Plan {
             mode::decide(request, &tree, config.as_ref(), arguments)?,
             config,
         ) {
-            (Mode::Thin, Some(config)) => {
+            (Mode::Thin | Mode::Full, Some(config)) => {
                 return Ok(Self::Lto(Box::new(lto::resolve(tree, config, &variables)?)));
             }
             (Mode::Unsupported(option), _) => PlainReason::UnsupportedLto(option),
-            (Mode::None | Mode::Thin, _) => PlainReason::NoLto,
+            (Mode::None | Mode::Thin | Mode::Full, _) => PlainReason::NoLto,
         };
         let additions = Additions::of(&tree, &variables, false)?;
         Ok(Self::PlainMake(PlainMake::with(arguments, why, additions)))

@@ -55,12 +55,16 @@ impl Reconfiguration {
             return Err(Failure::bad_input(message).hint(hint).into());
         };
         let found = mode::upstream_lto(&tree, Some(&config));
+        if found == UpstreamLto::Absent && request == LtoRequest::Full {
+            return Err(mode::no_full(&tree).into());
+        }
         if found == UpstreamLto::Absent {
             return Ok(Self::Remember(mode::choice_file(&tree)));
         }
         let wanted = match request {
             LtoRequest::None => UpstreamLto::None,
             LtoRequest::Thin => UpstreamLto::Thin,
+            LtoRequest::Full => UpstreamLto::Full,
         };
         let (Some(old), Some(new)) = (found.option(), wanted.option()) else {
             return Err(Failure::bug("an LTO mode has no option").into());

@@ -81,10 +81,11 @@ impl Session {
         };
         let object = self.scratch.object_name(&request.directory, &call.output);
         self.keep_recipe(&object, caller)?;
-        let asked = request
-            .arguments
-            .iter()
-            .any(|argument| argument == "-flto=thin");
+        let asked = request.arguments.iter().any(|argument| {
+            ["-flto=thin", "-flto", "-flto=full"]
+                .iter()
+                .any(|flag| argument == flag)
+        });
         if !asked && !self.additions.adds_flags {
             return Ok(as_called(request));
         }

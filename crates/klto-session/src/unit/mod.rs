@@ -1,5 +1,7 @@
 //! A link unit from bitcode to natives.
 //!
+//! Under full LTO the linker makes one native object of the whole unit, see `full.rs`. Under ThinLTO:
+//!
 //! # The steps
 //!
 //! 1. Digest every member. If nothing differs from the unit's manifest and the natives are whole, all
@@ -20,6 +22,7 @@ mod assembler;
 mod backends;
 mod content;
 mod finish;
+mod full;
 mod manifest;
 mod steps;
 

@@ -1,0 +1,146 @@
+//! A unit under full LTO: its link is one action, which is stored and found like every other.
+
+use std::path::{Path, PathBuf};
+
+use klto_core::{Failure, Input, Outcome, Storable};
+use klto_exec::{How, Progress};
+use klto_kbuild::link::{LinkCall, LinkItem};
+use klto_lower::{FullLinkParts, check_native, full_link_action};
+use klto_wire::Request;
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+
+use super::assembler;
+use crate::inputs::{LinkInput, LinkInputs};
+use crate::log::pass_on;
+use crate::session::{Answer, Session, ended, tool_environment};
+
+impl Session {
+    /// Makes the native object of a unit.
+    pub(crate) fn full_link(
+        &self,
+        request: &Request,
+        (call, inputs): (&LinkCall, &LinkInputs),
+        name: &str,
+    ) -> anyhow::Result<Answer> {
+        let unit = inputs.unit(name.to_owned(), call);
+        let objects: Vec<&Path> = unit
+            .bitcode()
+            .map(|(_, member)| member.path.as_path())
+            .collect();
+        for object in &objects {
+            let object = self.scratch.object_name(&request.directory, object);
+            self.log.line(&format!("input {name} {}", object.display()));
+        }
+        let mut environment = tool_environment(&request.environment);
+        let identity = self.identity(&request.program, &environment)?;
+        // The shims are in it; see `action_environment`.
+        environment.retain(|(name, _)| name != "PATH");
+        let (assembler_files, assembler) = self.assembler_files(&objects, &request.directory)?;
+        let mut files = self.files_of_link(call, inputs, &request.directory)?;
+        files.extend(assembler_files);
+        let storable = match &identity.storable {
+            Storable::Yes => assembler,
+            reason => reason.clone(),
+        };
+        let action = full_link_action(FullLinkParts {
+            label: name.to_owned(),
+            program: request.program.clone(),
+            tool_identity: identity.digest,
+            call,
+            inputs: files,
+            directory: request.directory.clone(),
+            environment,
+            storable,
+        });
+        let progress = Progress::default();
+        let actions = [action];
+        let run = || {
+            self.engine
+                .run(&actions, &self.slots, &check_native, &progress)
+        };
+        let mut completed = self.log.display().show_while(name, &progress, run);
+        let [action] = &actions;
+        let Some(over) = completed.pop() else {
+            return Err(Failure::build(format!("{name}: the build was stopped")).into());
+        };
+        let how = over.how.name();
+        self.timeline
+            .add(over.start, over.duration, "full-link", how, name);
+        let note = match &action.storable {
+            Storable::Yes => String::new(),
+            Storable::No(reason) => format!(": not stored: {reason}"),
+        };
+        self.log.line(&format!("{how} full-link {name}{note}"));
+        match over.outcome {
+            Outcome::Done { stderr } => pass_on(&stderr),
+            Outcome::Failed { stderr, reason } => {
+                pass_on(&stderr);
+                return Err(Failure::build(format!("full link of {name}: {reason}")).into());
+            }
+        }
+        let from = match over.how {
+            How::Hit => "from the store",
+            How::Ran | How::Checked => "linked",
+        };
+        self.log.show(&format!(
+            "{name} ({} bitcode objects, full LTO: {from}) {:.1} s",
+            objects.len(),
+            over.duration.as_secs_f64()
+        ));
+        Ok(ended(0))
+    }
+
+    /// Every file that the linker itself reads, in the order of the call.
+    fn files_of_link(
+        &self,
+        call: &LinkCall,
+        inputs: &LinkInputs,
+        directory: &Path,
+    ) -> anyhow::Result<Vec<Input>> {
+        let mut files: Vec<(&'static str, PathBuf)> = Vec::new();
+        for item in &call.items {
+            let LinkItem::File { path, .. } = item else {
+                continue;
+            };
+            match inputs.get(path) {
+                LinkInput::Archive(members) => {
+                    files.push(("archive", path.clone()));
+                    let members = members.iter().map(|member| member.path.clone());
+                    files.extend(members.map(|path| ("member", path)));
+                }
+                LinkInput::Bitcode | LinkInput::Plain => files.push(("object", path.clone())),
+            }
+        }
+        let scripts = call.scripts.iter().cloned();
+        files.extend(scripts.map(|path| ("script", path)));
+        let input = |(role, path): (&'static str, PathBuf)| {
+            let digest = self.memo.digest(&directory.join(&path))?;
+            Ok(Input { role, path, digest })
+        };
+        files.into_iter().map(input).collect()
+    }
+
+    /// What the assembler reads for all bitcode of a link. It has no include directories there.
+    fn assembler_files(
+        &self,
+        objects: &[&Path],
+        directory: &Path,
+    ) -> anyhow::Result<(Vec<Input>, Storable)> {
+        let found: Vec<_> = objects
+            .par_iter()
+            .map(|path| {
+                let names = assembler::names(&fs_err::read(directory.join(path))?)?;
+                assembler::find(&names, &[], directory, &self.memo)
+            })
+            .collect::<anyhow::Result<_>>()?;
+        let mut files = Vec::new();
+        let mut storable = Storable::Yes;
+        for of_object in found {
+            files.extend(of_object.files);
+            if storable == Storable::Yes {
+                storable = of_object.storable;
+            }
+        }
+        Ok((files, storable))
+    }
+}

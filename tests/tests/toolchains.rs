@@ -139,7 +139,7 @@ fn check_all(
     all.push(Spelling::words("CROSS_COMPILE", cross));
     all.retain(|spelling| names.is_empty() || names.contains(&spelling.name));
     for spelling in &all {
-        let build = fresh("spelling").environment("PATH", &path);
+        let build = fresh(&format!("spelling-{architecture}")).environment("PATH", &path);
         let build = spelling.apply(build, architecture);
         klto_tests::step(spelling.name, || {
             check(&build, &plain(build.clone()), spelling.name)

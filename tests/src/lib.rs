@@ -6,6 +6,7 @@
 
 mod binary;
 mod build;
+mod comparison;
 mod kept;
 mod log;
 mod outcome;
@@ -16,6 +17,7 @@ mod units;
 
 pub use binary::klto_binary;
 pub use build::{Build, Running};
+pub use comparison::assert_like_reference;
 pub use kept::{prepared, prepared_for, reference};
 pub use log::{Action, Log};
 pub use outcome::Outcome;

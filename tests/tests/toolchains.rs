@@ -130,7 +130,7 @@ fn check_all(
     (architecture, cross_compile): (&'static str, &str),
     names: &[&str],
 ) {
-    let path = path_with(&without_suffix("llvm"));
+    let path = path_with(&without_suffix(&format!("llvm-{architecture}")));
     let mut all = spellings(architecture);
     let cross = vec![
         "LLVM=1".to_owned(),

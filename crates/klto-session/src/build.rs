@@ -99,7 +99,8 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         .hooks
         .iter()
         .map(|(_, hook)| hook.name())
-        .chain([MAKE, PERL]);
+        .chain([MAKE])
+        .chain(find_program(PERL, settings).map(|_| PERL));
     let stand_ins = build.steps.iter().filter_map(|step| step.stand_in());
     let shims = scratch.place_shims(&settings.shim_program, names, stand_ins)?;
     build.hook_by_path(&shims);

@@ -2,7 +2,8 @@
 //! kernel.
 //!
 //! In: its call. Out: what it prints. The first time in an output tree the script runs, and what it wrote is held against
-//! klto's own; from then on, as long as it is the same script, klto answers. Where anything is unclear it runs.
+//! klto's own; from then on, as long as it is the same script, klto answers, and the script is run again as
+//! often as `KLTO_VERIFY` says. Where anything is unclear it runs.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
+use klto_core::{Digest, Failure, KeyBuilder};
 use klto_formats::{bitcode, elf};
 use klto_kbuild::{InitcallOrder, UnclearInitcalls};
 use klto_wire::{Finished, Reply, Request, is_initcall_script};
@@ -27,20 +29,24 @@ impl Session {
             _ => return Ok(as_called(request)),
         };
         let start = Instant::now();
-        let digest = *self
-            .memo
-            .digest(&request.directory.join(script))?
-            .as_bytes();
         let files: Vec<&Path> = files.iter().map(Path::new).collect();
-        let own = match linker_script(&request.directory, &files) {
-            Ok(own) => own,
-            Err(error) => {
+        let digest = self.memo.digest(&request.directory.join(script));
+        let (digest, own) = match (digest, linker_script(&request.directory, &files)) {
+            (Ok(digest), Ok(own)) => (digest, own),
+            (_, Err(error)) => {
                 self.log
                     .line(&format!("initcalls by the script: {error:#}"));
                 return Ok(as_called(request));
             }
+            (Err(_), _) => return Ok(as_called(request)),
         };
-        if lock(&self.journal).knows_initcall_script(digest) {
+        let mut key = KeyBuilder::new("initcall-script", 1);
+        key.field("klto", env!("CARGO_PKG_VERSION").as_bytes())
+            .digest("script", digest);
+        let script = *key.finish().as_bytes();
+        let is_known = lock(&self.journal).knows_initcall_script(script);
+        let content = Digest::of_bytes(own.as_bytes());
+        if is_known && !self.engine.is_chosen_for_verification(content) {
             self.timeline
                 .ended(start, "tool", "ran", "klto for the order of initcalls");
             self.log.line("initcalls by klto");
@@ -57,11 +63,20 @@ impl Session {
             quiet: false,
         };
         let next = move |session: &Session, finished: Finished| {
-            if finished.code == 0 && printed(caller).is_some_and(|text| text == own.as_bytes()) {
-                lock(&session.journal).set_initcall_script(digest)?;
-                session
+            let printed = printed(caller).filter(|_| finished.code == 0);
+            match printed.map(|text| text == own.as_bytes()) {
+                Some(true) => {
+                    lock(&session.journal).set_initcall_script(script)?;
+                    session.log.line("initcalls by klto and the script agree");
+                }
+                Some(false) if is_known => {
+                    let what = "klto finds another order of initcalls than kbuild's script";
+                    return Err(Failure::bug(what).into());
+                }
+                Some(false) => session
                     .log
-                    .line("initcalls by klto and the script are the same");
+                    .line("initcalls by the script: klto finds another order"),
+                None => {}
             }
             Ok(ended(finished.code))
         };

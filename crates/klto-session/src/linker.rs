@@ -31,7 +31,10 @@ impl Session {
         if inputs.bitcode().next().is_none() {
             return Ok(as_called(request));
         }
-        if let Some(reply) = self.keep_versions(&request, &call)? {
+        // Trees with an option link the versions of a module into what is native already.
+        if self.additions.adds_flags
+            && let Some(reply) = self.keep_versions(&request, &call)?
+        {
             return Ok(Answer::Reply(reply));
         }
         if let Some(name) = self.unit_name(&request, &call, &inputs) {
@@ -40,7 +43,7 @@ impl Session {
                 self.makes.directories_are_made();
             }
             if self.full {
-                return self.full_link(&request, (&call, &inputs), &name);
+                return self.full_link(request, (&call, &inputs), &name);
             }
             return self.link_unit(request, &call, &inputs, name);
         }

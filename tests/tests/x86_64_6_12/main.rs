@@ -154,7 +154,7 @@ fn initcalls_by_the_script() -> String {
 
 #[test]
 fn a5_initcalls_are_in_the_order_that_kbuild_s_script_finds() {
-    let known = "initcalls by klto and the script are the same";
+    let known = "initcalls by klto and the script agree";
     let lines = &thin().clean.log.lines;
     assert!(lines.iter().any(|line| line == known), "{lines:?}");
 }
@@ -266,7 +266,7 @@ fn b3_an_edit_runs_the_backends_that_see_it() {
             .log
             .lines
             .iter()
-            .any(|line| line == "initcalls by klto")
+            .any(|line| line.starts_with("initcalls by klto"))
     );
     let initcalls = fs_err::read_to_string(file(".tmp_initcalls.lds")).unwrap();
     assert_eq!(initcalls, initcalls_by_the_script());

@@ -17,7 +17,7 @@ fn shell(directory: &Path, name: &str, script: &str) -> Action {
         ],
         inputs: vec![Input {
             role: "bitcode",
-            path: name.into(),
+            path: format!("{name}.bc").into(),
             digest: Digest::of_bytes(name.as_bytes()),
         }],
         outputs: vec![directory.join(name)],
@@ -94,6 +94,8 @@ fn failures_say_why_and_store_nothing() {
         }
     };
     assert_eq!(reason(": > $0", empty), "empty");
+    let changed = reason("echo x > $0; echo edited > a.o.bc", ANY);
+    assert_eq!(changed, "a.o.bc changed while it ran; build again");
 }
 
 #[test]

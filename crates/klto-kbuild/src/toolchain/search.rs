@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::command::is_launcher;
 
+/// The executable of klto's shims.
+const SHIM: &str = "klto-shim";
+
 /// Where executables are looked for.
 #[derive(Debug, Clone)]
 pub(super) struct SearchPath {
@@ -41,7 +44,8 @@ impl SearchPath {
         let mut passed_over = None;
         for directory in std::env::split_paths(&self.path) {
             let path = self.directory.join(directory).join(program);
-            if !is_executable(&path) {
+            // klto may run under another klto.
+            if !is_executable(&path) || leads_to(&path, |name| name == SHIM) {
                 continue;
             }
             // A launcher would find klto's stand-in as the real compiler, and call it forever.
@@ -70,10 +74,12 @@ fn is_executable(path: &Path) -> bool {
 }
 
 fn leads_to_launcher(path: &Path, program: &str) -> bool {
+    !is_launcher(program) && leads_to(path, is_launcher)
+}
+
+/// Whether the file behind all links has a name for which `wanted` holds.
+fn leads_to(path: &Path, wanted: impl Fn(&str) -> bool) -> bool {
     let real = fs_err::canonicalize(path).ok();
-    let name = real
-        .as_deref()
-        .and_then(Path::file_name)
-        .and_then(OsStr::to_str);
-    !is_launcher(program) && name.is_some_and(is_launcher)
+    let name = real.as_deref().and_then(Path::file_name);
+    name.and_then(OsStr::to_str).is_some_and(wanted)
 }

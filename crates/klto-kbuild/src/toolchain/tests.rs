@@ -266,6 +266,24 @@ fn a_launcher_that_poses_as_the_tool_is_passed_over() {
 }
 
 #[test]
+fn another_klto_s_shim_is_no_tool() {
+    let setting = Setting::new();
+    setting.llvm("", "22.1.8");
+    let shims = setting.directory.path().join("shims");
+    fs_err::create_dir(&shims).unwrap();
+    setting.script("klto-shim", "");
+    std::os::unix::fs::symlink(setting.bin().join("klto-shim"), shims.join("clang")).unwrap();
+    let path = format!("{}:{}", shims.display(), setting.bin().display());
+    let environment = [("PATH", path.as_str())];
+    let toolchain = setting.with("new", &["LLVM=1"], &environment, |tree, variables| {
+        Toolchain::resolve(tree, variables).unwrap()
+    });
+    let compiler = toolchain.tool(Role::Compiler);
+    assert_eq!(compiler.resolved, Some(setting.bin().join("clang")));
+    assert_eq!(compiler.passed_over, None);
+}
+
+#[test]
 fn one_llvm_passes() {
     let setting = Setting::new();
     setting.llvm("-22", "22.1.8");

@@ -2,26 +2,33 @@
 
 use std::path::{Path, PathBuf};
 
-use klto_core::{Failure, Input, Outcome, Storable};
+use klto_core::{Failure, Input, Outcome, Storable, report};
 use klto_exec::{How, Progress};
+use klto_formats::linker_script;
 use klto_kbuild::link::{LinkCall, LinkItem};
 use klto_lower::{FullLinkParts, check_native, full_link_action};
-use klto_wire::Request;
+use klto_wire::{Reply, Request};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::assembler;
 use crate::inputs::{LinkInput, LinkInputs};
-use crate::log::pass_on;
-use crate::session::{Answer, Session, ended, tool_environment};
+use crate::session::{Answer, Session, as_called, tool_environment};
 
 impl Session {
     /// Makes the native object of a unit.
     pub(crate) fn full_link(
         &self,
-        request: &Request,
+        request: Request,
         (call, inputs): (&LinkCall, &LinkInputs),
         name: &str,
     ) -> anyhow::Result<Answer> {
+        let mut read = call
+            .files()
+            .chain(call.scripts.iter().map(PathBuf::as_path));
+        if !read.all(|path| request.directory.join(path).is_file()) {
+            // The linker looks for it elsewhere, or says it better.
+            return Ok(as_called(request));
+        }
         let unit = inputs.unit(name.to_owned(), call);
         let objects: Vec<&Path> = unit
             .bitcode()
@@ -38,10 +45,9 @@ impl Session {
         let (assembler_files, assembler) = self.assembler_files(&objects, &request.directory)?;
         let mut files = self.files_of_link(call, inputs, &request.directory)?;
         files.extend(assembler_files);
-        let storable = match &identity.storable {
-            Storable::Yes => assembler,
-            reason => reason.clone(),
-        };
+        let scripts = self.are_whole(&call.scripts, &request.directory)?;
+        let reasons = [identity.storable.clone(), assembler, scripts];
+        let reason = reasons.into_iter().find(|reason| *reason != Storable::Yes);
         let action = full_link_action(FullLinkParts {
             label: name.to_owned(),
             program: request.program.clone(),
@@ -50,8 +56,14 @@ impl Session {
             inputs: files,
             directory: request.directory.clone(),
             environment,
-            storable,
+            storable: reason.unwrap_or(Storable::Yes),
         });
+        if let Storable::No(reason) = &action.storable {
+            // With all that the recipe gives the linker: its environment, and where it prints.
+            let line = format!("ran full-link {name}: not stored: {reason}");
+            self.log.line(&line);
+            return Ok(as_called(request));
+        }
         let progress = Progress::default();
         let actions = [action];
         let run = || {
@@ -59,25 +71,22 @@ impl Session {
                 .run(&actions, &self.slots, &check_native, &progress)
         };
         let mut completed = self.log.display().show_while(name, &progress, run);
-        let [action] = &actions;
         let Some(over) = completed.pop() else {
             return Err(Failure::build(format!("{name}: the build was stopped")).into());
         };
         let how = over.how.name();
         self.timeline
             .add(over.start, over.duration, "full-link", how, name);
-        let note = match &action.storable {
-            Storable::Yes => String::new(),
-            Storable::No(reason) => format!(": not stored: {reason}"),
-        };
-        self.log.line(&format!("{how} full-link {name}{note}"));
-        match over.outcome {
-            Outcome::Done { stderr } => pass_on(&stderr),
-            Outcome::Failed { stderr, reason } => {
-                pass_on(&stderr);
-                return Err(Failure::build(format!("full link of {name}: {reason}")).into());
+        self.log.line(&format!("{how} full-link {name}"));
+        let stderr = match over.outcome {
+            Outcome::Done { stderr } => stderr,
+            Outcome::Failed { mut stderr, reason } => {
+                let failure = Failure::build(format!("full link of {name}: {reason}"));
+                let (text, status) = report(&failure.into());
+                stderr.extend(text.into_bytes());
+                return Ok(finished(status.code(), stderr));
             }
-        }
+        };
         let from = match over.how {
             How::Hit => "from the store",
             How::Ran | How::Checked => "linked",
@@ -87,7 +96,19 @@ impl Session {
             objects.len(),
             over.duration.as_secs_f64()
         ));
-        Ok(ended(0))
+        Ok(finished(0, stderr))
+    }
+
+    /// Whether linker scripts name no further file.
+    fn are_whole(&self, scripts: &[PathBuf], directory: &Path) -> anyhow::Result<Storable> {
+        const NAMES_FILES: [&[u8]; 5] = [b"INCLUDE", b"INPUT", b"GROUP", b"SEARCH_DIR", b"OUTPUT"];
+        for script in scripts {
+            let names = linker_script::identifiers(&fs_err::read(directory.join(script))?);
+            if NAMES_FILES.iter().any(|word| names.contains(*word)) {
+                return Ok(Storable::No(format!("{} names a file", script.display())));
+            }
+        }
+        Ok(Storable::Yes)
     }
 
     /// Every file that the linker itself reads, in the order of the call.
@@ -143,4 +164,13 @@ impl Session {
         }
         Ok((files, storable))
     }
+}
+
+/// The link is over, and said this.
+fn finished(code: u8, stderr: Vec<u8>) -> Answer {
+    Answer::Reply(Reply::Done {
+        code,
+        stdout: Vec::new(),
+        stderr,
+    })
 }

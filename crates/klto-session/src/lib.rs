@@ -16,6 +16,7 @@ mod journal;
 mod linker;
 mod log;
 mod make;
+mod memory;
 mod progress;
 mod reader;
 mod recipe;

@@ -18,6 +18,7 @@ use crate::archives::Archives;
 use crate::compile::Sources;
 use crate::journal::Journal;
 use crate::log::Log;
+use crate::memory::Memory;
 use crate::recipe::Caller;
 use crate::scratch::Scratch;
 use crate::sub_makes::RunningMakes;
@@ -51,6 +52,7 @@ pub(crate) struct Session {
     pub additions: LtoAdditions,
     /// Whether each unit is optimized as a whole.
     pub full: bool,
+    pub memory: Memory,
     pub engine: Engine,
     pub slots: Slots,
     pub memo: StatMemo,
@@ -108,6 +110,7 @@ impl Session {
             journal: Mutex::new(journal),
             additions,
             full,
+            memory: Memory::of_machine(),
             engine,
             slots,
             memo,

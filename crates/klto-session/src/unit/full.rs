@@ -12,6 +12,8 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::assembler;
 use crate::inputs::{LinkInput, LinkInputs};
+use crate::log::tell;
+use crate::memory::needed_by_full_link;
 use crate::session::{Answer, Session, as_called, tool_environment};
 
 impl Session {
@@ -64,6 +66,10 @@ impl Session {
             self.log.line(&line);
             return Ok(as_called(request));
         }
+        let room = match self.engine.find(action.key()) {
+            Some(_) => None,
+            None => Some(self.memory.take(self.room_for(&objects, &request)?)),
+        };
         let progress = Progress::default();
         let actions = [action];
         let run = || {
@@ -71,6 +77,7 @@ impl Session {
                 .run(&actions, &self.slots, &check_native, &progress)
         };
         let mut completed = self.log.display().show_while(name, &progress, run);
+        drop(room);
         let Some(over) = completed.pop() else {
             return Err(Failure::build(format!("{name}: the build was stopped")).into());
         };
@@ -97,6 +104,24 @@ impl Session {
             over.duration.as_secs_f64()
         ));
         Ok(finished(0, stderr))
+    }
+
+    /// The bytes of memory that the link of these objects needs; says so where the machine has less.
+    fn room_for(&self, objects: &[&Path], request: &Request) -> anyhow::Result<u64> {
+        let mut bitcode = 0;
+        for object in objects {
+            bitcode += fs_err::metadata(request.directory.join(object))?.len();
+        }
+        let needed = needed_by_full_link(bitcode);
+        if let Some(available) = self.memory.lacks(needed) {
+            tell(&format!(
+                "klto: warning: a full link needs about {} MB of memory, and {} MB are available; \
+                 thin needs less: klto config --lto=thin",
+                needed >> 20,
+                available >> 20
+            ));
+        }
+        Ok(needed)
     }
 
     /// Whether linker scripts name no further file.

@@ -28,10 +28,12 @@ pub const PACKAGES: &[&str] = &[
     "libssl-dev",
     "make",
     "openssl",
+    "perl",
     "python3",
     "rsync",
     "xz-utils",
     // What its Debian packages need.
+    "build-essential",
     "debhelper",
     "dpkg-dev",
     "libdw-dev",

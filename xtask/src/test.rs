@@ -33,6 +33,7 @@ const TWO_AT_A_TIME: &[&str] = &[
     "behaviour",
     "configuration",
     "faults",
+    "full",
     "modes",
     "shapes",
     "store_faults",

@@ -7,7 +7,8 @@ use std::sync::{Condvar, Mutex};
 
 use crate::session::lock;
 
-/// Bytes that a full link needs beside what its bitcode takes: the linker itself.
+/// Bytes that a full link needs beside what its bitcode takes: the linker itself. Measured with LLVM 22: 79 MB for
+/// a module, and 441 MB for a kernel of 15.2 MB of bitcode, thus 24 bytes for each of it; with a fourth more.
 const LINKER: u64 = 100 << 20;
 /// Bytes for each byte of bitcode, at the peak of a full link.
 const FOR_EACH_BYTE: u64 = 30;

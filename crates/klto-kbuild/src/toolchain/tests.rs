@@ -247,40 +247,37 @@ fn different_programs_of_one_name_get_different_hooks() {
     assert_eq!(hook.name(), "strip-llvm-objcopy");
 }
 
-#[test]
-fn a_launcher_that_poses_as_the_tool_is_passed_over() {
+/// What is resolved and what is passed over for clang, where PATH leads to `program` under that name first.
+fn clang_behind(program: &str) -> [Option<&'static str>; 2] {
     let setting = Setting::new();
     setting.llvm("", "22.1.8");
     let masks = setting.directory.path().join("masks");
     fs_err::create_dir(&masks).unwrap();
-    setting.script("ccache", "ccache version 4");
-    std::os::unix::fs::symlink(setting.bin().join("ccache"), masks.join("clang")).unwrap();
+    setting.script(program, "");
+    let (mask, tool) = (masks.join("clang"), setting.bin().join("clang"));
+    std::os::unix::fs::symlink(setting.bin().join(program), &mask).unwrap();
     let path = format!("{}:{}", masks.display(), setting.bin().display());
     let environment = [("PATH", path.as_str())];
     let toolchain = setting.with("new", &["LLVM=1"], &environment, |tree, variables| {
         Toolchain::resolve(tree, variables).unwrap()
     });
-    let compiler = toolchain.tool(Role::Compiler);
-    assert_eq!(compiler.resolved, Some(setting.bin().join("clang")));
-    assert_eq!(compiler.passed_over, Some(masks.join("clang")));
+    let compiler = toolchain.tool(Role::Compiler).clone();
+    let found = [compiler.resolved, compiler.passed_over];
+    found.map(|path| match path? {
+        path if path == mask => Some("mask"),
+        path if path == tool => Some("tool"),
+        path => panic!("{}", path.display()),
+    })
+}
+
+#[test]
+fn a_launcher_that_poses_as_the_tool_is_passed_over() {
+    assert_eq!(clang_behind("ccache"), [Some("tool"), Some("mask")]);
 }
 
 #[test]
 fn another_klto_s_shim_is_no_tool() {
-    let setting = Setting::new();
-    setting.llvm("", "22.1.8");
-    let shims = setting.directory.path().join("shims");
-    fs_err::create_dir(&shims).unwrap();
-    setting.script("klto-shim", "");
-    std::os::unix::fs::symlink(setting.bin().join("klto-shim"), shims.join("clang")).unwrap();
-    let path = format!("{}:{}", shims.display(), setting.bin().display());
-    let environment = [("PATH", path.as_str())];
-    let toolchain = setting.with("new", &["LLVM=1"], &environment, |tree, variables| {
-        Toolchain::resolve(tree, variables).unwrap()
-    });
-    let compiler = toolchain.tool(Role::Compiler);
-    assert_eq!(compiler.resolved, Some(setting.bin().join("clang")));
-    assert_eq!(compiler.passed_over, None);
+    assert_eq!(clang_behind("klto-shim"), [Some("tool"), None]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The measurements: klto against what a user has without it, on the same machine in the same run.
 //!
-//! In: names of rows. Out: raw figures in the development cache, and `docs/benchmarks.md`, written
-//! from all figures that are there. A row that was interrupted goes on where it stopped; a finished
-//! row is measured anew only with `--again`.
+//! In: names of rows and sides. Out: raw figures in the development cache, and `docs/benchmarks.md`,
+//! written from all figures that are there. A row that was interrupted goes on where it stopped; a
+//! finished row is measured anew only with `--again`.
 
 mod builds;
 mod edits;
@@ -69,10 +69,11 @@ impl Measurement {
     }
 }
 
-/// Measures the rows that `words` name, or those of a size; all without words. Writes the document.
+/// Measures the rows that `words` name, or those of a size; all without words. `--side=NAME`, which can be
+/// repeated, measures that side alone. Writes the document.
 pub fn run(words: &[&str]) -> Result<()> {
     let again = words.contains(&"--again");
-    let chosen = chosen(words)?;
+    let (chosen, sides) = (chosen(words)?, sides(words)?);
     if words.contains(&"--list") {
         for measurement in chosen {
             println!("{:<22} {}", measurement.name(), measurement.what());
@@ -86,14 +87,15 @@ pub fn run(words: &[&str]) -> Result<()> {
         let file = measurement.file(&cache)?;
         match measurement {
             Measurement::Shim => {
-                let mut figures = Figures::open(file, again, |_| false, shim::is_complete)?;
+                let mut figures = Figures::open(file, |_| again, |_| false, shim::is_complete)?;
                 shim::measure(&cache, &klto, &mut figures)?;
             }
             Measurement::Builds(size, row) => {
                 let is_plain = |side: &str| side != Side::Klto.name();
                 let is_complete = |figures: &Figures| builds::is_complete(row, figures);
+                let again = |name: &str| again && sides.iter().any(|side| side.name() == name);
                 let mut figures = Figures::open(file, again, is_plain, is_complete)?;
-                Builds::open(&cache, &klto, size)?.measure(row, &mut figures)?;
+                Builds::open(&cache, &klto, size)?.measure(row, &sides, &mut figures)?;
             }
         }
         write_document(&cache, &klto)?;
@@ -122,6 +124,25 @@ fn chosen(words: &[&str]) -> Result<Vec<Measurement>> {
             .into());
     }
     Ok(chosen)
+}
+
+fn sides(words: &[&str]) -> Result<Vec<Side>> {
+    let names: Vec<&str> = words
+        .iter()
+        .filter_map(|word| word.strip_prefix("--side="))
+        .collect();
+    let mut sides = Side::ALL.to_vec();
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| sides.iter().all(|side| side.name() != **name))
+    {
+        let hint = format!("the sides are {}", Side::ALL.map(Side::name).join(", "));
+        return Err(Failure::bad_input(format!("no side is named {unknown}"))
+            .hint(hint)
+            .into());
+    }
+    sides.retain(|side| names.is_empty() || names.contains(&side.name()));
+    Ok(sides)
 }
 
 fn write_document(cache: &Cache, klto: &std::path::Path) -> Result<()> {
@@ -160,5 +181,13 @@ mod tests {
         assert_eq!(chosen(&["large", "--again"]).unwrap().len(), Row::ALL.len());
         assert_eq!(chosen(&[]).unwrap(), Measurement::all());
         assert!(chosen(&["clean"]).is_err());
+    }
+
+    #[test]
+    fn sides_are_chosen_by_name() {
+        assert_eq!(sides(&["large"]).unwrap(), Side::ALL);
+        let words = ["--side=klto", "large/edit", "--side=thin"];
+        assert_eq!(sides(&words).unwrap(), [Side::Thin, Side::Klto]);
+        assert!(sides(&["--side=make"]).is_err());
     }
 }

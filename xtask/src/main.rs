@@ -16,7 +16,8 @@ usage: cargo xtask COMMAND
   demo                  builds Linux 5.10 with ThinLTO in a small configuration and boots it
   test [FILTER]         checks and tests everything, on both kernel trees
   bench [ROW …]         measures the rows (all: those that have no figures yet) and writes
-                        docs/benchmarks.md; `bench --list` names them, `--again` measures anew
+                        docs/benchmarks.md; `bench --list` names them, `--side=klto` builds on that
+                        side alone, `--again` measures anew
   matrix [CELL …]       builds and boots every tree, architecture, mode and LLVM, or those cells
                         whose names begin so, and writes docs/matrix.md; goes on where it was
                         interrupted; `matrix --list` names the cells, `--again` runs them anew

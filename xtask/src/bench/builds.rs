@@ -49,9 +49,10 @@ impl Builds {
         })
     }
 
-    /// Adds the figures that the row lacks.
-    pub fn measure(&self, row: Row, figures: &mut Figures) -> Result<()> {
-        let sides = row.sides();
+    /// Adds the figures that the row lacks of those sides.
+    pub fn measure(&self, row: Row, chosen: &[Side], figures: &mut Figures) -> Result<()> {
+        let sides = row.sides().iter().copied();
+        let sides: Vec<Side> = sides.filter(|side| chosen.contains(side)).collect();
         for round in 0..ROUNDS {
             for place in 0..sides.len() {
                 let side = sides[(place + round) % sides.len()];
@@ -75,11 +76,11 @@ impl Builds {
 
     /// Objects of vmlinux and modules, once a side is built.
     pub fn objects(&self) -> Result<Option<usize>> {
-        let output = self.output(Side::None);
-        match output.join("vmlinux").exists() {
-            true => modules::linked_objects(&output).map(Some),
-            false => Ok(None),
-        }
+        let mut outputs = Side::ALL.into_iter().map(|side| self.output(side));
+        let built = outputs.find(|output| output.join("vmlinux").exists());
+        built
+            .map(|output| modules::linked_objects(&output))
+            .transpose()
     }
 
     fn run(&self, row: Row, side: Side) -> Result<Figure> {
@@ -227,10 +228,14 @@ impl Builds {
     }
 }
 
-/// Whether every side of the row has what it needs.
+/// Whether klto has the figures that the row needs.
 pub(super) fn is_complete(row: Row, figures: &Figures) -> bool {
-    let of = |side: &Side| figures.of(row.name(), side.name()).collect::<Vec<_>>();
-    row.sides().iter().all(|side| is_enough(row, &of(side)))
+    is_enough(
+        row,
+        &figures
+            .of(row.name(), Side::Klto.name())
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// Whether no more rounds are needed.

@@ -1,8 +1,8 @@
 //! Raw figures of one table row, in a file of the development cache.
 //!
 //! The first line is `# <commit> <date of the commit>`; each other line is `<series> TAB <side> TAB
-//! <seconds> TAB <KiB>`, added when it is measured. A row that was not finished at another commit keeps
-//! what is not klto's, so that no figure of klto's mixes two versions.
+//! <seconds> TAB <KiB>`, added when it is measured. The commit is klto's: what it had not finished at
+//! another commit is dropped, so that no row mixes two versions of it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -28,34 +28,33 @@ pub(super) struct Figure {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Figures {
     pub path: PathBuf,
-    /// The commit that was measured, and its date.
+    /// The commit of the klto that was measured, and its date.
     pub commit: String,
     pub all: Vec<Figure>,
 }
 
 impl Figures {
-    /// The figures that are there already, to go on from; `again` begins anew. An unfinished row of
-    /// another commit keeps the figures of the sides that `is_plain`.
+    /// The figures that are there already, to go on from. Sides that are measured `again` begin anew.
+    /// Those that are not plain are klto's, kept from another commit where it `is_complete`.
     pub fn open(
         path: PathBuf,
-        again: bool,
+        again: impl Fn(&str) -> bool,
         is_plain: impl Fn(&str) -> bool,
         is_complete: impl Fn(&Self) -> bool,
     ) -> Result<Self> {
         let commit = product::commit()?;
-        let known = Self::read(path)?;
-        if !again && (is_complete(&known) || known.commit == commit) && !known.commit.is_empty() {
-            return Ok(known);
+        let mut figures = Self::read(path)?;
+        let keeps_klto = figures.commit == commit || is_complete(&figures);
+        figures.all.retain(|figure| {
+            let side = &figure.side;
+            !again(side) && (is_plain(side) || keeps_klto)
+        });
+        if figures.all.iter().all(|figure| is_plain(&figure.side)) {
+            figures.commit = commit;
         }
-        let mut all = known.all;
-        all.retain(|figure| !again && is_plain(&figure.side));
-        let text: String = all.iter().map(Figure::to_line).collect();
-        fs::write(&known.path, format!("# {commit}\n{text}"))?;
-        Ok(Self {
-            path: known.path,
-            commit,
-            all,
-        })
+        let lines: String = figures.all.iter().map(Figure::to_line).collect();
+        fs::write(&figures.path, format!("# {}\n{lines}", figures.commit))?;
+        Ok(figures)
     }
 
     /// What the file has; nothing where there is none.
@@ -149,22 +148,22 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_row_keeps_what_is_not_klto_s() {
+    fn what_klto_did_not_finish_at_another_commit_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("touch.tsv");
-        fs::write(
-            &path,
-            "# another\ntouch\tthin\t1.0\t0\ntouch\tklto\t2.0\t0\n",
-        )
-        .unwrap();
-        let open = |again, complete| {
+        let text = "# another\ntouch\tthin\t1.0\t0\ntouch\tklto\t2.0\t0\n";
+        let open = |again: &str, complete| {
+            fs::write(&path, text).unwrap();
             let is_plain = |side: &str| side != "klto";
-            let figures = Figures::open(path.clone(), again, is_plain, |_| complete);
-            figures.unwrap().all.len()
+            let again = |side: &str| side == again;
+            let figures = Figures::open(path.clone(), again, is_plain, |_| complete).unwrap();
+            let sides: Vec<String> = figures.all.into_iter().map(|figure| figure.side).collect();
+            (sides.join(" "), figures.commit == "another")
         };
-        assert_eq!(open(false, true), 2);
-        assert_eq!(open(false, false), 1);
-        assert_eq!(open(true, true), 0);
+        assert_eq!(open("", true), ("thin klto".to_owned(), true));
+        assert_eq!(open("", false), ("thin".to_owned(), false));
+        assert_eq!(open("thin", true), ("klto".to_owned(), true));
+        assert_eq!(open("klto", true), ("thin".to_owned(), false));
     }
 
     #[test]

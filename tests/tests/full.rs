@@ -1,6 +1,7 @@
-//! Full LTO on 6.12: the native object of a unit is the linker's own, bit for bit, and is found again.
+//! Full LTO: on 6.12 the native object of a unit is the linker's own, bit for bit; on 5.10 klto makes it, and
+//! its tables are those of a build without LTO. Both are found again.
 //!
-//! A module of six objects stands for a unit; the matrix links whole kernels.
+//! A module of six objects and two directories of vmlinux stand for units; the matrix links whole kernels.
 
 // Steps outside of `#[test]` functions are tests too.
 #![allow(clippy::unwrap_used)]
@@ -8,11 +9,13 @@
 mod prepared;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use klto_tests::{Build, Outcome, step};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SymbolKind};
 use xtask::kernel::Lto;
 
-use prepared::{JBD2, jbd2_of_6_12, with_private_source};
+use prepared::{JBD2, jbd2, jbd2_of_6_12, run, with_private_source};
 
 const UNIT: &str = "fs/jbd2/jbd2.o";
 
@@ -78,4 +81,153 @@ fn an_edit_links_its_module_anew() {
     let back = step("the edit taken back", || build.succeed());
     assert_eq!(links(&back), [format!("hit full-link {UNIT}")]);
     assert!(fs_err::read(build.output_directory().join(JBD2)).unwrap() == before);
+}
+
+/// Two directories of vmlinux. Its unit is made before its last link, which misses the others.
+const PART_OF_VMLINUX: [&str; 6] = [
+    "core-y=init/",
+    "drivers-y=drivers/pci/",
+    "net-y=",
+    "libs-y=",
+    "head-y=",
+    "virt-y=",
+];
+
+/// An entry of a table: its section, what is in it beside the function, and the function's name.
+type Entry = (String, Vec<u8>, String);
+
+/// The entries of initcalls and PCI fixups of a relocatable object, section by section.
+fn entries(object: &Path) -> Vec<Entry> {
+    let bytes = fs_err::read(object).unwrap();
+    let file = object::File::parse(bytes.as_slice()).unwrap();
+    let mut entries = Vec::new();
+    for section in file.sections() {
+        let name = section.name().unwrap();
+        let is_fixup = name.starts_with(".pci_fixup");
+        if !is_fixup && !name.ends_with("initcall.init") && !name.starts_with(".initcall") {
+            continue;
+        }
+        let data = section.data().unwrap();
+        for (offset, relocation) in section.relocations() {
+            let RelocationTarget::Symbol(index) = relocation.target() else {
+                panic!("{name}: {relocation:?}");
+            };
+            let target = file.symbol_by_index(index).unwrap();
+            let function = match target.kind() {
+                SymbolKind::Section => {
+                    let address = u64::try_from(relocation.addend()).unwrap();
+                    let of_function = file.symbols().find(|symbol| {
+                        symbol.kind() == SymbolKind::Text
+                            && symbol.section() == target.section()
+                            && symbol.address() == address
+                    });
+                    of_function.unwrap()
+                }
+                _ => target,
+            };
+            let offset = usize::try_from(offset).unwrap();
+            let before = if is_fixup { offset - 12..offset } else { 0..0 };
+            let fields = data[before].to_vec();
+            entries.push((name.to_owned(), fields, function.name().unwrap().to_owned()));
+        }
+    }
+    entries.sort_by(|one, other| one.0.cmp(&other.0));
+    entries
+}
+
+#[test]
+fn full_lto_of_5_10_keeps_initcalls_and_fixups() {
+    let part = |build: Build| {
+        let words = PART_OF_VMLINUX.iter();
+        let build = words.fold(build, |build, word| build.word(word));
+        // What would be made of the directories that are left out.
+        let script = build
+            .output_directory()
+            .join("arch/arm64/kernel/vmlinux.lds");
+        fs_err::write(script, "SECTIONS { }\n").unwrap();
+        let ended = run(&mut build.clone().goals(&["vmlinux"]).command());
+        (build.output_directory().to_owned(), ended)
+    };
+    let (plain, _) = part(jbd2("tables-plain").plain().mode(None));
+    let mut link = Command::new("ld.lld-22");
+    link.current_dir(&plain)
+        .args(["-r", "-o", "part.o", "--whole-archive"]);
+    link.args(["init/built-in.a", "drivers/pci/built-in.a"]);
+    xtask::command::run(&mut link).unwrap();
+    let (full, ended) = part(jbd2("tables").mode(Some("full")));
+    let native = full.join(".klto/units/vmlinux.o/raw.o");
+    assert!(native.is_file(), "{}{}", ended.stdout, ended.stderr);
+    let (of_plain, of_full) = (entries(&plain.join("part.o")), entries(&native));
+    let count = |table: &str| {
+        of_plain
+            .iter()
+            .filter(|entry| entry.0.starts_with(table))
+            .count()
+    };
+    assert!(
+        count(".initcall") > 5 && count(".pci_fixup") > 20,
+        "{of_plain:?}"
+    );
+    assert_eq!(of_plain.len(), of_full.len(), "{of_full:?}");
+    for ((table, fields, function), stub) in of_plain.iter().zip(&of_full) {
+        assert_eq!((table, fields), (&stub.0, &stub.1));
+        let level = table
+            .strip_prefix(".initcall")
+            .and_then(|rest| rest.strip_suffix(".init"));
+        let (prefix, level) = match level {
+            Some(level) => ("__initstub__kmod_", level),
+            None => ("__pci_fixup_stub__", ""),
+        };
+        let name = &stub.2;
+        let end = format!("_{function}{level}");
+        assert!(
+            name.starts_with(prefix) && name.ends_with(&end),
+            "{name} for {function}"
+        );
+    }
+}
+
+#[test]
+fn a_module_of_5_10_is_found_again_with_the_sections_of_a_build_without_lto() {
+    let plain = jbd2("module-plain").plain().mode(None);
+    plain.succeed();
+    let first = jbd2("module").mode(Some("full"));
+    let made = step("klto with full LTO on 5.10", || first.succeed());
+    let merged = |outcome: &Outcome| -> Vec<String> {
+        let lines = outcome.log.lines.iter();
+        lines
+            .filter(|line| line.contains(" merge "))
+            .cloned()
+            .collect()
+    };
+    assert_eq!(merged(&made), [format!("ran merge {UNIT}")]);
+    let sections = |build: &Build| {
+        let bytes = fs_err::read(build.output_directory().join(JBD2)).unwrap();
+        let names = klto_formats::elf::section_names(&bytes).unwrap();
+        let mut names: Vec<String> = names
+            .iter()
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect();
+        names.retain(|name| !name.starts_with(".rela") && !name.starts_with(".note"));
+        names.sort();
+        names
+    };
+    assert_eq!(sections(&first), sections(&plain));
+    let second = jbd2("module-again").mode(Some("full"));
+    let second = second.store(first.store_directory()).verify(0);
+    let found = second.succeed();
+    assert_eq!(merged(&found), [format!("hit merge {UNIT}")]);
+    let directories = [first.output_directory(), second.output_directory()];
+    assert_equal(directories[0], directories[1], &[UNIT, JBD2]);
+
+    // The other mode in the same output tree, and back.
+    let thin = second.clone().mode(Some("thin")).succeed();
+    let is_thin_link = |line: &String| line.starts_with("ran thin-link");
+    assert!(thin.log.lines.iter().any(is_thin_link), "{thin:?}");
+    second.succeed();
+    assert_equal(
+        first.output_directory(),
+        second.output_directory(),
+        &[UNIT, JBD2],
+    );
 }

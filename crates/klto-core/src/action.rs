@@ -33,6 +33,8 @@ pub enum ActionKind {
     SymbolVersions,
     /// All objects of a unit to one native object, by full LTO.
     FullLink,
+    /// All bitcode objects of a unit to one, optimized by full LTO.
+    Merge,
 }
 
 impl ActionKind {
@@ -43,12 +45,15 @@ impl ActionKind {
             Self::Objtool => "objtool",
             Self::SymbolVersions => "symbol-versions",
             Self::FullLink => "full-link",
+            Self::Merge => "merge",
         }
     }
 
     const fn key_version(self) -> u32 {
         match self {
-            Self::Backend | Self::Objtool | Self::SymbolVersions | Self::FullLink => 1,
+            Self::Backend | Self::Objtool | Self::SymbolVersions | Self::FullLink | Self::Merge => {
+                1
+            }
         }
     }
 }

@@ -80,6 +80,32 @@ pub fn with_thin_lto(arguments: &[OsString], first: &[OsString]) -> Vec<OsString
     result
 }
 
+/// The same for full LTO. The headers that go first make functions of global names, which have to be the
+/// object's own: of an object of vmlinux this is `object`, its path below the output tree.
+pub fn with_full_lto(
+    arguments: &[OsString],
+    first: &[OsString],
+    object: Option<&Path>,
+) -> Vec<OsString> {
+    let mut result = first.to_vec();
+    let name = object.map(|object| identifier(&object.with_extension("")));
+    result.extend(name.map(|name| OsString::from(format!("-DKLTO_OBJECT={name}"))));
+    result.extend(arguments.iter().cloned());
+    result.extend(["-flto=full", "-fvisibility=hidden"].map(OsString::from));
+    result
+}
+
+/// A path with `_` for all that an identifier of C cannot have.
+fn identifier(path: &Path) -> String {
+    let letters = path.as_os_str().as_bytes().iter();
+    letters
+        .map(|byte| match byte.is_ascii_alphanumeric() {
+            true => char::from(*byte),
+            false => '_',
+        })
+        .collect()
+}
+
 /// The call that gives the native object of a build without LTO.
 pub fn without_lto(arguments: &[OsString]) -> Vec<OsString> {
     arguments
@@ -100,6 +126,13 @@ pub fn without_lto_or_depfile(arguments: &[OsString]) -> Vec<OsString> {
         .into_iter()
         .filter(|argument| !is_depfile(argument))
         .collect()
+}
+
+/// Whether an object is made anew for each link of vmlinux and is made before it: `init/version.o`, before
+/// `init/version-timestamp.o` came (scripts/link-vmlinux.sh raises `.version`). As bitcode it would let no merge
+/// of vmlinux be found again.
+pub fn changes_with_each_link(output: &Path) -> bool {
+    output.ends_with("init/version.o")
 }
 
 /// The call with another output; `None` if it names none. Split debug information keeps its place.
@@ -364,6 +397,13 @@ mod tests {
         let plain = compile("");
         let thin = with_thin_lto(&plain, &[]);
         assert!(thin.contains(&OsString::from("-flto=thin")));
+        let full = with_full_lto(&plain, &[], Some(Path::new("drivers/pci/a-b.o")));
+        let added = ["-DKLTO_OBJECT=drivers_pci_a_b", "-flto=full"];
+        assert!(
+            added
+                .iter()
+                .all(|flag| full.contains(&OsString::from(flag)))
+        );
         assert_eq!(without_lto(&thin), plain);
         let again = without_lto_or_depfile(&thin);
         assert!(

@@ -111,8 +111,10 @@ pub fn is_pure_option(words: &[OsString]) -> bool {
         b"--gc-sections",
         b"--fatal-warnings",
     ];
-    const PURE_BEGINNINGS: [&[u8]; 9] = [
+    const PURE_BEGINNINGS: [&[u8]; 11] = [
         b"-T",
+        b"-maarch64",
+        b"-melf_",
         b"--script=",
         b"--output=",
         b"--no-",
@@ -424,6 +426,7 @@ mod tests {
         };
         for pure in [
             "-m elf_x86_64",
+            "-maarch64elf",
             "-z noexecstack",
             "-T .tmp_initcalls.lds",
             "-EL",

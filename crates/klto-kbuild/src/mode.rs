@@ -113,10 +113,8 @@ pub fn decide(
         (None, UpstreamLto::Absent) => remembered(tree)?,
         _ => request,
     };
-    match (upstream, request) {
-        (UpstreamLto::Absent, None | Some(LtoRequest::None)) => return Ok(Mode::None),
-        (UpstreamLto::Absent, Some(LtoRequest::Full)) => return Err(no_full(tree).into()),
-        _ => {}
+    if let (UpstreamLto::Absent, None | Some(LtoRequest::None)) = (upstream, request) {
+        return Ok(Mode::None);
     }
     let Some(config) = config else {
         return Err(unconfigured(request, tree, arguments).into());
@@ -128,6 +126,7 @@ pub fn decide(
         Some(LtoRequest::Full) => UpstreamLto::Full,
     };
     match upstream {
+        UpstreamLto::Absent if wanted == UpstreamLto::Full => Ok(Mode::Full),
         UpstreamLto::Absent => Ok(Mode::Thin),
         _ if wanted != upstream => Err(disagreement(config, arguments, upstream, wanted).into()),
         UpstreamLto::Thin => Ok(Mode::Thin),
@@ -137,20 +136,12 @@ pub fn decide(
     }
 }
 
-/// Initcalls and PCI fixups of such a tree have no names by which full LTO could keep their order.
-pub fn no_full(tree: &Tree) -> Failure {
-    let message = format!(
-        "{} has no LTO option, and klto adds ThinLTO alone to such a tree",
-        tree.source.display()
-    );
-    Failure::bad_input(message).hint("use --lto=thin")
-}
-
-/// The hint keeps `--lto=thin`: a tree without the option is configured with klto's additions.
+/// The hint keeps `--lto=thin` and `--lto=full`: a tree without the option is configured with klto's additions.
 fn unconfigured(request: Option<LtoRequest>, tree: &Tree, arguments: &MakeArguments) -> Failure {
     let option = match request {
         Some(LtoRequest::Thin) => Some("--lto=thin"),
-        Some(LtoRequest::None | LtoRequest::Full) | None => None,
+        Some(LtoRequest::Full) => Some("--lto=full"),
+        Some(LtoRequest::None) | None => None,
     };
     let message = format!(
         "{} does not exist, so there is nothing to build",
@@ -327,8 +318,10 @@ mod tests {
         assert_eq!(mode(directory.path(), config, None), Ok(Mode::Thin));
         let none = Some(LtoRequest::None);
         assert_eq!(mode(directory.path(), config, none), Ok(Mode::None));
-        let full = mode(directory.path(), config, Some(LtoRequest::Full)).unwrap_err();
-        assert!(full.contains("ThinLTO alone"), "{full}");
+        let full = Some(LtoRequest::Full);
+        assert_eq!(mode(directory.path(), config, full), Ok(Mode::Full));
+        fs_err::write(&file, "full\n").unwrap();
+        assert_eq!(mode(directory.path(), config, None), Ok(Mode::Full));
         fs_err::write(&file, "fat\n").unwrap();
         let text = mode(directory.path(), config, None).unwrap_err();
         assert!(text.contains(".config.klto"), "{text}");

@@ -147,6 +147,34 @@ pub(crate) fn refusals(config: &Config, klto_adds_lto: bool, llvm_major: u32) ->
         .collect()
 }
 
+/// The LLVM, by major version, from which on `ld.lld --plugin-opt=emit-llvm` writes what it has optimized:
+/// version 16 writes what it has merged, 19 optimizes before (lld/ELF/LTO.cpp, the hooks of `createConfig`); those
+/// between were not tried.
+const MERGES_OPTIMIZED: u32 = 19;
+
+/// Every reason why klto cannot add full LTO to a tree, beside those of [`refusals`].
+pub(crate) fn refusals_of_full(config: &Config, llvm_major: u32) -> Vec<Failure> {
+    let mut found = Vec::new();
+    if llvm_major < MERGES_OPTIMIZED {
+        let message = format!(
+            "klto adds full LTO with LLVM {MERGES_OPTIMIZED} or newer: the linker of LLVM {llvm_major} gives \
+             out a merged module before it is optimized"
+        );
+        let hint = format!("use --lto=thin, or LLVM {MERGES_OPTIMIZED} or newer");
+        found.push(Failure::bad_input(message).hint(hint));
+    }
+    if config.is_set("DEBUG_INFO_SPLIT") {
+        let message = format!(
+            "{} has CONFIG_DEBUG_INFO_SPLIT=y: split debug information lies beside each object, and full LTO makes \
+             one of all",
+            config.path().display()
+        );
+        let hint = "turn CONFIG_DEBUG_INFO_SPLIT off, or use --lto=thin";
+        found.push(Failure::bad_input(message).hint(hint));
+    }
+    found
+}
+
 impl Refusal {
     fn failure(&self, config: &Config) -> Failure {
         let options = self
@@ -173,6 +201,19 @@ mod tests {
         let config = Config::read(file.path()).unwrap().unwrap();
         let failures = refusals(&config, klto_adds_lto, llvm).into_iter();
         failures.map(|failure| failure.message).collect()
+    }
+
+    #[test]
+    fn full_lto_by_klto_has_reasons_of_its_own() {
+        let found = |text: &str, llvm| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs_err::write(file.path(), text).unwrap();
+            let config = Config::read(file.path()).unwrap().unwrap();
+            refusals_of_full(&config, llvm).len()
+        };
+        assert_eq!(found("CONFIG_DEBUG_INFO=y\n", 19), 0);
+        assert_eq!(found("CONFIG_DEBUG_INFO=y\n", 18), 1);
+        assert_eq!(found("CONFIG_DEBUG_INFO_SPLIT=y\n", 16), 2);
     }
 
     impl Refusal {

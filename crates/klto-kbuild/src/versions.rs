@@ -57,6 +57,8 @@ pub enum Behaviour {
     NeedsReadOnceAcquire,
     /// objtool runs on each object as it is compiled.
     ObjtoolPerObject,
+    /// Initcalls and PCI fixups name functions in assembler texts, by names that full LTO may change.
+    NeedsStubs,
 }
 
 enum Holds {
@@ -82,7 +84,7 @@ struct Difference {
     test: &'static str,
 }
 
-const DIFFERENCES: [Difference; 7] = [
+const DIFFERENCES: [Difference; 8] = [
     Difference {
         behaviour: Behaviour::LlvmAffixes,
         holds: Holds::Text("Makefile", "LLVM_SUFFIX"),
@@ -131,6 +133,13 @@ const DIFFERENCES: [Difference; 7] = [
         changes: "objtool runs on each native, after the backend",
         source: "cmd_objtool in scripts/Makefile.build of 5.10",
         test: "stacks_unwind_through_natives_to_the_reference_s_functions",
+    },
+    Difference {
+        behaviour: Behaviour::NeedsStubs,
+        holds: Holds::Before(5, 12),
+        changes: "full LTO: headers of klto's own go first",
+        source: "5.12, __initcall_stub in include/linux/init.h, DECLARE_PCI_FIXUP_SECTION in linux/pci.h",
+        test: "full_lto_of_5_10_keeps_initcalls_and_fixups",
     },
 ];
 

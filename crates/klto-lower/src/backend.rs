@@ -11,6 +11,18 @@ use klto_core::{Action, ActionKind, Argument, Digest, FileRef, Input, Storable};
 use klto_formats::elf;
 use klto_kbuild::compile::{BackendFlags, may_name_file, split_dwarf_flags};
 
+/// What link-time optimization did for an object before its backend.
+#[derive(Debug)]
+pub enum Before {
+    /// A thin-link wrote this; role `index`, without the hashes of modules of which only variables are
+    /// imported.
+    Index(Input),
+    /// A thin-link left it out, a lazy object: it imports nothing.
+    LeftOut,
+    /// Full LTO has merged and optimized its unit.
+    Optimized,
+}
+
 /// What a backend is made of.
 #[derive(Debug)]
 pub struct BackendParts<'a> {
@@ -26,8 +38,8 @@ pub struct BackendParts<'a> {
     pub link_options: &'a [OsString],
     /// Role `bitcode`: the object.
     pub bitcode: Input,
-    /// Role `index`, without the hashes of modules of which only variables are imported; `None` for a lazy object that the thin-link left out, which then imports nothing.
-    pub index: Option<Input>,
+    /// What link-time optimization did before.
+    pub before: Before,
     /// Role `import`: every object of the import list; or `imported-variables`, where nothing else is imported, with
     /// the digest of their definitions (`klto-formats/src/bitcode/definitions.rs`).
     pub imports: Vec<Input>,
@@ -69,13 +81,14 @@ pub fn backend_action(parts: BackendParts<'_>) -> Action {
         Argument::File("", FileRef::Input(0)),
     ]);
     let mut inputs = vec![parts.bitcode];
-    match parts.index {
-        Some(index) => {
+    match parts.before {
+        Before::Index(index) => {
             inputs.push(index);
             arguments.push(Argument::File("-fthinlto-index=", FileRef::Input(1)));
         }
         // Clang's spelling for a ThinLTO object that takes no part in a thin-link.
-        None => arguments.push(text("-fthinlto-index=/dev/null")),
+        Before::LeftOut => arguments.push(text("-fthinlto-index=/dev/null")),
+        Before::Optimized => arguments.extend(["-Xclang", "-disable-llvm-passes"].map(text)),
     }
     inputs.extend(parts.imports);
     inputs.extend(parts.assembler_files);
@@ -158,7 +171,7 @@ mod tests {
             flags,
             link_options,
             bitcode: input("bitcode", "init/main.o"),
-            index: Some(input("index", "index/init/main.o.thinlto.bc")),
+            before: Before::Index(input("index", "index/init/main.o.thinlto.bc")),
             imports: vec![input("import", "init/calibrate.o")],
             assembler_files: vec![],
             native: "raw/init/main.o".into(),
@@ -205,7 +218,7 @@ mod tests {
             key(&|parts| parts.imports.push(input("import", "x.o")))
         );
         assert_ne!(plain, key(&|parts| parts.imports.clear()));
-        assert_ne!(plain, key(&|parts| parts.index = None));
+        assert_ne!(plain, key(&|parts| parts.before = Before::LeftOut));
         assert_ne!(
             plain,
             key(&|parts| parts.bitcode = input("bitcode", "other"))

@@ -7,6 +7,7 @@
 mod backend;
 mod compile;
 mod full_link;
+mod merge;
 mod native_link;
 pub mod objtool;
 mod promoted;
@@ -14,9 +15,10 @@ mod symbol_versions;
 mod thin_link;
 mod unit;
 
-pub use backend::{BackendParts, backend_action, check_native, split_dwarf_beside};
+pub use backend::{BackendParts, Before, backend_action, check_native, split_dwarf_beside};
 pub use compile::{CompileCallParts, Grain, Place, Reads, call_key, result_key};
 pub use full_link::{FullLinkParts, full_link_action};
+pub use merge::{Ambiguous, MergeParts, ambiguous_static, check_merged, merge_action};
 pub use native_link::{Substitution, native_link_arguments};
 pub use promoted::{PromotedNames, UnitObject, base_name};
 pub use symbol_versions::{SymbolVersions, is_symbol_versions_script, symbol_versions_action};

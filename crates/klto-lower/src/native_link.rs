@@ -18,6 +18,8 @@ pub enum Substitution {
     Object(PathBuf),
     /// The members of an archive, in order.
     Members(Vec<PathBuf>),
+    /// Nothing: its code is in another object.
+    Nothing,
 }
 
 /// The arguments of the link with each file replaced as `substitute` says.
@@ -37,6 +39,7 @@ pub fn native_link_arguments(
                 in_lib,
             } => match substitute(path) {
                 Substitution::Same => arguments.push(path.into()),
+                Substitution::Nothing => {}
                 Substitution::Object(native) => arguments.push(native.into()),
                 Substitution::Members(members) => {
                     let lazy = !whole_archive && !in_lib && !members.is_empty();
@@ -65,7 +68,7 @@ mod tests {
     #[test]
     fn archives_become_their_natives_in_place() {
         let arguments: Vec<OsString> =
-            "-r -o vmlinux.o --whole-archive init.a --no-whole-archive --start-group lib.a --end-group x.o"
+            "-r -o vmlinux.o --whole-archive init.a --no-whole-archive --start-group lib.a --end-group x.o y.o"
                 .split(' ')
                 .map(OsString::from)
                 .collect();
@@ -73,6 +76,7 @@ mod tests {
         let substitute = |path: &Path| match path.to_str() {
             Some("init.a") => Substitution::Members(vec!["n/main.o".into(), "n/version.o".into()]),
             Some("lib.a") => Substitution::Members(vec!["n/string.o".into()]),
+            Some("y.o") => Substitution::Nothing,
             _ => Substitution::Same,
         };
         assert_eq!(

@@ -72,24 +72,7 @@ pub fn thin_link_arguments(
     arguments.push(format!("--thinlto-prefix-replace=;{}", place.prefix).into());
     arguments.push("-o".into());
     arguments.push(format!("{}thin-link.o", place.prefix).into());
-    let mut lazy = false;
-    for member in &unit.members {
-        if member.lazy != lazy {
-            arguments.push(
-                if member.lazy {
-                    "--start-lib"
-                } else {
-                    "--end-lib"
-                }
-                .into(),
-            );
-            lazy = member.lazy;
-        }
-        arguments.push(member.path.clone().into());
-    }
-    if lazy {
-        arguments.push("--end-lib".into());
-    }
+    arguments.extend(unit.arguments());
     arguments
 }
 

@@ -5,6 +5,7 @@
 //! natives in the original order. Initcall, PCI fixup, per-CPU and every other order that a build
 //! without LTO gets from link order is then the same without an ordering script.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What an object of a unit is.
@@ -44,5 +45,25 @@ impl LinkUnit {
             .iter()
             .enumerate()
             .filter(|(_, member)| member.kind == MemberKind::Bitcode)
+    }
+
+    /// Every member as a linker takes it: lazy ones stand between `--start-lib` and `--end-lib`.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = Vec::with_capacity(self.members.len());
+        let mut lazy = false;
+        for member in &self.members {
+            if member.lazy != lazy {
+                let state = if member.lazy {
+                    "--start-lib"
+                } else {
+                    "--end-lib"
+                };
+                arguments.push(state.into());
+                lazy = member.lazy;
+            }
+            arguments.push(member.path.clone().into());
+        }
+        arguments.extend(lazy.then(|| OsString::from("--end-lib")));
+        arguments
     }
 }

@@ -110,7 +110,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let session = Session::new(
         (scratch, build.tree.source.clone()),
         journal,
-        (additions, build.is_full()),
+        (additions, build.full),
         (engine, jobs.slots),
         (memo, log, timeline),
     );
@@ -204,7 +204,7 @@ fn run_make_in(
 
 /// Another command line for each mode: kbuild makes an object again when its command changes.
 fn add_mode_marker(build: &mut LtoBuild, settings: &Settings, journal: &str) -> anyhow::Result<()> {
-    let mode = if build.is_full() { "full" } else { "thin" };
+    let mode = if build.full { "full" } else { "thin" };
     let mut mode = format!("{mode}_{journal}");
     if let Some(limit) = settings.import_limit {
         mode.push_str(&format!("_{limit}"));
@@ -238,7 +238,7 @@ fn additions(
     scratch: &Scratch,
 ) -> anyhow::Result<LtoAdditions> {
     let adds_flags = build.upstream == UpstreamLto::Absent;
-    let headers = compat_headers(&build.tree);
+    let headers = compat_headers(&build.tree, build.full);
     let mut first_arguments = Vec::new();
     if adds_flags && !headers.is_empty() {
         let directory = scratch.unpack_compat(&headers)?;

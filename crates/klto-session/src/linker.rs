@@ -1,12 +1,13 @@
 //! Linker calls: link units are lowered to natives, later links take those natives, and every other
 //! link of bitcode is a reader of ELF.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use klto_core::{Digest, normalize, publish};
+use klto_core::{Digest, Failure, normalize, publish};
 use klto_formats::response;
 use klto_kbuild::compile::CompileCall;
 use klto_kbuild::link::LinkCall;
@@ -15,10 +16,13 @@ use klto_wire::{Reply, Request};
 
 use crate::inputs::{LinkInput, LinkInputs, is_bitcode_file};
 use crate::journal::VersionsRecord;
-use crate::reader::expand_responses;
+use crate::reader::{expand_responses, reader_name};
 use crate::recipe::Caller;
 use crate::session::{Answer, Session, as_called, lock, tool_environment};
 use crate::unit::UnitLink;
+
+/// What a link takes for bitcode objects: another object, or nothing.
+type Natives = HashMap<PathBuf, Option<PathBuf>>;
 
 impl Session {
     /// Answers a call of the linker.
@@ -42,14 +46,14 @@ impl Session {
             if name == "vmlinux.o" {
                 self.makes.directories_are_made();
             }
-            if self.full {
+            if self.full && !self.additions.adds_flags {
                 return self.full_link(request, (&call, &inputs), &name);
             }
             return self.link_unit(request, &call, &inputs, name);
         }
         let natives = match call.relocatable {
             true => HashMap::new(),
-            false => self.known_natives(&request.directory, &inputs)?,
+            false => self.known_natives(&request, &inputs)?,
         };
         self.make_inputs_native(&request, &inputs, &natives)?;
         match natives.is_empty() {
@@ -134,8 +138,12 @@ impl Session {
         };
         let natives = self.lower_unit(&link)?;
         let bitcode = unit.bitcode().map(|(_, member)| member.path.clone());
-        let natives: HashMap<PathBuf, PathBuf> = bitcode.zip(natives).collect();
-        self.exec_with_natives(request, call, inputs, &natives)
+        let mut by_path = Natives::new();
+        for (path, native) in bitcode.zip(natives) {
+            // An object that is listed twice has its code where it stands first.
+            by_path.entry(path).or_insert(native);
+        }
+        self.exec_with_natives(request, call, inputs, &by_path)
     }
 
     /// Symbol names that linker scripts of this link, and for vmlinux of the final one, mention.
@@ -162,19 +170,37 @@ impl Session {
 
     /// The natives of those bitcode inputs that belong to units and are what they were at the unit's
     /// link.
-    fn known_natives(
-        &self,
-        directory: &Path,
-        inputs: &LinkInputs,
-    ) -> anyhow::Result<HashMap<PathBuf, PathBuf>> {
+    ///
+    /// # Errors
+    /// The link takes a part of what full LTO has made one.
+    fn known_natives(&self, request: &Request, inputs: &LinkInputs) -> anyhow::Result<Natives> {
+        let directory = &request.directory;
         let known = lock(&self.natives);
         let mut natives = HashMap::new();
+        let mut taken = BTreeMap::new();
+        let mut together = Vec::new();
         for object in inputs.bitcode() {
             let place = normalize(&directory.join(object));
-            if let Some((digest, native)) = known.get(&place)
-                && self.memo.digest(&place)? == *digest
+            let digest = self.memo.digest(&place)?;
+            if let Some(native) = known.get(&place)
+                && digest == native.digest
             {
-                natives.insert(object.to_owned(), native.clone());
+                natives.insert(object.to_owned(), native.path.clone());
+                together.extend(native.together.clone());
+            }
+            taken.insert(place, digest);
+        }
+        // The same list for each of its objects.
+        together.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        for (place, digest) in together.iter().flat_map(|list| list.iter()) {
+            if taken.get(place) != Some(digest) {
+                let message = format!(
+                    "{} links objects that full LTO has made one with {}, but not that one as it was",
+                    reader_name(request),
+                    place.display()
+                );
+                let hint = "use --lto=thin";
+                return Err(Failure::build(message).hint(hint).into());
             }
         }
         Ok(natives)
@@ -185,19 +211,18 @@ impl Session {
         request: Request,
         call: &LinkCall,
         inputs: &LinkInputs,
-        natives: &HashMap<PathBuf, PathBuf>,
+        natives: &Natives,
     ) -> anyhow::Result<Answer> {
-        let native = |object: &Path| {
-            natives
-                .get(object)
-                .cloned()
-                .unwrap_or_else(|| object.to_owned())
+        let native = |object: &Path| match natives.get(object) {
+            Some(native) => native.clone(),
+            None => Some(object.to_owned()),
         };
         let substitute = |path: &Path| match inputs.get(path) {
             LinkInput::Plain => Substitution::Same,
-            LinkInput::Bitcode => Substitution::Object(native(path)),
+            LinkInput::Bitcode => native(path).map_or(Substitution::Nothing, Substitution::Object),
             LinkInput::Archive(members) => {
-                Substitution::Members(members.iter().map(|member| native(&member.path)).collect())
+                let natives = members.iter().filter_map(|member| native(&member.path));
+                Substitution::Members(natives.collect())
             }
         };
         let arguments = native_link_arguments(call, &substitute);

@@ -47,7 +47,7 @@ impl Session {
         &self,
         request: &Request,
         inputs: &LinkInputs,
-        natives: &HashMap<PathBuf, PathBuf>,
+        natives: &HashMap<PathBuf, Option<PathBuf>>,
     ) -> anyhow::Result<()> {
         let mut objects: Vec<&Path> = inputs
             .bitcode()

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use klto_core::{Digest, report};
+use klto_core::report;
 use klto_exec::{Engine, Slots, ToolIdentity, tool_identity};
 use klto_store::StatMemo;
 use klto_wire::{Finished, Reply, Request, Role};
@@ -23,7 +23,7 @@ use crate::recipe::Caller;
 use crate::scratch::Scratch;
 use crate::sub_makes::RunningMakes;
 use crate::timeline::Timeline;
-use crate::unit::Contents;
+use crate::unit::{Contents, Native};
 
 /// Environment variables by name.
 type Variables = Vec<(OsString, OsString)>;
@@ -64,8 +64,8 @@ pub(crate) struct Session {
     pub archives: Archives,
     /// What was decoded from bitcode in this build.
     pub contents: Contents,
-    /// Natives of finished units: bitcode object to its digest and its native.
-    pub natives: Mutex<HashMap<PathBuf, (Digest, PathBuf)>>,
+    /// What stands for the bitcode objects of finished units in later links.
+    pub natives: Mutex<HashMap<PathBuf, Native>>,
     /// Held while an object is made native, so that two readers do not do it twice.
     pub making_native: Mutex<()>,
     identities: Mutex<HashMap<(PathBuf, Variables), Arc<ToolIdentity>>>,

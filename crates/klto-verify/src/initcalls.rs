@@ -96,7 +96,7 @@ impl fmt::Display for Initcall {
 }
 
 /// What follows the first `__<counter>_<line>_`.
-fn stub_function(stub: &str) -> Option<&str> {
+pub(crate) fn stub_function(stub: &str) -> Option<&str> {
     stub.match_indices("__").find_map(|(at, mark)| {
         let rest = stub.get(at + mark.len()..)?;
         let (counter, rest) = rest.split_once('_')?;

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use klto_core::Failure;
 
 use crate::image::{EntryForm, Image};
+use crate::initcalls::stub_function;
 use crate::names::{base_name, is_number};
 
 /// When the kernel applies a fixup. The order of the variants is that of the tables.
@@ -90,11 +91,15 @@ impl PciFixup {
     /// Whether this fixup's function is `hook`, or LTO's stub of it.
     ///
     /// Trees from 5.12 on, with LTO, name a global stub `__UNIQUE_ID_<hook><counter>`. A hook may
-    /// itself end in digits, so a stub's name alone does not give the hook's.
+    /// itself end in digits, so a stub's name alone does not give the hook's. klto's own header for older
+    /// trees names it `__pci_fixup_stub__<object>__<counter>_<line>_<hook>`.
     pub fn calls(&self, hook: &str) -> bool {
         let name = base_name(&self.hook);
         if name == hook {
             return true;
+        }
+        if let Some(stub) = name.strip_prefix("__pci_fixup_stub__") {
+            return stub_function(stub) == Some(hook);
         }
         name.strip_prefix("__UNIQUE_ID_")
             .and_then(|rest| rest.strip_prefix(hook))
@@ -175,17 +180,21 @@ mod tests {
 
     #[test]
     fn a_stub_calls_the_hook_that_it_is_named_after() {
-        let fixup = PciFixup {
+        let named = |hook: &str| PciFixup {
             pass: PciPass::Early,
             vendor: 0x8086,
             device: 0xffff,
             class: 0,
             class_shift: 0,
-            hook: "__UNIQUE_ID_quirk_ich6123".to_owned(),
+            hook: hook.to_owned(),
         };
+        let fixup = named("__UNIQUE_ID_quirk_ich6123");
         assert!(fixup.calls("quirk_ich6"));
         assert!(fixup.calls("quirk_ich"));
         assert!(!fixup.calls("quirk"));
         assert!(!fixup.calls("quirk_ich6123"));
+        let of_klto = named("__pci_fixup_stub__drivers_pci_quirks__240_7_quirk_ich6");
+        assert!(of_klto.calls("quirk_ich6"));
+        assert!(!of_klto.calls("ich6"));
     }
 }

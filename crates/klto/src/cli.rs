@@ -25,7 +25,7 @@ Usage:
 
 Commands:
   make      Runs make with klto behind its tools. Without --lto the .config decides; on a
-            tree that has no LTO option, --lto=thin adds ThinLTO.
+            tree that has no LTO option, --lto=thin and --lto=full add it.
   config    Changes the LTO choice of the .config, by the tree's own scripts/config and
             `make olddefconfig`, and sees that Kconfig took it. On a tree without the
             option it remembers the choice in .config.klto.
@@ -52,7 +52,7 @@ Modes:
   full      Full LTO, `CONFIG_LTO_CLANG_FULL`. The whole kernel is optimized as one object
             by one thread: many minutes and gigabytes for each link, and the code is seldom
             better than with thin. klto keeps the result of each link: an edit of a module
-            does not link the kernel again. On trees that have the option.
+            does not link the kernel again.
 
 Environment:
   KLTO_CACHE        the store's directory (default: $XDG_CACHE_HOME/klto)

@@ -136,9 +136,7 @@ impl Cell {
                 let switched = [Lto::None, Lto::Thin].map(Mode::SwitchedTo);
                 cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
                 let full = Mode::Clean(Lto::Full);
-                if release.has_lto_option {
-                    cells.push(cell(full, NEWEST_LLVM, Exports::All));
-                }
+                cells.push(cell(full, NEWEST_LLVM, Exports::All));
                 if architecture == Architecture::Arm64 {
                     continue;
                 }
@@ -147,9 +145,7 @@ impl Cell {
                     cells.extend(switched.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
                     cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Exports::Used)));
                     cells.push(cell(clean[1], NEWEST_LLVM, Exports::Nothing));
-                    if release.has_lto_option {
-                        cells.push(cell(full, NEWEST_LLVM, Exports::Used));
-                    }
+                    cells.push(cell(full, NEWEST_LLVM, Exports::Used));
                 }
             }
         }

@@ -11,7 +11,7 @@ use klto_core::{Failure, run_captured};
 
 use super::{Invocation, lto};
 use crate::config::{Config, UpstreamLto};
-use crate::mode;
+use crate::mode::{self, LtoRequest};
 use crate::refusals::refusals;
 use crate::toolchain::{Additions, LlvmVersion, Toolchain};
 use crate::tree::Tree;
@@ -54,7 +54,12 @@ impl Diagnosis {
         match &config {
             None => conflicts.push(no_config(&tree)),
             Some(config) if klto_adds_lto => {
-                conflicts.extend(lto::without_option(&tree, config, major));
+                let request = match invocation.request {
+                    None => mode::remembered(&tree)?,
+                    request => request,
+                };
+                let full = request == Some(LtoRequest::Full);
+                conflicts.extend(lto::without_option(&tree, config, major, full));
             }
             Some(config) => {
                 conflicts.extend(refusals(config, false, major));
@@ -83,7 +88,7 @@ fn facts(
     toolchain: &Toolchain,
 ) -> Vec<String> {
     let lto = match upstream {
-        UpstreamLto::Absent => "the tree has no option for it; klto adds ThinLTO".to_owned(),
+        UpstreamLto::Absent => "the tree has no option for it; klto adds LTO".to_owned(),
         other => format!(
             "the tree has options for it, and the .config chooses CONFIG_{}",
             other.option().unwrap_or_default()

@@ -13,7 +13,7 @@ use crate::config::{Config, UpstreamLto};
 use crate::environment::Environment;
 use crate::make_arguments::{Jobs, MakeArguments, MakeFlags};
 use crate::mode;
-use crate::refusals::refusals;
+use crate::refusals::{refusals, refusals_of_full};
 use crate::steps::{Step, steps};
 use crate::toolchain::{Additions, LlvmVersion, Role, ToolHook, Toolchain};
 use crate::tree::Tree;
@@ -29,6 +29,8 @@ pub struct LtoBuild {
     pub config: Config,
     /// Whether kbuild itself adds LTO flags.
     pub upstream: UpstreamLto,
+    /// Whether each unit is optimized as a whole.
+    pub full: bool,
     /// The tools.
     pub toolchain: Toolchain,
     /// Their version.
@@ -62,11 +64,6 @@ impl LtoBuild {
     /// Whether make only says what it would do (`-n`, `-q`) or touches files (`-t`).
     pub fn is_dry(&self) -> bool {
         self.make_flags.is_dry(&self.arguments)
-    }
-
-    /// Whether each unit is optimized as a whole.
-    pub fn is_full(&self) -> bool {
-        self.upstream == UpstreamLto::Full
     }
 
     /// Adds words to a variable that kbuild appends to its own, as KCFLAGS, whatever its origin.
@@ -107,7 +104,11 @@ impl LtoBuild {
     }
 }
 
-pub(super) fn resolve(tree: Tree, config: Config, variables: &Variables) -> Result<LtoBuild> {
+pub(super) fn resolve(
+    (tree, config): (Tree, Config),
+    full: bool,
+    variables: &Variables,
+) -> Result<LtoBuild> {
     if let Some(hidden) = what_hides_klto(&tree, variables)?.into_iter().next() {
         return Err(hidden.into());
     }
@@ -122,7 +123,7 @@ pub(super) fn resolve(tree: Tree, config: Config, variables: &Variables) -> Resu
     let toolchain = Toolchain::resolve(&tree, &variables)?;
     let llvm = toolchain.check()?;
     if klto_adds_lto
-        && let Some(refusal) = without_option(&tree, &config, llvm.major)
+        && let Some(refusal) = without_option(&tree, &config, llvm.major, full)
             .into_iter()
             .next()
     {
@@ -147,6 +148,7 @@ pub(super) fn resolve(tree: Tree, config: Config, variables: &Variables) -> Resu
         tree,
         config,
         upstream,
+        full,
         toolchain,
         llvm,
         arguments,
@@ -185,9 +187,17 @@ pub(super) fn what_hides_klto(tree: &Tree, variables: &Variables) -> Result<Vec<
 }
 
 /// Why klto cannot add LTO to this tree with this configuration; nothing if it can.
-pub(super) fn without_option(tree: &Tree, config: &Config, llvm_major: u32) -> Vec<Failure> {
+pub(super) fn without_option(
+    tree: &Tree,
+    config: &Config,
+    llvm_major: u32,
+    full: bool,
+) -> Vec<Failure> {
     let mut found: Vec<Failure> = old_tree(tree).into_iter().collect();
     found.extend(refusals(config, true, llvm_major));
+    if full {
+        found.extend(refusals_of_full(config, llvm_major));
+    }
     found.extend(steps(tree, config).err());
     found
 }

@@ -179,12 +179,12 @@ impl Plan {
         };
         let config = Config::read(&tree.config)?;
         let request = invocation.request;
-        let why = match (
-            mode::decide(request, &tree, config.as_ref(), arguments)?,
-            config,
-        ) {
+        let mode = mode::decide(request, &tree, config.as_ref(), arguments)?;
+        let why = match (mode, config) {
             (Mode::Thin | Mode::Full, Some(config)) => {
-                return Ok(Self::Lto(Box::new(lto::resolve(tree, config, &variables)?)));
+                let full = mode == Mode::Full;
+                let build = lto::resolve((tree, config), full, &variables)?;
+                return Ok(Self::Lto(Box::new(build)));
             }
             (Mode::Unsupported(option), _) => PlainReason::UnsupportedLto(option),
             (Mode::None | Mode::Thin | Mode::Full, _) => PlainReason::NoLto,
@@ -236,7 +236,8 @@ fn without_build(invocation: &Invocation, variables: &Variables) -> PlainMake {
         .any(|goal| goals::classify(goal) == GoalClass::Configure);
     // A choice that cannot be read is named by the build.
     let remembered = || mode::remembered(&tree).ok().flatten();
-    let adds_lto = invocation.request.or_else(remembered) == Some(LtoRequest::Thin)
+    let request = invocation.request.or_else(remembered);
+    let adds_lto = matches!(request, Some(LtoRequest::Thin | LtoRequest::Full))
         && mode::upstream_lto(&tree, None) == UpstreamLto::Absent;
     let additions = match configures {
         true => Additions::of(&tree, variables, adds_lto).unwrap_or_default(),

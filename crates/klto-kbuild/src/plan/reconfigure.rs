@@ -55,9 +55,6 @@ impl Reconfiguration {
             return Err(Failure::bad_input(message).hint(hint).into());
         };
         let found = mode::upstream_lto(&tree, Some(&config));
-        if found == UpstreamLto::Absent && request == LtoRequest::Full {
-            return Err(mode::no_full(&tree).into());
-        }
         if found == UpstreamLto::Absent {
             return Ok(Self::Remember(mode::choice_file(&tree)));
         }

@@ -18,7 +18,8 @@ use std::time::Instant;
 use anyhow::Context as _;
 use klto_core::Failure;
 use klto_kbuild::compile::{
-    CompileCall, is_linked_after_lto, with_output, with_thin_lto, without_lto,
+    CompileCall, changes_with_each_link, is_linked_after_lto, with_full_lto, with_output,
+    with_thin_lto, without_lto,
 };
 use klto_kbuild::genksyms::preprocesses_for_genksyms;
 use klto_kbuild::link::LinkCall;
@@ -92,7 +93,10 @@ impl Session {
         if let Some(reader) = unhooked_reader(&object) {
             lock(&self.journal).set_native_once(&object, reader)?;
         }
-        if is_linked_after_lto(&object) || lock(&self.journal).native_reader(&object).is_some() {
+        let is_native = is_linked_after_lto(&object)
+            || self.full && self.additions.adds_flags && changes_with_each_link(&object)
+            || lock(&self.journal).native_reader(&object).is_some();
+        if is_native {
             let arguments = without_lto(&request.arguments);
             return Ok(Answer::Reply(Reply::Exec {
                 program: request.program,
@@ -109,7 +113,14 @@ impl Session {
             let arguments = request.arguments.clone();
             return self.compile(request, &call, arguments, None);
         }
-        let arguments = with_thin_lto(&request.arguments, &self.additions.first_arguments);
+        let first = &self.additions.first_arguments;
+        let arguments = match self.full {
+            true => {
+                let object = (!call.module_part).then_some(object.as_path());
+                with_full_lto(&request.arguments, first, object)
+            }
+            false => with_thin_lto(&request.arguments, first),
+        };
         if !call.single_object_module {
             return self.compile(request, &call, arguments, None);
         }
@@ -216,7 +227,8 @@ impl Session {
             environment: &environment,
             reserved: &BTreeSet::new(),
         })?;
-        let native = natives.first().map_or(bitcode, |native| native.as_path());
+        let native = natives.into_iter().flatten().next();
+        let native = native.ok_or_else(|| Failure::bug("a module of one object has no native"))?;
         let bytes = fs_err::read(request.directory.join(native))?;
         klto_core::publish(&request.directory.join(&call.output), &bytes)?;
         Ok(Reply::Done {

@@ -365,6 +365,8 @@ fn trusted_roots(build: &LtoBuild) -> Result<Roots, String> {
 fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf]) -> Facts {
     let mut facts = Facts::new();
     facts.insert("the arguments".into(), arguments(build));
+    // klto's own argument, or what is remembered for the tree.
+    facts.insert("the mode of LTO".into(), digest(&[u8::from(build.full)]));
     facts.insert(
         "the environment".into(),
         of_environment(&settings.environment),

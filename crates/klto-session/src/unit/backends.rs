@@ -9,7 +9,9 @@ use anyhow::Context as _;
 use klto_core::{Action, Digest, Failure, Input, Outcome, Storable};
 use klto_exec::{Completed, How, Progress};
 use klto_formats::bitcode::{imported_modules, index_digest};
-use klto_lower::{BackendParts, backend_action, check_native, imports_of, split_dwarf_beside};
+use klto_lower::{
+    BackendParts, Before, backend_action, check_native, imports_of, split_dwarf_beside,
+};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::{BitcodeMember, Lowering};
@@ -141,7 +143,7 @@ impl Lowering<'_> {
             .session
             .identity(&member.record.program, self.link.environment)?;
         let mut assembler = member.assembler.clone();
-        let (mut index, mut imports) = (None, Vec::new());
+        let (mut before, mut imports) = (Before::LeftOut, Vec::new());
         if member.linked {
             let path = self.place.index(&member.path);
             let bytes = fs_err::read(self.link.directory.join(&path))?;
@@ -182,7 +184,7 @@ impl Lowering<'_> {
                     digest,
                 });
             }
-            index = Some(Input {
+            before = Before::Index(Input {
                 role: "index",
                 digest: index_digest(&bytes, &unhashed)
                     .with_context(|| format!("reading {}", path.display()))?,
@@ -204,7 +206,7 @@ impl Lowering<'_> {
                 path: member.path.clone(),
                 digest: member.digest,
             },
-            index,
+            before,
             imports,
             assembler_files: assembler.files,
             native: self.place_of("raw", &member.path),

@@ -13,7 +13,7 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use super::assembler;
 use crate::inputs::{LinkInput, LinkInputs};
 use crate::log::tell;
-use crate::memory::needed_by_full_link;
+use crate::memory::{Room, needed_by_full_link};
 use crate::session::{Answer, Session, as_called, tool_environment};
 
 impl Session {
@@ -68,7 +68,7 @@ impl Session {
         }
         let room = match self.engine.find(action.key()) {
             Some(_) => None,
-            None => Some(self.memory.take(self.room_for(&objects, &request)?)),
+            None => Some(self.room_for(&objects, &request.directory)?),
         };
         let progress = Progress::default();
         let actions = [action];
@@ -106,11 +106,11 @@ impl Session {
         Ok(finished(0, stderr))
     }
 
-    /// The bytes of memory that the link of these objects needs; says so where the machine has less.
-    fn room_for(&self, objects: &[&Path], request: &Request) -> anyhow::Result<u64> {
+    /// Waits for the memory that a full link of these objects needs; says so where the machine has less.
+    pub(super) fn room_for(&self, objects: &[&Path], directory: &Path) -> anyhow::Result<Room<'_>> {
         let mut bitcode = 0;
         for object in objects {
-            bitcode += fs_err::metadata(request.directory.join(object))?.len();
+            bitcode += fs_err::metadata(directory.join(object))?.len();
         }
         let needed = needed_by_full_link(bitcode);
         if let Some(available) = self.memory.lacks(needed) {
@@ -121,7 +121,7 @@ impl Session {
                 available >> 20
             ));
         }
-        Ok(needed)
+        Ok(self.memory.take(needed))
     }
 
     /// Whether linker scripts name no further file.

@@ -1,6 +1,7 @@
 //! A link unit from bitcode to natives.
 //!
-//! Under full LTO the linker makes one native object of the whole unit, see `full.rs`. Under ThinLTO:
+//! Under full LTO one native object is made of the whole unit: by the linker as kbuild calls it where the
+//! tree has the option, see `full.rs`, and of all bitcode elsewhere, see `merged.rs`. Under ThinLTO:
 //!
 //! # The steps
 //!
@@ -24,6 +25,7 @@ mod content;
 mod finish;
 mod full;
 mod manifest;
+mod merged;
 mod steps;
 
 use std::collections::{BTreeSet, HashMap};
@@ -65,6 +67,17 @@ pub(crate) struct UnitLink<'a> {
     pub reserved: &'a BTreeSet<Vec<u8>>,
 }
 
+/// What stands for a bitcode object of a finished unit.
+#[derive(Debug, Clone)]
+pub(crate) struct Native {
+    /// The bitcode of which it was made.
+    pub digest: Digest,
+    /// What a link takes; nothing where the code is in another member's native.
+    pub path: Option<PathBuf>,
+    /// Under full LTO all bitcode of the unit, with its digests: a link takes all of it or none.
+    pub together: Option<Arc<[(PathBuf, Digest)]>>,
+}
+
 /// A bitcode member with all that its backend needs to know of its compile.
 struct BitcodeMember {
     path: PathBuf,
@@ -92,42 +105,30 @@ struct Lowering<'a> {
 }
 
 impl Session {
-    /// The natives of the unit's bitcode members, in member order, as tools in the link's directory
-    /// name them.
-    pub(crate) fn lower_unit(&self, link: &UnitLink<'_>) -> anyhow::Result<Vec<PathBuf>> {
-        let mut lowering = Lowering::prepare(self, link)?;
-        let unit_key = lowering.unit_key()?;
-        let raw = |member: &Path| link.directory.join(lowering.place_of("raw", member));
-        let whole = |key| {
-            lowering
-                .old
-                .whole_unit(key, link.directory, &raw, &self.memo)
-        };
-        let natives = match unit_key.and_then(whole) {
-            Some(natives) => {
-                self.log.line(&format!("kept unit {}", link.unit.name));
-                natives
-            }
-            None => {
-                lowering.thin_link()?;
-                let raws = lowering.run_backends()?;
-                let stepped = lowering.run_steps(&raws)?;
-                let natives = lowering.finish(&stepped)?;
-                lowering
-                    .new_manifest(unit_key, &raws, &stepped, &natives)?
-                    .write(&lowering.manifest_path())?;
-                natives
-            }
-        };
-        lowering.place_split_dwarf()?;
-        let mut known = lock(&self.natives);
-        for (member, native) in lowering.members.iter().zip(&natives) {
+    /// What links take for each of the unit's bitcode members, in member order, as tools in the link's
+    /// directory name it: its native, or nothing where the code is in another member's.
+    pub(crate) fn lower_unit(&self, link: &UnitLink<'_>) -> anyhow::Result<Vec<Option<PathBuf>>> {
+        let lowering = Lowering::prepare(self, link)?;
+        let members = lowering.members.iter().map(|member| {
             let place = normalize(&link.directory.join(&member.path));
-            known.insert(place, (member.digest, native.clone()));
+            (place, member.digest)
+        });
+        let members: Arc<[(PathBuf, Digest)]> = members.collect();
+        let natives = match self.full {
+            true => lowering.lower_as_one()?,
+            false => lowering.lower_each()?.into_iter().map(Some).collect(),
+        };
+        let mut known = lock(&self.natives);
+        for ((place, digest), path) in members.iter().zip(&natives) {
+            let native = Native {
+                digest: *digest,
+                path: path.clone(),
+                together: self.full.then(|| Arc::clone(&members)),
+            };
+            known.insert(place.clone(), native);
         }
         Ok(natives)
     }
-
     /// Adds all of a bitcode member of vmlinux that decides its native, imports apart; `false` where that
     /// is not known.
     pub(crate) fn add_bitcode_member(
@@ -314,6 +315,35 @@ impl<'a> Lowering<'a> {
             }
         }
         Ok(())
+    }
+
+    /// ThinLTO: the native of each member.
+    fn lower_each(mut self) -> anyhow::Result<Vec<PathBuf>> {
+        let unit_key = self.unit_key()?;
+        let directory = self.link.directory;
+        let raw = |member: &Path| directory.join(self.place_of("raw", member));
+        let whole = |key| {
+            self.old
+                .whole_unit(key, directory, &raw, &self.session.memo)
+        };
+        let natives = match unit_key.and_then(whole) {
+            Some(natives) => {
+                let line = format!("kept unit {}", self.link.unit.name);
+                self.session.log.line(&line);
+                natives
+            }
+            None => {
+                self.thin_link()?;
+                let raws = self.run_backends()?;
+                let stepped = self.run_steps(&raws)?;
+                let natives = self.finish(&stepped)?;
+                self.new_manifest(unit_key, &raws, &stepped, &natives)?
+                    .write(&self.manifest_path())?;
+                natives
+            }
+        };
+        self.place_split_dwarf()?;
+        Ok(natives)
     }
 
     fn manifest_path(&self) -> PathBuf {

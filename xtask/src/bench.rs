@@ -7,6 +7,7 @@
 mod builds;
 mod edits;
 mod figures;
+mod initcalls;
 mod load;
 mod report;
 mod rows;
@@ -37,6 +38,8 @@ enum Measurement {
     Shim,
     /// Whole builds.
     Builds(Size, Row),
+    /// The order of the large kernel's initcalls.
+    Initcalls,
 }
 
 impl Measurement {
@@ -44,7 +47,8 @@ impl Measurement {
     fn all() -> Vec<Self> {
         let of_size = |size| Row::ALL.map(|row| Self::Builds(size, row));
         let builds = Size::ALL.into_iter().flat_map(of_size);
-        std::iter::once(Self::Shim).chain(builds).collect()
+        let all = std::iter::once(Self::Shim).chain(builds);
+        all.chain([Self::Initcalls]).collect()
     }
 
     /// As `shim`, `large/touch`.
@@ -52,6 +56,7 @@ impl Measurement {
         match self {
             Self::Shim => "shim".to_owned(),
             Self::Builds(size, row) => format!("{}/{}", size.name(), row.name()),
+            Self::Initcalls => "initcalls".to_owned(),
         }
     }
 
@@ -59,6 +64,9 @@ impl Measurement {
         match self {
             Self::Shim => "tool calls through the shim during a build",
             Self::Builds(_, row) => row.what(),
+            Self::Initcalls => {
+                "order of the large kernel's initcalls, by klto and by kbuild's script"
+            }
         }
     }
 
@@ -96,6 +104,13 @@ pub fn run(words: &[&str]) -> Result<()> {
                 let again = |name: &str| again && sides.iter().any(|side| side.name() == name);
                 let mut figures = Figures::open(file, again, is_plain, is_complete)?;
                 Builds::open(&cache, &klto, size)?.measure(row, &sides, &mut figures)?;
+            }
+            Measurement::Initcalls => {
+                let is_plain = |side: &str| side != initcalls::KLTO;
+                let complete = initcalls::is_complete;
+                let mut figures = Figures::open(file, |_| again, is_plain, complete)?;
+                let builds = Builds::open(&cache, &klto, Size::Large)?;
+                initcalls::measure(&builds, &klto, &mut figures)?;
             }
         }
         write_document(&cache, &klto)?;
@@ -163,7 +178,8 @@ fn write_document(cache: &Cache, klto: &std::path::Path) -> Result<()> {
     let shim = Figures::read(Measurement::Shim.file(cache)?)?;
     let path = product::repository().join("docs/benchmarks.md");
     let before = fs::read_to_string(&path)?;
-    let text = report::document(&report::machine()?, &measured, &shim, &before);
+    let initcalls = Figures::read(Measurement::Initcalls.file(cache)?)?;
+    let text = report::document(&report::machine()?, (&measured, &initcalls), &shim, &before);
     fs::write(&path, text)?;
     println!("wrote {}", path.display());
     Ok(())

@@ -83,6 +83,11 @@ impl Builds {
             .transpose()
     }
 
+    /// One build of the row `edit`, which no figure is taken of.
+    pub fn edit(&self, side: Side) -> Result<()> {
+        self.run(Row::Edit, side).map(|_| ())
+    }
+
     fn run(&self, row: Row, side: Side) -> Result<Figure> {
         let mut output = self.output(side);
         match row.preparation(self.size) {
@@ -207,7 +212,7 @@ impl Builds {
 
     /// The side's copy of the tree, made on first use: by hard links, but for the files that rows edit.
     /// Those get inodes of their own, and the shared tree stays as it is.
-    fn source(&self, side: Side) -> Result<PathBuf> {
+    pub fn source(&self, side: Side) -> Result<PathBuf> {
         let source = self.root.join(side.name()).join("linux");
         if source.is_dir() {
             return Ok(source);
@@ -218,7 +223,7 @@ impl Builds {
         Ok(source)
     }
 
-    fn output(&self, side: Side) -> PathBuf {
+    pub fn output(&self, side: Side) -> PathBuf {
         // As long as the name of the second one: ccache sees the path to the source.
         self.root.join(side.name()).join("one")
     }

@@ -10,6 +10,7 @@ use fs_err as fs;
 
 use super::JOBS;
 use super::figures::{Figure, Figures, quantile};
+use super::initcalls;
 use super::rows::{Row, Side, Target};
 use super::shim;
 use super::sizes::Size;
@@ -17,6 +18,8 @@ use crate::command;
 
 /// Most that a shim may cost a probe, in milliseconds: p50 and p99.
 const SHIM_TARGETS: [(f64, f64); 2] = [(0.5, 2.0), (0.99, 4.0)];
+/// The most that klto may take for the order of initcalls, in seconds.
+const INITCALLS_TARGET: f64 = 0.1;
 /// The most memory that klto's clean build may take, as a part of kbuild ThinLTO's.
 const MEMORY_TARGET: f64 = 1.0;
 
@@ -61,7 +64,7 @@ fn value_after<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 /// about them stays as it was in the document `before`.
 pub(super) fn document(
     machine: &str,
-    measured: &[Measured],
+    (measured, initcalls): (&[Measured], &Figures),
     shim: &Figures,
     before: &str,
 ) -> String {
@@ -79,6 +82,7 @@ pub(super) fn document(
         text += &format!("\n### {}\n\n{}", heading(kernel), table(kernel));
     }
     text += &growth(measured);
+    text += &initcall_section(initcalls);
     text += &match shim.all.is_empty() {
         true => earlier_section(before, SHIM_SECTION),
         false => shim_section(shim),
@@ -255,6 +259,29 @@ fn fitted(points: &[(f64, f64)]) -> Option<(f64, f64)> {
     (points.len() >= 2 && spread > 0.0).then_some((y - slope * x, slope))
 }
 
+/// Kbuild's script and klto; nothing where klto was not measured.
+fn initcall_section(figures: &Figures) -> String {
+    let of = |side| -> Vec<f64> {
+        let of = figures.of(initcalls::SERIES, side);
+        of.map(|figure| figure.seconds).collect()
+    };
+    let (klto, script) = (of(initcalls::KLTO), of(initcalls::SCRIPT));
+    let (Some(median), Some(of_script)) = (some_median(&klto), some_median(&script)) else {
+        return String::new();
+    };
+    let verdict = match median <= INITCALLS_TARGET {
+        true => "met",
+        false => "**missed**",
+    };
+    format!(
+        "\n## The order of initcalls\n\n\
+         Of the large kernel, after an edit. `scripts/generate_initcall_order.pl`: {of_script:.2} s. klto, in \
+         its place: {median:.3} s (at most {INITCALLS_TARGET} s, {verdict}; medians of {} each; commit {}).\n",
+        klto.len(),
+        figures.commit
+    )
+}
+
 /// A section of the document as it stands, with the empty line before it.
 fn earlier_section(before: &str, heading: &str) -> String {
     let Some(start) = before.find(heading) else {
@@ -382,9 +409,22 @@ mod tests {
     #[test]
     fn what_this_machine_did_not_measure_stays() {
         let before = format!("# Benchmarks\n\n{SHIM_SECTION}\n| a |\n\n## Raw figures\n");
-        let text = document("- m\n", &[], &Figures::default(), &before);
+        let text = document(
+            "- m\n",
+            (&[], &Figures::default()),
+            &Figures::default(),
+            &before,
+        );
         assert_eq!(text.matches(SHIM_SECTION).count(), 1);
         assert!(text.contains("\n| a |\n\n## Raw figures\n"));
+    }
+
+    #[test]
+    fn the_order_of_initcalls_has_its_section() {
+        let measured = [("initcalls", "script", 2.0), ("initcalls", "klto", 0.05)];
+        let section = initcall_section(&figures(&measured));
+        assert!(section.contains("pl`: 2.00 s. klto, in its place: 0.050 s (at most 0.1 s, met;"));
+        assert_eq!(initcall_section(&figures(&measured[..1])), "");
     }
 
     #[test]

@@ -155,3 +155,29 @@ fn a_rename_leaves_all_other_bytes_and_a_second_one_nothing_to_do() {
     assert!((1..=20).contains(&changed), "{changed} bytes changed");
     assert_eq!(elf::rename_symbols(&new, &to_y).unwrap(), new);
 }
+
+/// Full LTO makes one object of a kernel, with four sections for each symbol that it exports.
+#[test]
+fn more_sections_than_16_bits_count_do_not_hinder_the_table_of_traced_functions() {
+    let root = tempfile::tempdir().unwrap();
+    let sections = (0..66_000).map(|number| format!(".section .s{number},\"a\"\n.byte 0\n"));
+    let function = ".section .text.traced,\"ax\"\n.type f,@function\nf:\ncall __fentry__\nret\n";
+    let source: String = sections.chain([function.to_owned()]).collect();
+    std::fs::write(root.path().join("many.s"), source).unwrap();
+    let arguments = ["--target=x86_64-linux-gnu", "-c", "many.s", "-o", "many.o"];
+    run("clang", root.path(), &arguments);
+    let bytes = std::fs::read(root.path().join("many.o")).unwrap();
+    let calls = elf::entry_calls(&bytes).unwrap();
+    assert_eq!(calls.len(), 1);
+    let recorded = elf::record_entry_calls(&bytes).unwrap();
+    assert_eq!(elf::recorded_entries(&recorded).unwrap(), calls);
+    // The linker takes it.
+    std::fs::write(root.path().join("recorded.o"), recorded).unwrap();
+    run(
+        "ld.lld",
+        root.path(),
+        &["-r", "recorded.o", "-o", "linked.o"],
+    );
+    let linked = std::fs::read(root.path().join("linked.o")).unwrap();
+    assert_eq!(elf::recorded_entries(&linked).unwrap(), calls);
+}

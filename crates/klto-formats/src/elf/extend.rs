@@ -64,6 +64,11 @@ pub fn add_undefined_symbols(bytes: &[u8], names: &[Vec<u8>]) -> Result<Vec<u8>,
         return Ok(bytes.to_vec());
     }
     let mut object = Extension::of(bytes)?;
+    let is_extended =
+        |section: &Section| section.sh_type(object.endian) == format::SHT_SYMTAB_SHNDX;
+    if object.sections.iter().any(is_extended) {
+        return Err(error(0, "a plain symbol table"));
+    }
     let (symbols, strings) = (object.symbols.0, object.strings.0);
     let mut table = object.contents(symbols)?;
     for name in names {
@@ -108,10 +113,8 @@ impl Extension {
         let names = header
             .shstrndx(tables.endian, bytes)
             .map_err(|_| error(62, "the index of section names"))?;
-        let is_extended =
-            |section: &Section| section.sh_type(tables.endian) == format::SHT_SYMTAB_SHNDX;
-        if tables.symbols.section().0 == 0 || tables.sections.iter().any(is_extended) {
-            return Err(error(tables.sections_at, "a plain symbol table"));
+        if tables.symbols.section().0 == 0 {
+            return Err(error(tables.sections_at, "a symbol table"));
         }
         Ok(Self {
             bytes: bytes.to_vec(),
@@ -206,15 +209,19 @@ impl Extension {
             names.extend_from_slice(&self.new_names);
             self.replace(self.names.0, &names);
         }
+        // A number that does not fit stands in the null section (System V ABI, chapter 4: e_shnum).
+        let all = self.sections.len() as u64;
+        let plain = u16::try_from(all).ok();
+        let plain = plain.filter(|count| *count < format::SHN_LORESERVE);
+        if let (None, Some(null)) = (plain, self.sections.first_mut()) {
+            null.sh_size = U64::new(self.endian, all);
+        }
         let table: Vec<u8> = self.sections.iter().flat_map(bytes_of).copied().collect();
         let place = self.append(8, &table);
-        let count = u16::try_from(self.sections.len()).ok();
-        let count = count.filter(|count| *count < format::SHN_LORESERVE);
-        let count = count.ok_or_else(|| error(60, "a plain number of sections"))?;
         let (header, _) =
             from_bytes_mut::<Header>(&mut self.bytes).map_err(|()| error(0, "an ELF header"))?;
         header.e_shoff = U64::new(self.endian, place);
-        header.e_shnum = U16::new(self.endian, count);
+        header.e_shnum = U16::new(self.endian, plain.unwrap_or(0));
         Ok(self.bytes)
     }
 }

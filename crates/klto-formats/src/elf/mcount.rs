@@ -283,7 +283,8 @@ impl<'a> Traced<'a> {
         };
         let mut function = None;
         for (index, symbol) in self.tables.symbols.enumerate() {
-            let is_here = symbol.st_shndx(endian).index() == u16::try_from(call.section.0).ok();
+            let section = self.tables.symbols.symbol_section(endian, symbol, index);
+            let is_here = section.ok().flatten() == Some(call.section);
             if !is_here || symbol.st_bind() == format::STB_WEAK {
                 continue;
             }
@@ -324,12 +325,11 @@ impl<'a> Traced<'a> {
         let at = self.tables.sections_at;
         let symbol = self.tables.symbols.symbol(index);
         let symbol = symbol.map_err(|_| error(at, "a symbol of a relocation"))?;
-        let section = symbol.st_shndx(self.tables.endian).index();
+        let endian = self.tables.endian;
+        let section = self.tables.symbols.symbol_section(endian, symbol, index);
+        let section = section.ok().flatten();
         let section = section.ok_or_else(|| error(at, "a symbol of a section"))?;
-        Ok((
-            SectionIndex(section.into()),
-            symbol.st_value(self.tables.endian),
-        ))
+        Ok((section, symbol.st_value(endian)))
     }
 
     fn place(&self, section: SectionIndex, offset: u64) -> Result<CodePlace, FormatError> {

@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-use klto_core::{Digest, KeyBuilder, Storable};
+use klto_core::{Digest, Failure, KeyBuilder, Storable};
 use klto_formats::archive;
-use klto_wire::{Finished, Request};
+use klto_wire::{Finished, Reply, Request};
 use serde::{Deserialize, Serialize};
 
+use crate::archiver::{self, Outcome};
 use crate::inputs::is_bitcode_file;
 use crate::journal::Journal;
 use crate::session::{Answer, Run, Session, as_called, ended, lock, tool_environment};
@@ -61,15 +62,23 @@ impl Archives {
 }
 
 impl Session {
-    /// Answers a call of the archiver that makes or changes an archive.
+    /// Answers a call of the archiver.
     pub(crate) fn archiver(&self, request: Request) -> anyhow::Result<Answer> {
+        let own = archiver::outcome(&request.arguments, &request.directory);
         let Some((archive, is_of_archives)) = archive_of(&request) else {
-            return Ok(as_called(request));
+            return Ok(match own {
+                Some(Outcome::List(list)) => printed(list),
+                _ => as_called(request),
+            });
         };
+        let own = own.and_then(|outcome| match outcome {
+            Outcome::Archive(bytes) => Some(bytes),
+            Outcome::List(_) => None,
+        });
         let name = self.scratch.object_name(&request.directory, &archive);
         let place = request.directory.join(&archive);
         let is_new = !place.exists();
-        {
+        let is_settled = {
             let mut begun = lock(&self.archives.begun);
             let is_known = begun.contains(&name);
             if is_new == is_known {
@@ -77,10 +86,32 @@ impl Session {
                 lock(&self.archives.before).remove(&name);
             }
             // One of archives alone is made only when one of those is new: there is nothing to compare.
-            if is_of_archives || !is_new && !is_known {
-                return Ok(as_called(request));
+            let is_settled = !is_of_archives && (is_new || is_known);
+            if is_settled {
+                begun.insert(name.clone());
             }
-            begun.insert(name.clone());
+            is_settled
+        };
+        let settle = move |session: &Session, request: &Request| {
+            if is_settled && let Err(error) = session.settle_archive(request, &archive, &name) {
+                // It has its new time, and no record.
+                let name = name.display();
+                let line = format!("warning archive {name}: {error:#}");
+                session.log.line(&line);
+            }
+        };
+        match own {
+            Some(bytes)
+                if !self
+                    .engine
+                    .is_chosen_for_verification(Digest::of_bytes(&bytes)) =>
+            {
+                klto_core::publish(&place, &bytes)?;
+                settle(self, &request);
+                return Ok(ended(0));
+            }
+            None if !is_settled => return Ok(as_called(request)),
+            _ => {}
         }
         let run = Run {
             program: request.program.clone(),
@@ -89,15 +120,17 @@ impl Session {
             quiet: false,
         };
         let next = move |session: &Session, finished: Finished| {
-            if finished.code == 0
-                && let Err(error) = session.settle_archive(&request, &archive, &name)
-            {
-                // It has its new time, and no record.
-                let name = name.display();
-                let line = format!("warning archive {name}: {error:#}");
-                session.log.line(&line);
+            if finished.code != 0 {
+                return Ok(ended(finished.code));
             }
-            Ok(ended(finished.code))
+            if let Some(own) = own
+                && fs_err::read(&place)? != own
+            {
+                let what = format!("klto makes another {} than the archiver", place.display());
+                return Err(Failure::bug(what).into());
+            }
+            settle(session, &request);
+            Ok(ended(0))
         };
         Ok(Answer::Then {
             run,
@@ -179,6 +212,14 @@ impl Session {
             || self.add_bitcode_member(&mut key, directory, member, environment)?;
         Ok(is_known.then(|| key.finish()))
     }
+}
+
+fn printed(stdout: Vec<u8>) -> Answer {
+    Answer::Reply(Reply::Done {
+        code: 0,
+        stdout,
+        stderr: Vec::new(),
+    })
 }
 
 /// The archive that a call adds members to, or puts in another order, and whether all of these are archives:

@@ -6,6 +6,7 @@
 //! are carried out is klto-exec's.
 
 mod after_compile;
+mod archiver;
 mod archives;
 mod build;
 mod compile;

@@ -99,6 +99,8 @@ impl Builds {
             Preparation::Built => self.settle(side)?,
             Preparation::Edited(edit) => {
                 self.settle(side)?;
+                // Whoever builds other goals after each edit has built them before.
+                command::run(self.build(side, &output)?.args(row.goals()))?;
                 edit.apply(&self.source(side)?)?;
             }
             Preparation::Configured => {

@@ -21,7 +21,6 @@ use klto_lower::{
     BackendParts, Before, MemberKind, MergeParts, SymbolVersions, ambiguous_static, backend_action,
     check_merged, check_native, merge_action, symbol_versions_action,
 };
-
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::{BitcodeMember, Lowering, assembler};

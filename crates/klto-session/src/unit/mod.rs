@@ -129,6 +129,7 @@ impl Session {
         }
         Ok(natives)
     }
+
     /// Adds all of a bitcode member of vmlinux that decides its native, imports apart; `false` where that
     /// is not known.
     pub(crate) fn add_bitcode_member(

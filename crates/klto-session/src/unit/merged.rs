@@ -16,13 +16,14 @@ use klto_core::{Action, ActionKind, Digest, Failure, Input, Outcome, Storable, p
 use klto_exec::{How, OutputCheck, Progress};
 use klto_formats::{bitcode, elf};
 use klto_kbuild::compile::BackendFlags;
-use klto_lower::objtool::{Objtool, objtool_action};
+use klto_lower::objtool::objtool_action;
 use klto_lower::{
     BackendParts, Before, MemberKind, MergeParts, SymbolVersions, ambiguous_static, backend_action,
     check_merged, check_native, merge_action, symbol_versions_action,
 };
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
+use super::steps::as_recorded;
 use super::{BitcodeMember, Lowering, assembler};
 use crate::log::{pass_on, tell};
 
@@ -141,14 +142,7 @@ impl Lowering<'_> {
         let mut native = raw;
         if let Ok(record) = self.usual(|member| member.steps.objtool.as_ref()) {
             let identity = session.identity(&record.program, self.link.environment)?;
-            let objtool = Objtool {
-                tool: (
-                    record.program.clone(),
-                    identity.digest,
-                    identity.storable.clone(),
-                ),
-                arguments: record.arguments.clone(),
-            };
+            let objtool = as_recorded(record, &identity);
             let output = self.root.join("objtool.o");
             let action = objtool_action(label(), &objtool, native.input("native"), output, place());
             native = self.carry_out(action, &check_native)?.0;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use klto_core::{Action, Digest, Failure, Input, Outcome, Storable, publish};
-use klto_exec::{How, Progress};
+use klto_exec::{How, Progress, ToolIdentity};
 use klto_formats::elf;
 use klto_lower::objtool::{Objtool, missing_static_call_keys, objtool_action};
 use klto_lower::{check_native, symbol_versions_action};
@@ -17,6 +17,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::Lowering;
 use super::backends::Raw;
+use crate::journal::ObjtoolRecord;
 use crate::log::pass_on;
 
 /// A native after the steps.
@@ -35,6 +36,18 @@ impl Stepped {
             path: self.path.clone(),
             digest: self.digest,
         }
+    }
+}
+
+/// objtool as kbuild ran it, for the key and the call of an action.
+pub(super) fn as_recorded(record: &ObjtoolRecord, identity: &ToolIdentity) -> Objtool {
+    Objtool {
+        tool: (
+            record.program.clone(),
+            identity.digest,
+            identity.storable.clone(),
+        ),
+        arguments: record.arguments.clone(),
     }
 }
 
@@ -101,14 +114,7 @@ impl Lowering<'_> {
             ) else {
                 continue;
             };
-            let objtool = Objtool {
-                tool: (
-                    record.program.clone(),
-                    identity.digest,
-                    identity.storable.clone(),
-                ),
-                arguments: record.arguments.clone(),
-            };
+            let objtool = as_recorded(record, &identity);
             let action = objtool_action(
                 self.label(&member.path),
                 &objtool,

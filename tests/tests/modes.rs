@@ -64,7 +64,7 @@ fn each_mode_of_5_10_makes_what_a_clean_build_makes() {
     switch(&build, [&thin, &none], |build, lto| {
         let mode = match lto {
             Lto::None => "none",
-            Lto::Thin | Lto::Full => "thin",
+            Lto::Thin | Lto::ThinDist | Lto::Full => "thin",
         };
         build.clone().mode(Some(mode))
     });

@@ -20,4 +20,5 @@ pub mod packages;
 pub mod product;
 pub mod qemu;
 pub mod sources;
+pub mod suites;
 pub mod test;

@@ -6,13 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use fs_err as fs;
 use klto_core::Failure;
 
 use crate::cache::Cache;
 use crate::command;
-use crate::sources::{KEYRING, private_options};
+use crate::suites::{Kind, PrivateApt, Suite};
 
 const SUITE: &str = "trixie";
 const PACKAGE: &str = "make-dfsg";
@@ -51,22 +51,10 @@ fn archive_in(directory: &Path) -> Result<Option<PathBuf>> {
 
 /// apt checks the archive against the signed index of the suite.
 fn download(cache: &Cache) -> Result<PathBuf> {
-    let state = cache.apt(SUITE)?;
-    for name in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(state.join(name))?;
-    }
-    fs::write(state.join("status"), "")?;
-    let mirror = main_mirror()?;
-    let line = format!("deb-src [signed-by={KEYRING}] {mirror} {SUITE} main\n");
-    fs::write(state.join("sources.list"), line)?;
-    let options = private_options(&state);
-    command::run(Command::new("apt-get").args(&options).arg("update"))?;
+    let apt = PrivateApt::open(cache, Suite::Main(SUITE), Kind::Source)?;
     let incoming = tempfile::tempdir_in(cache.downloads()?)?;
-    let mut source = Command::new("apt-get");
-    source
-        .args(&options)
-        .args(["-oAPT::Sandbox::User=root", "source", "--download-only"]);
-    command::run(source.arg(PACKAGE).current_dir(incoming.path()))?;
+    let mut source = apt.download(incoming.path());
+    command::run(source.args(["source", "--download-only", PACKAGE]))?;
     let lost = || Failure::environment(format!("apt-get brought no {PACKAGE}"));
     let archive = archive_in(incoming.path())?.ok_or_else(lost)?;
     let kept = cache
@@ -74,22 +62,6 @@ fn download(cache: &Cache) -> Result<PathBuf> {
         .join(archive.file_name().unwrap_or_default());
     fs::rename(archive, &kept)?;
     Ok(kept)
-}
-
-fn main_mirror() -> Result<String> {
-    let mut targets = Command::new("apt-get");
-    targets.args(["indextargets", "--format", "$(RELEASE) $(REPO_URI)"]);
-    let format = targets.args(["Created-By: Packages", "Origin: Debian"]);
-    let listed = command::output(format)?;
-    mirror_of_main_suite(&listed).context("the machine's apt names no Debian mirror")
-}
-
-/// The suite without an addition to its name, as `-updates`.
-fn mirror_of_main_suite(targets: &str) -> Option<String> {
-    targets.lines().find_map(|line| {
-        let (release, address) = line.split_once(' ')?;
-        (!release.contains('-')).then(|| address.trim().to_owned())
-    })
 }
 
 fn compile(archive: &Path, directory: &Path) -> Result<()> {
@@ -108,16 +80,4 @@ fn compile(archive: &Path, directory: &Path) -> Result<()> {
         command::run(make.args(arguments).current_dir(directory))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mirror_is_the_main_suites() {
-        let targets = "bookworm-security mirror:/security/\nbookworm mirror:/main/\n";
-        assert_eq!(mirror_of_main_suite(targets).unwrap(), "mirror:/main/");
-        assert_eq!(mirror_of_main_suite("bookworm-updates m:/\n"), None);
-    }
 }

@@ -14,19 +14,17 @@ use klto_core::die_with_parent;
 
 use crate::cache::Cache;
 use crate::kernel::Tree;
+use crate::suites::{Kind, PrivateApt, Suite};
 use crate::{command, packages};
 
 /// Where a source package is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Suite {
+pub enum Place {
     /// In the suites that the machine uses.
     Machine,
-    /// In another suite of the machine's security mirror, by a private apt configuration.
-    Security(&'static str),
+    /// In another one.
+    Other(Suite),
 }
-
-/// Keys of the Debian archive, from the package debian-archive-keyring.
-pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Returns the unpacked source of `tree`; downloads and unpacks what is not there.
 pub fn fetch(cache: &Cache, tree: &Tree) -> Result<PathBuf> {
@@ -86,9 +84,13 @@ fn downloaded(cache: &Cache, name: &str) -> Result<Option<PathBuf>> {
 fn download(cache: &Cache, tree: &Tree) -> Result<PathBuf> {
     let downloads = cache.downloads()?;
     let incoming = tempfile::tempdir_in(&downloads)?;
-    match tree.suite {
-        Suite::Machine => download_by_machine(tree.package, incoming.path())?,
-        Suite::Security(suite) => download_by_private_state(cache, tree, suite, incoming.path())?,
+    match tree.place {
+        Place::Machine => download_by_machine(tree.package, incoming.path())?,
+        Place::Other(suite) => {
+            let apt = PrivateApt::open(cache, suite, Kind::Binary)?;
+            let mut download = apt.download(incoming.path());
+            command::run(download.args(["download", tree.package]))?;
+        }
     }
     keep(cache, tree.package, incoming.path())
 }
@@ -110,7 +112,11 @@ fn keep(cache: &Cache, package: &str, incoming: &Path) -> Result<PathBuf> {
 }
 
 fn download_by_machine(package: &str, directory: &Path) -> Result<()> {
-    let attempt = || command::run(&mut apt_download(&[], package, directory));
+    let attempt = || {
+        let mut apt = Command::new("apt-get");
+        apt.args(["-oAPT::Sandbox::User=root", "download", package]);
+        command::run(apt.current_dir(directory))
+    };
     match attempt() {
         // The lists may be absent or older than the mirror's files.
         Err(_) if rustix::process::geteuid().is_root() => {
@@ -119,66 +125,6 @@ fn download_by_machine(package: &str, directory: &Path) -> Result<()> {
         }
         other => other,
     }
-}
-
-fn download_by_private_state(
-    cache: &Cache,
-    tree: &Tree,
-    suite: &str,
-    directory: &Path,
-) -> Result<()> {
-    let state = cache.apt(suite)?;
-    for name in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(state.join(name))?;
-    }
-    fs::write(state.join("status"), "")?;
-    let mirror = security_mirror()?;
-    let line = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
-    fs::write(state.join("sources.list"), line)?;
-    let options = private_options(&state);
-    command::run(Command::new("apt-get").args(&options).arg("update"))?;
-    command::run(&mut apt_download(&options, tree.package, directory))
-}
-
-pub(crate) fn private_options(state: &Path) -> Vec<String> {
-    let option = |key: &str, name: &str| format!("-o{key}={}", state.join(name).display());
-    vec![
-        option("Dir::Etc::SourceList", "sources.list"),
-        "-oDir::Etc::SourceParts=/dev/null".to_owned(),
-        option("Dir::State::Lists", "lists"),
-        option("Dir::State::status", "status"),
-        option("Dir::Cache", "cache"),
-    ]
-}
-
-/// `APT::Sandbox::User=root`: apt's own user may not write into the cache of ours.
-fn apt_download(options: &[String], package: &str, directory: &Path) -> Command {
-    let mut apt = Command::new("apt-get");
-    apt.args(options)
-        .args(["-oAPT::Sandbox::User=root", "download", package])
-        .current_dir(directory);
-    apt
-}
-
-fn security_mirror() -> Result<String> {
-    let mut targets = Command::new("apt-get");
-    targets.args(["indextargets", "--format", "$(RELEASE) $(REPO_URI)"]);
-    let listed = command::output(targets.arg("Created-By: Packages"))?;
-    let missing = || {
-        Failure::environment("the machine's apt has no Debian security suite")
-            .hint("add a line for bookworm-security to /etc/apt/sources.list")
-    };
-    Ok(mirror_of_security_suite(&listed).ok_or_else(missing)?)
-}
-
-fn mirror_of_security_suite(targets: &str) -> Option<String> {
-    let mirror = |line: &str| {
-        let (release, address) = line.split_once(' ')?;
-        release
-            .ends_with("-security")
-            .then(|| address.trim().to_owned())
-    };
-    targets.lines().find_map(mirror)
 }
 
 /// The package holds one archive, `usr/src/linux-source-V.tar.xz`; it goes through pipes.
@@ -225,20 +171,4 @@ fn piped(command: &mut Command, input: Stdio) -> Result<(Child, ChildStdout)> {
         .with_context(|| format!("starting {}", command::words(command)))?;
     let output = child.stdout.take().context("a pipe was asked for")?;
     Ok((child, output))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mirror_is_the_security_suites() {
-        let targets = "bookworm mirror:/main/\nbookworm-updates mirror:/main/\n\
-                       bookworm-security mirror:/security/\n";
-        assert_eq!(
-            mirror_of_security_suite(targets).unwrap(),
-            "mirror:/security/"
-        );
-        assert_eq!(mirror_of_security_suite("bookworm mirror:/main/\n"), None);
-    }
 }

@@ -8,6 +8,35 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// The list of the objects of vmlinux that are lowered one by one, with CONFIG_LTO_CLANG_THIN_DIST
+/// (scripts/Makefile.vmlinux_a).
+pub const VMLINUX_INDEX: &str = "vmlinux.thinlto-index";
+
+/// Where kbuild has the index of an object put, and its native (scripts/Makefile.thinlto).
+pub fn distributed_names(object: &Path) -> (PathBuf, PathBuf) {
+    let mut index = object.as_os_str().to_owned();
+    index.push(".thinlto.bc");
+    (index.into(), object.with_extension("thinlto-native.o"))
+}
+
+/// Whether a file is one of these, or kbuild's record of one: read by the link of vmlinux alone.
+pub fn is_of_distributed_link(name: &[u8]) -> bool {
+    let ends: [&[u8]; 3] = [
+        b".o.thinlto.bc",
+        b".thinlto-native.o",
+        b".thinlto-native.o.cmd",
+    ];
+    ends.iter().any(|end| name.ends_with(end))
+}
+
+/// A compiler call that makes a native of bitcode by its index: the bitcode, and the output.
+pub fn distributed_backend(arguments: &[OsString]) -> Option<(PathBuf, PathBuf)> {
+    let by_index = |argument: &OsString| argument.as_bytes().starts_with(b"-fthinlto-index=");
+    arguments.iter().find(|argument| by_index(argument))?;
+    let place = arguments.iter().position(|argument| argument == "-o")?;
+    Some((arguments.last()?.into(), arguments.get(place + 1)?.into()))
+}
+
 /// A link, as its items in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkCall {
@@ -15,6 +44,8 @@ pub struct LinkCall {
     pub relocatable: bool,
     /// `-o`.
     pub output: PathBuf,
+    /// The list of `--thinlto-index-only=`: nothing is linked, indexes are written.
+    pub index_only: Option<PathBuf>,
     /// `-T` scripts in order.
     pub scripts: Vec<PathBuf>,
     /// Everything, in order.
@@ -152,11 +183,13 @@ fn is_pure_llvm_option(option: &[u8]) -> bool {
 }
 
 impl LinkCall {
-    /// Reads a link; `None` when it names no output or has an argument that klto cannot place.
+    /// Reads a link; `None` when it names neither an output nor a list of indexes, or has an argument that klto
+    /// cannot place.
     pub fn parse(arguments: &[OsString]) -> Option<Self> {
         let mut call = Self {
             relocatable: false,
             output: PathBuf::new(),
+            index_only: None,
             scripts: Vec::new(),
             items: Vec::new(),
         };
@@ -197,13 +230,15 @@ impl LinkCall {
             }
             call.items.push(LinkItem::State(argument.clone()));
         }
-        (!call.output.as_os_str().is_empty()).then_some(call)
+        let writes = !call.output.as_os_str().is_empty() || call.index_only.is_some();
+        writes.then_some(call)
     }
 
     fn option(&mut self, name: &[u8], operand: &OsStr) {
         match name {
             b"-o" | b"--output" => self.output = PathBuf::from(operand),
             b"-T" | b"--script" => self.scripts.push(PathBuf::from(operand)),
+            b"--thinlto-index-only" => self.index_only = Some(PathBuf::from(operand)),
             _ => {}
         }
     }
@@ -213,6 +248,7 @@ impl LinkCall {
             (&b"--output="[..], &b"-o"[..]),
             (b"--script=", b"-T"),
             (b"-T", b"-T"),
+            (b"--thinlto-index-only=", b"--thinlto-index-only"),
         ] {
             if let Some(value) = text.strip_prefix(prefix) {
                 return self.option(name, OsStr::from_bytes(value));
@@ -409,6 +445,33 @@ mod tests {
         );
         let call = parse("-plugin-opt=sample-profile=x -r -o a.o b.o");
         assert_eq!(call.backend_options().unwrap_err(), "sample-profile=x");
+    }
+
+    #[test]
+    fn a_distributed_backend_is_recognized() {
+        let arguments = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let call =
+            "-O2 -x ir -fno-lto -fthinlto-index=a/b.o.thinlto.bc -c -o a/b.thinlto-native.o a/b.o";
+        let (object, output) = distributed_backend(&arguments(call)).unwrap();
+        assert_eq!(object, Path::new("a/b.o"));
+        let (index, native) = distributed_names(&object);
+        assert_eq!((index.to_str(), native), (Some("a/b.o.thinlto.bc"), output));
+        assert_eq!(distributed_backend(&arguments("-c -o a.o a.c")), None);
+        for name in [
+            "b.o.thinlto.bc",
+            "b.thinlto-native.o",
+            ".b.thinlto-native.o.cmd",
+        ] {
+            assert!(is_of_distributed_link(name.as_bytes()));
+        }
+        assert!(!is_of_distributed_link(b"b.o"));
+    }
+
+    #[test]
+    fn a_link_of_indexes_alone_needs_no_output() {
+        let call = parse("-m elf_x86_64 -r --thinlto-index-only=vmlinux.thinlto-index a.o b.o");
+        assert_eq!(call.index_only.as_deref(), Some(Path::new(VMLINUX_INDEX)));
+        assert_eq!(call.options_for_thin_link(), ["-m", "elf_x86_64"]);
     }
 
     #[test]

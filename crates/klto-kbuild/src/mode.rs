@@ -83,8 +83,6 @@ pub enum Mode {
     Thin,
     /// Full LTO by klto.
     Full,
-    /// LTO by kbuild alone, in the mode named by this option (without `CONFIG_`).
-    Unsupported(&'static str),
 }
 
 /// What the tree's own option says.
@@ -122,6 +120,8 @@ pub fn decide(
     let wanted = match request {
         None => upstream,
         Some(LtoRequest::None) => UpstreamLto::None,
+        // The same natives, by other calls of kbuild's.
+        Some(LtoRequest::Thin) if upstream == UpstreamLto::ThinDist => upstream,
         Some(LtoRequest::Thin) => UpstreamLto::Thin,
         Some(LtoRequest::Full) => UpstreamLto::Full,
     };
@@ -129,10 +129,9 @@ pub fn decide(
         UpstreamLto::Absent if wanted == UpstreamLto::Full => Ok(Mode::Full),
         UpstreamLto::Absent => Ok(Mode::Thin),
         _ if wanted != upstream => Err(disagreement(config, arguments, upstream, wanted).into()),
-        UpstreamLto::Thin => Ok(Mode::Thin),
+        UpstreamLto::Thin | UpstreamLto::ThinDist => Ok(Mode::Thin),
         UpstreamLto::None => Ok(Mode::None),
         UpstreamLto::Full => Ok(Mode::Full),
-        UpstreamLto::ThinDist => Ok(Mode::Unsupported("LTO_CLANG_THIN_DIST")),
     }
 }
 
@@ -261,10 +260,11 @@ mod tests {
                 Some(LtoRequest::Full),
                 Mode::Full,
             ),
+            (Some("CONFIG_LTO_CLANG_THIN_DIST=y"), None, Mode::Thin),
             (
                 Some("CONFIG_LTO_CLANG_THIN_DIST=y"),
-                None,
-                Mode::Unsupported("LTO_CLANG_THIN_DIST"),
+                Some(LtoRequest::Thin),
+                Mode::Thin,
             ),
         ] {
             assert_eq!(

@@ -24,6 +24,14 @@ pub struct ThinLinkPlace {
 }
 
 impl ThinLinkPlace {
+    /// In the directory of a unit.
+    pub fn below(root: &Path) -> Self {
+        Self {
+            prefix: format!("{}/index/", root.display()),
+            list: root.join("linked"),
+        }
+    }
+
     fn file(&self, member: &Path, extension: &str) -> PathBuf {
         let mut path = OsString::from(&self.prefix);
         path.push(member);

@@ -32,7 +32,7 @@ pub(crate) fn outcome(arguments: &[OsString], directory: &Path) -> Option<Outcom
         (b"cDPrST", [archive, members @ ..]) => create(Path::new(archive), members, directory),
         (b"t", [archive]) => list(Path::new(archive), directory),
         // Members go before another one, and the archive gets a symbol table.
-        (b"mPiT", [before, archive, members @ ..]) => {
+        (b"mPiT" | b"mPi", [before, archive, members @ ..]) => {
             move_before(Path::new(archive), (before, members), directory)
         }
         _ => None,

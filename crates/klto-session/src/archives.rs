@@ -223,10 +223,14 @@ fn printed(stdout: Vec<u8>) -> Answer {
 }
 
 /// The archive that a call adds members to, or puts in another order, and whether all of these are archives:
-/// `ar cDPrST ARCHIVE MEMBER …`, `ar mPiT MEMBER ARCHIVE MEMBER …`.
+/// `ar cDPrST ARCHIVE MEMBER …`, `ar mPiT MEMBER ARCHIVE MEMBER …`, `ar cDPrS --thin ARCHIVE MEMBER …`.
 fn archive_of(request: &Request) -> Option<(PathBuf, bool)> {
     let (operation, rest) = request.arguments.split_first()?;
     let operation = operation.as_bytes();
+    let rest = match rest {
+        [thin, rest @ ..] if thin == "--thin" => rest,
+        rest => rest,
+    };
     let has = |letter| operation.contains(letter);
     // The member before or after which others go stands first.
     let place = usize::from(has(&b'a') || has(&b'b') || has(&b'i'));

@@ -10,6 +10,7 @@ mod archiver;
 mod archives;
 mod build;
 mod compile;
+mod distributed;
 mod initcalls;
 mod inputs;
 mod jobs;

@@ -32,6 +32,11 @@ impl Session {
             return Ok(as_called(request));
         };
         let inputs = LinkInputs::read(&call, &request.directory)?;
+        let output = self.scratch.object_name(&request.directory, &call.output);
+        if call.relocatable && output == Path::new("vmlinux.o") {
+            self.keep_recipe(&output, caller)?;
+            self.makes.directories_are_made();
+        }
         if inputs.bitcode().next().is_none() {
             return Ok(as_called(request));
         }
@@ -41,11 +46,13 @@ impl Session {
         {
             return Ok(Answer::Reply(reply));
         }
+        if let Some(list) = &call.index_only {
+            let name = self.scratch.object_name(&request.directory, list);
+            self.keep_recipe(&name, caller)?;
+            return self.distributed_link(&request, (&call, &inputs), list);
+        }
         if let Some(name) = self.unit_name(&request, &call, &inputs) {
             self.keep_recipe(Path::new(&name), caller)?;
-            if name == "vmlinux.o" {
-                self.makes.directories_are_made();
-            }
             if self.full && !self.additions.adds_flags {
                 return self.full_link(request, (&call, &inputs), &name);
             }
@@ -147,13 +154,13 @@ impl Session {
     }
 
     /// Symbol names that linker scripts of this link, and for vmlinux of the final one, mention.
-    fn script_names(
+    pub(crate) fn script_names(
         &self,
         request: &Request,
         call: &LinkCall,
     ) -> anyhow::Result<BTreeSet<Vec<u8>>> {
         let mut scripts = call.scripts.clone();
-        if call.output.ends_with("vmlinux.o") {
+        if call.output.ends_with("vmlinux.o") || call.index_only.is_some() {
             let lds = request
                 .environment
                 .iter()

@@ -97,8 +97,8 @@ fn next_in_path(name: &OsStr) -> Option<PathBuf> {
 
 /// Whether the session can have an opinion on a call of this shape.
 ///
-/// A compile of kernel code defines KBUILD_MODNAME (scripts/Makefile.lib); a compiler call that
-/// neither compiles, assembles nor preprocesses links; version and option probes name no file.
+/// A compile of kernel code defines KBUILD_MODNAME (scripts/Makefile.lib), one of bitcode names its index; a
+/// compiler call that neither compiles, assembles nor preprocesses links; version and option probes name no file.
 fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
     let has = |wanted: &[&str]| {
         arguments
@@ -110,19 +110,31 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
             .iter()
             .any(|argument| endings.iter().any(|end| argument.as_bytes().ends_with(end)))
     };
+    let begins = |beginnings: &[&[u8]]| {
+        arguments.iter().any(|argument| {
+            let bytes = argument.as_bytes();
+            beginnings.iter().any(|start| bytes.starts_with(start))
+        })
+    };
     match role {
-        Role::Compiler if has(&["-c"]) => arguments.iter().any(|argument| {
-            argument.as_bytes().starts_with(b"-DKBUILD_MODNAME=") || is_kallsyms_source(argument)
-        }),
+        Role::Compiler if has(&["-c"]) => {
+            begins(&[b"-DKBUILD_MODNAME=", b"-fthinlto-index="])
+                || arguments
+                    .iter()
+                    .any(|argument| is_kallsyms_source(argument))
+        }
         Role::Compiler if has(&["-E"]) => has(&["-D__GENKSYMS__"]),
         Role::Compiler => !has(&["-S", "-M", "-MM"]) && ends(&[b".o", b".a"]),
-        Role::Linker => !has(&["-v", "-V", "--version", "--help"]) && has(&["-o"]),
+        Role::Linker => {
+            let writes = has(&["-o"]) || begins(&[b"--thinlto-index-only="]);
+            !has(&["-v", "-V", "--version", "--help"]) && writes
+        }
         Role::ObjectRewriter | Role::ObjectReader => arguments
             .iter()
             .any(|argument| !argument.as_bytes().starts_with(b"-")),
         Role::Archiver => arguments.first().is_some_and(|operation| {
             let operation = operation.as_bytes();
-            operation.contains(&b'r') || operation.contains(&b'm')
+            operation == b"t" || operation.contains(&b'r') || operation.contains(&b'm')
         }),
         Role::Perl => arguments
             .first()
@@ -276,4 +288,41 @@ fn end_as(status: ExitStatus) -> ExitCode {
     }
     let code = status.code().unwrap_or(128 + signal);
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_without_a_part_in_lto_stay_with_the_tool() {
+        let may_care = |role, call: &str| {
+            let arguments: Vec<OsString> = call.split(' ').map(OsString::from).collect();
+            session_may_care(role, &arguments)
+        };
+        for (role, call) in [
+            (Role::Compiler, "-DKBUILD_MODNAME=a -c -o a.o a.c"),
+            (
+                Role::Compiler,
+                "-x ir -fthinlto-index=a.o.thinlto.bc -c -o a.thinlto-native.o a.o",
+            ),
+            (Role::Linker, "-r -o vmlinux.o a.o"),
+            (
+                Role::Linker,
+                "-r --thinlto-index-only=vmlinux.thinlto-index @builtin.order",
+            ),
+            (Role::Archiver, "cDPrS --thin vmlinux.a a.o"),
+            (Role::Archiver, "t vmlinux.a"),
+        ] {
+            assert!(may_care(role, call), "{call}");
+        }
+        for (role, call) in [
+            (Role::Compiler, "-c -o a a.c"),
+            (Role::Compiler, "-S -o a.s a.c"),
+            (Role::Linker, "-v"),
+            (Role::Archiver, "d lib.a a.o"),
+        ] {
+            assert!(!may_care(role, call), "{call}");
+        }
+    }
 }

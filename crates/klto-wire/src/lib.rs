@@ -25,7 +25,7 @@ pub const SHIMS_VARIABLE: &str = "KLTO_SHIMS";
 
 /// Environment variables that change what a tool does or that the session reads; a shim sends
 /// these and no others.
-pub const SENT_VARIABLES: [&str; 25] = [
+pub const SENT_VARIABLES: [&str; 26] = [
     "CCC_OVERRIDE_OPTIONS",
     "CLANG_CONFIG_FILE_SYSTEM_DIR",
     "CLANG_CONFIG_FILE_USER_DIR",
@@ -36,6 +36,7 @@ pub const SENT_VARIABLES: [&str; 25] = [
     "GCC_EXEC_PREFIX",
     "HOME",
     "KBUILD_LDS",
+    "KBUILD_VMLINUX_LIBS",
     "LANG",
     "LC_ALL",
     "LC_CTYPE",

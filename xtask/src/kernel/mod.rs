@@ -27,6 +27,8 @@ pub enum Lto {
     None,
     /// `LTO_CLANG_THIN`.
     Thin,
+    /// `LTO_CLANG_THIN_DIST`.
+    ThinDist,
     /// `LTO_CLANG_FULL`.
     Full,
 }
@@ -37,6 +39,7 @@ impl Lto {
         match name {
             "none" => Ok(Self::None),
             "thin" => Ok(Self::Thin),
+            "thin-dist" => Ok(Self::ThinDist),
             "full" => Ok(Self::Full),
             other => Err(Failure::bad_input(format!("no LTO mode {other}")).into()),
         }
@@ -46,6 +49,7 @@ impl Lto {
         match self {
             Self::None => "lto-none.config",
             Self::Thin => "lto-thin.config",
+            Self::ThinDist => "lto-thin-dist.config",
             Self::Full => "lto-full.config",
         }
     }

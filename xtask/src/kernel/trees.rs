@@ -7,7 +7,8 @@ use klto_core::Failure;
 
 use super::Configuration;
 use crate::qemu::{ARM64_EFI, Machine, X86_64_PC};
-use crate::sources::Suite;
+use crate::sources::Place;
+use crate::suites::Suite;
 
 /// An architecture that a tree is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub struct Tree {
     /// The Debian package that holds the source.
     pub package: &'static str,
     /// Where that package is.
-    pub suite: Suite,
+    pub place: Place,
     /// What it is built for.
     pub architecture: Architecture,
     /// The variables of make that choose architecture and toolchain.
@@ -128,7 +129,7 @@ const ARM64_5_10: Tree = Tree {
     name: "5.10",
     source: "linux-5.10",
     package: "linux-source-5.10",
-    suite: Suite::Security("bullseye-security"),
+    place: Place::Other(Suite::Security("bullseye-security")),
     architecture: Architecture::Arm64,
     variables: named_tools!["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"],
     base: &["allnoconfig"],
@@ -155,7 +156,7 @@ const X86_64_6_12: Tree = Tree {
     name: "6.12",
     source: "linux-6.12",
     package: "linux-source-6.12",
-    suite: Suite::Machine,
+    place: Place::Machine,
     architecture: Architecture::X86_64,
     variables: &["ARCH=x86_64", "LLVM=-22"],
     base: &["allnoconfig"],
@@ -187,7 +188,7 @@ pub static TREES: &[Tree] = &[
         has_lto_option: false,
         source: ARM64_5_10.source,
         package: ARM64_5_10.package,
-        suite: ARM64_5_10.suite,
+        place: ARM64_5_10.place,
         features: &[
             Feature::Versions,
             Feature::Tracer,

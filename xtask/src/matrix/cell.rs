@@ -18,7 +18,8 @@ use object::{Object as _, ObjectSymbol as _};
 use crate::build_log::BuildLog;
 use crate::cache::Cache;
 use crate::kernel::{self, Architecture, Configuration, Feature, Lto, TREES, Tree};
-use crate::sources::Suite;
+use crate::sources::Place;
+use crate::suites::Suite;
 use crate::{boot, command, modules, qemu, sources};
 
 /// A kernel version of the matrix.
@@ -27,36 +28,49 @@ struct Release {
     name: &'static str,
     source: &'static str,
     package: &'static str,
-    suite: Suite,
+    place: Place,
     has_lto_option: bool,
+    has_distributed_lto: bool,
     /// Whether its x86_64 is also built with fewer exports or none, and switched from one mode to the other.
     has_all_variants: bool,
 }
 
-static RELEASES: [Release; 3] = [
+static RELEASES: [Release; 4] = [
     Release {
         name: "5.10",
         source: "linux-5.10",
         package: "linux-source-5.10",
-        suite: Suite::Security("bullseye-security"),
+        place: Place::Other(Suite::Security("bullseye-security")),
         has_lto_option: false,
+        has_distributed_lto: false,
         has_all_variants: true,
     },
     Release {
         name: "6.1",
         source: "linux-6.1",
         package: "linux-source-6.1",
-        suite: Suite::Machine,
+        place: Place::Machine,
         has_lto_option: true,
+        has_distributed_lto: false,
         has_all_variants: false,
     },
     Release {
         name: "6.12",
         source: "linux-6.12",
         package: "linux-source-6.12",
-        suite: Suite::Machine,
+        place: Place::Machine,
         has_lto_option: true,
+        has_distributed_lto: false,
         has_all_variants: true,
+    },
+    Release {
+        name: "7.2",
+        source: "linux-7.2",
+        package: "linux-source-7.2",
+        place: Place::Other(Suite::Main("sid")),
+        has_lto_option: true,
+        has_distributed_lto: true,
+        has_all_variants: false,
     },
 ];
 
@@ -137,6 +151,10 @@ impl Cell {
                 cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
                 let full = Mode::Clean(Lto::Full);
                 cells.push(cell(full, NEWEST_LLVM, Exports::All));
+                if release.has_distributed_lto {
+                    let distributed = Mode::Clean(Lto::ThinDist);
+                    cells.push(cell(distributed, NEWEST_LLVM, Exports::All));
+                }
                 if architecture == Architecture::Arm64 {
                     continue;
                 }
@@ -171,9 +189,11 @@ impl Cell {
         let mode = match self.mode {
             Mode::Clean(Lto::None) => "none",
             Mode::Clean(Lto::Thin) => "thin",
+            Mode::Clean(Lto::ThinDist) => "thin-dist",
             Mode::Clean(Lto::Full) => "full",
             Mode::SwitchedTo(Lto::None) => "thin-none",
             Mode::SwitchedTo(Lto::Thin) => "none-thin",
+            Mode::SwitchedTo(Lto::ThinDist) => "none-thin-dist",
             Mode::SwitchedTo(Lto::Full) => "none-full",
         };
         let exports = match self.exports {
@@ -237,7 +257,7 @@ impl Cell {
         if let Mode::SwitchedTo(_) = self.mode {
             let other = self.clean(match self.mode.lto() {
                 Lto::None => Lto::Thin,
-                Lto::Thin | Lto::Full => Lto::None,
+                Lto::Thin | Lto::ThinDist | Lto::Full => Lto::None,
             });
             let mut copy = Command::new("cp");
             copy.arg("-a").arg(other.kernel_that_passed(cache)?);
@@ -250,7 +270,7 @@ impl Cell {
         if !tree.has_lto_option {
             make.arg(match self.mode.lto() {
                 Lto::None => "--lto=none",
-                Lto::Thin => "--lto=thin",
+                Lto::Thin | Lto::ThinDist => "--lto=thin",
                 Lto::Full => "--lto=full",
             });
         }
@@ -319,7 +339,9 @@ impl Cell {
     /// Counts what went through LTO, and compares with the kernel without LTO.
     fn lto_happened(self, cache: &Cache, output: &Path) -> Result<String> {
         let log = BuildLog::parse(&fs::read_to_string(output.join(".klto/log"))?);
-        let vmlinux = log.units.get("vmlinux.o").map_or(0, |unit| unit.inputs);
+        let of_vmlinux = ["vmlinux.o", "vmlinux.thinlto-index"];
+        let units = of_vmlinux.map(|name| log.units.get(name));
+        let vmlinux: usize = units.iter().flatten().map(|unit| unit.inputs).sum();
         let module_count = modules::load_order(output)?.len();
         if vmlinux < 200 || log.units.len() != module_count + 1 {
             let what = format!(
@@ -346,7 +368,7 @@ impl Cell {
                 return Err(Failure::build("Module.symvers has other lines").into());
             }
             Lto::Full => {}
-            Lto::None | Lto::Thin => rows.push("Module.symvers"),
+            Lto::None | Lto::Thin | Lto::ThinDist => rows.push("Module.symvers"),
         }
         let differs = |row: &&&str| !report.row(row).is_some_and(|row| row.equal);
         match rows.iter().find(differs) {
@@ -370,7 +392,7 @@ impl Cell {
             name: self.release.name,
             source: self.release.source,
             package: self.release.package,
-            suite: self.release.suite,
+            place: self.release.place,
             has_lto_option: self.release.has_lto_option,
             variables: with_llvm(like.variables, self.llvm),
             fragments,

@@ -113,14 +113,12 @@ pub enum PlainReason {
     UnknownArgument(OsString),
     /// LTO is off.
     NoLto,
-    /// kbuild does an LTO that klto does not do yet; the option without `CONFIG_`.
-    UnsupportedLto(&'static str),
 }
 
 impl PlainReason {
     /// Whether the user expected something else and must be told.
     pub fn is_surprising(&self) -> bool {
-        matches!(self, Self::UnknownArgument(_) | Self::UnsupportedLto(_))
+        matches!(self, Self::UnknownArgument(_))
     }
 }
 
@@ -133,12 +131,6 @@ impl fmt::Display for PlainReason {
                 write!(f, "klto does not know make's option {}", word.display())
             }
             Self::NoLto => f.write_str("LTO is off"),
-            Self::UnsupportedLto(option) => {
-                write!(
-                    f,
-                    "CONFIG_{option} is left to kbuild: klto does not do it yet"
-                )
-            }
         }
     }
 }
@@ -180,17 +172,14 @@ impl Plan {
         let config = Config::read(&tree.config)?;
         let request = invocation.request;
         let mode = mode::decide(request, &tree, config.as_ref(), arguments)?;
-        let why = match (mode, config) {
-            (Mode::Thin | Mode::Full, Some(config)) => {
-                let full = mode == Mode::Full;
-                let build = lto::resolve((tree, config), full, &variables)?;
-                return Ok(Self::Lto(Box::new(build)));
-            }
-            (Mode::Unsupported(option), _) => PlainReason::UnsupportedLto(option),
-            (Mode::None | Mode::Thin | Mode::Full, _) => PlainReason::NoLto,
-        };
+        if let (Mode::Thin | Mode::Full, Some(config)) = (mode, config) {
+            let full = mode == Mode::Full;
+            let build = lto::resolve((tree, config), full, &variables)?;
+            return Ok(Self::Lto(Box::new(build)));
+        }
         let additions = Additions::of(&tree, &variables, false)?;
-        Ok(Self::PlainMake(PlainMake::with(arguments, why, additions)))
+        let plain = PlainMake::with(arguments, PlainReason::NoLto, additions);
+        Ok(Self::PlainMake(plain))
     }
 }
 

@@ -192,12 +192,6 @@ fn without_lto_make_is_left_alone() {
         (plain.why, text(&plain.arguments).as_str()),
         (PlainReason::NoLto, "CC=gcc -j3 all")
     );
-    let setting = Setting::new(V6_12, "CONFIG_LTO_CLANG_THIN_DIST=y\n");
-    let why = setting.plain("LLVM=1").why;
-    assert_eq!(
-        why.to_string(),
-        "CONFIG_LTO_CLANG_THIN_DIST is left to kbuild: klto does not do it yet"
-    );
 }
 
 #[test]

@@ -22,7 +22,7 @@ use klto_kbuild::compile::{
     with_thin_lto, without_lto,
 };
 use klto_kbuild::genksyms::preprocesses_for_genksyms;
-use klto_kbuild::link::LinkCall;
+use klto_kbuild::link::{LinkCall, distributed_backend};
 use klto_kbuild::unhooked_reader;
 use klto_wire::{Finished, Reply, Request};
 
@@ -76,6 +76,9 @@ impl Session {
         }
         if let Some(reply) = self.kallsyms(&request)? {
             return Ok(Answer::Reply(reply));
+        }
+        if let Some((object, output)) = distributed_backend(&request.arguments) {
+            return self.distributed_native(&request, caller, &object, &output);
         }
         let Some(call) = CompileCall::parse(&request.arguments) else {
             return Ok(as_called(request));

@@ -10,6 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use anyhow::Context as _;
 use klto_core::{Digest, KeyBuilder};
 use klto_formats::bitcode::definitions;
+use klto_kbuild::link::VMLINUX_INDEX;
 use serde::{Deserialize, Serialize};
 
 use super::assembler::{self, Names};
@@ -20,8 +21,8 @@ use crate::session::{Session, lock};
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     decoded: Mutex<HashMap<Digest, Content>>,
-    /// The manifest of the last vmlinux, once it is asked for.
-    vmlinux: OnceLock<Manifest>,
+    /// The manifests of the last vmlinux, once they are asked for.
+    vmlinux: OnceLock<[Manifest; 2]>,
 }
 
 impl Contents {
@@ -42,9 +43,14 @@ impl Contents {
         member: &Path,
         bitcode: Digest,
     ) -> Option<Content> {
-        let manifest = || Manifest::read(&session.scratch.path("units/vmlinux.o/manifest"));
-        let vmlinux = self.vmlinux.get_or_init(manifest);
-        vmlinux.content(member, bitcode).cloned()
+        let manifests = self.vmlinux.get_or_init(|| {
+            ["vmlinux.o", VMLINUX_INDEX].map(|unit| {
+                let place = session.scratch.path("units").join(unit);
+                Manifest::read(&place.join("manifest"))
+            })
+        });
+        let mut manifests = manifests.iter();
+        manifests.find_map(|manifest| manifest.content(member, bitcode).cloned())
     }
 }
 

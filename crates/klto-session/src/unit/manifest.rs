@@ -107,6 +107,23 @@ impl Manifest {
         (natives.len() == self.body.members.len()).then_some(natives)
     }
 
+    /// Each member's native that is as it was left, with the bitcode that it was made from.
+    pub fn natives<'a>(
+        &'a self,
+        directory: &'a Path,
+        memo: &'a StatMemo,
+    ) -> impl Iterator<Item = (&'a Path, Digest, &'a Path)> {
+        let whole = move |member: &&Member| {
+            let native = directory.join(&member.native);
+            is_of(memo, &native, &member.native_digest)
+        };
+        let members = self.body.members.iter().filter(whole);
+        members.map(|member| {
+            let bitcode = Digest::from_bytes(member.bitcode);
+            (member.path.as_path(), bitcode, member.native.as_path())
+        })
+    }
+
     /// What was decoded from a bitcode of this digest.
     pub fn content(&self, path: &Path, bitcode: Digest) -> Option<&Content> {
         let member = self

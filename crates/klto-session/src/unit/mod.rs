@@ -163,9 +163,31 @@ impl Session {
         linker.ok_or_else(|| Failure::bug("no linker is known").into())
     }
 
-    /// [`Path`] of a unit's file in the scratch directory.
-    fn unit_root(&self, unit: &LinkUnit, directory: &Path) -> PathBuf {
-        let name = format!("units/{}", unit.name.trim_start_matches('/'));
+    /// Learns of the natives of a unit that an earlier build lowered.
+    pub(crate) fn know_unit(&self, unit: &str, directory: &Path) {
+        let root = directory.join(self.unit_root(unit, directory));
+        let manifest = Manifest::read(&root.join("manifest"));
+        let mut known = lock(&self.natives);
+        for (object, digest, native) in manifest.natives(directory, &self.memo) {
+            let native = Native {
+                digest,
+                path: Some(native.to_owned()),
+                together: None,
+            };
+            let place = normalize(&directory.join(object));
+            known.entry(place).or_insert(native);
+        }
+    }
+
+    /// The index of a member, as the unit's last thin-link wrote it.
+    pub(crate) fn index_of(&self, unit: &str, directory: &Path, member: &Path) -> PathBuf {
+        let root = directory.join(self.unit_root(unit, directory));
+        ThinLinkPlace::below(&root).index(member)
+    }
+
+    /// Where a unit's files are in the scratch directory.
+    fn unit_root(&self, unit: &str, directory: &Path) -> PathBuf {
+        let name = format!("units/{}", unit.trim_start_matches('/'));
         match directory == self.scratch.output() {
             true => self.scratch.relative(&name),
             false => self.scratch.path(&name),
@@ -273,11 +295,8 @@ impl<'a> Lowering<'a> {
             ))
             .hint("build with --lto=none, or without that option")
         })?;
-        let root = session.unit_root(link.unit, link.directory);
-        let place = ThinLinkPlace {
-            prefix: format!("{}/index/", root.display()),
-            list: root.join("linked"),
-        };
+        let root = session.unit_root(&link.unit.name, link.directory);
+        let place = ThinLinkPlace::below(&root);
         let old = Manifest::read(&link.directory.join(root.join("manifest")));
         let paths: Vec<&Path> = link
             .unit
@@ -327,7 +346,14 @@ impl<'a> Lowering<'a> {
             self.old
                 .whole_unit(key, directory, &raw, &self.session.memo)
         };
-        let natives = match unit_key.and_then(whole) {
+        // kbuild is to get the indexes too.
+        let needs_indexes = self.link.call.index_only.is_some();
+        let has_index = |member: &BitcodeMember| {
+            let index = self.place.index(&member.path);
+            directory.join(index).exists()
+        };
+        let is_whole = !needs_indexes || self.members.iter().all(has_index);
+        let natives = match unit_key.filter(|_| is_whole).and_then(whole) {
             Some(natives) => {
                 let line = format!("kept unit {}", self.link.unit.name);
                 self.session.log.line(&line);

@@ -4,7 +4,7 @@
 
 mod prepared;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -210,6 +210,63 @@ fn makes_above_nothing_that_changed_are_left_out() {
     assert_eq!(made_again(&build), (object(), None));
 }
 
+const COMMENTS: &str = "  KLTO    nothing has changed but comments in include/linux/jbd2.h\n";
+
+#[test]
+fn comments_that_nothing_shows_run_no_make() {
+    let (build, source) = with_private_source(jbd2_of_6_12("comments"));
+    make_ran(&build).unwrap();
+    let header = "include/linux/jbd2.h";
+    let text = fs::read_to_string(source.path().join(header)).unwrap();
+    let guard = "#define _LINUX_JBD2_H\n";
+    assert!(text.contains(guard));
+    let edit = |line: &str| source.write(header, &text.replace(guard, line)).unwrap();
+    let expect_no_make = || {
+        assert!(
+            next(&build).starts_with("make does not run: nothing has changed but comments in ")
+        );
+        assert_eq!(build.succeed().stdout, COMMENTS);
+        assert_eq!(make_ran(&build), None);
+    };
+    let commented = "#define _LINUX_JBD2_H /* of the test */\n";
+    edit(commented);
+    expect_no_make();
+    // What comes next is an edit of one source, for make too.
+    let of_commit = fs::read_to_string(source.path().join(COMMIT)).unwrap();
+    source
+        .write(COMMIT, &format!("{of_commit}int klto_one;\n"))
+        .unwrap();
+    let (made, left_out) = made_again(&build);
+    assert_eq!(made, BTreeSet::from(["fs/jbd2/commit.o".to_owned()]));
+    assert!(left_out.is_some_and(|count| count > 0));
+
+    let all = |made: &BTreeSet<String>| made.len() == 6;
+    // Lines that move, an option that is mentioned: kbuild's records change.
+    edit("/* a line */\n#define _LINUX_JBD2_H\n");
+    assert!(all(&made_again(&build).0));
+    edit("#define _LINUX_JBD2_H /* see CONFIG_KLTO_OF_THE_TEST */\n");
+    assert!(all(&made_again(&build).0));
+    edit(guard);
+    assert!(all(&made_again(&build).0));
+    // A program that reads the header as text.
+    let makefile = "fs/jbd2/Makefile";
+    let rule = "klto := $(shell grep -c test $(srctree)/include/linux/jbd2.h)\n";
+    let of_makefile = fs::read_to_string(source.path().join(makefile)).unwrap();
+    source
+        .write(makefile, &format!("{of_makefile}{rule}"))
+        .unwrap();
+    make_ran(&build).unwrap();
+    edit(commented);
+    assert!(all(&made_again(&build).0));
+    source.write(makefile, &of_makefile).unwrap();
+    make_ran(&build).unwrap();
+    // Debug information has columns.
+    let build = build.word("KCFLAGS=-g");
+    make_ran(&build).unwrap();
+    edit(guard);
+    assert!(all(&made_again(&build).0));
+}
+
 #[test]
 fn a_first_build_that_failed_is_not_complete() {
     let (build, source) = with_private_source(jbd2_of_6_12("failed"));
@@ -254,23 +311,95 @@ fn of_packages(paths: &BTreeSet<String>) -> BTreeSet<String> {
     found.lines().filter_map(path_of).collect()
 }
 
-/// Files that processes have opened or executed, by what strace says of their descriptors.
-fn opened_files(trace: &str) -> BTreeSet<String> {
-    let mut files = BTreeSet::new();
-    for line in trace.lines() {
-        if line.contains("execve(") {
-            files.extend(line.split('"').nth(1).map(str::to_owned));
-        } else if line.contains("openat(")
-            && !line.contains("O_WRONLY")
-            && !line.contains("O_DIRECTORY")
-            && let Some((_, result)) = line.rsplit_once(") = ")
+/// What processes have opened and executed, by what strace says.
+#[derive(Default)]
+struct Opened {
+    files: BTreeSet<String>,
+    /// C sources and headers with the name of the program that opened them.
+    sources: BTreeSet<(String, String)>,
+}
+
+/// The process of a line, and the rest of it.
+fn of_process(line: &str) -> Option<(&str, &str)> {
+    line.split_once(' ')
+        .map(|(process, rest)| (process, rest.trim_start()))
+}
+
+/// Parents by process.
+fn parents(trace: &str) -> HashMap<&str, &str> {
+    let lines = trace.lines().filter_map(of_process);
+    let forks = lines.filter(|(_, call)| call.contains("clone") || call.contains("fork"));
+    let pairs = forks.filter_map(|(parent, call)| Some((call.rsplit_once(" = ")?.1, parent)));
+    pairs.collect()
+}
+
+fn opened_files(trace: &str) -> Opened {
+    let parents = parents(trace);
+    let mut programs: HashMap<&str, &str> = HashMap::new();
+    let mut opened = Opened::default();
+    for (process, call) in trace.lines().filter_map(of_process) {
+        if call.contains("execve(") {
+            let program = call.split('"').nth(1).unwrap_or_default();
+            programs.insert(process, program);
+            opened.files.insert(program.to_owned());
+        } else if call.contains("openat(")
+            && !call.contains("O_WRONLY")
+            && !call.contains("O_DIRECTORY")
+            && let Some((_, result)) = call.rsplit_once(") = ")
             && let Some((_, path)) = result.split_once('<')
         {
-            files.insert(path.trim_end_matches('>').to_owned());
+            let path = path.trim_end_matches('>').to_owned();
+            if path.ends_with(".c") || path.ends_with(".h") {
+                let mut forked =
+                    std::iter::successors(Some(process), |one| parents.get(one).copied());
+                let program = forked.find_map(|process| programs.get(process));
+                let program = Path::new(program.unwrap()).file_name().unwrap();
+                let program = program.to_string_lossy().into_owned();
+                opened.sources.insert((program, path.clone()));
+            }
+            opened.files.insert(path);
         }
     }
-    files.retain(|file| file.starts_with('/'));
-    files
+    opened.files.retain(|file| file.starts_with('/'));
+    opened
+}
+
+/// Programs that read C sources and headers of which a makefile need not say so, and why comments do not matter to
+/// what is built.
+const READERS: [(&str, &str); 7] = [
+    ("clang", "the C preprocessor"),
+    ("klto", "reads what compilers read"),
+    ("fixdep", "options in comments count"),
+    (
+        "modpost",
+        "srcversion leaves comments out (scripts/mod/sumversion.c)",
+    ),
+    (
+        "diff",
+        "objtool compares its copies with the kernel's, and warns",
+    ),
+    ("install", "copies headers of objtool's own"),
+    ("sed", "scripts/atomic/check-atomics.sh warns"),
+];
+
+/// Comments of sources that compilers read count nowhere, unless a makefile names the source.
+fn check_readers(build: &Build, opened: &BTreeSet<(String, String)>) {
+    let source = xtask::sources::fetch(klto_tests::cache(), build.tree()).unwrap();
+    let below = |path: &String| {
+        Path::new(path)
+            .strip_prefix(&source)
+            .ok()
+            .map(Path::to_owned)
+    };
+    let is_known = |program: &str| READERS.iter().any(|(known, _)| program.starts_with(known));
+    let (known, others): (Vec<_>, Vec<_>) = opened
+        .iter()
+        .filter_map(|(program, path)| Some((program.as_str(), below(path)?)))
+        .partition(|(program, _)| is_known(program));
+    assert!(known.len() > 500, "{}", known.len());
+    // arch/x86/Makefile names it, for scripts/orc_hash.sh.
+    let orc_types = PathBuf::from("arch/x86/include/asm/orc_types.h");
+    assert_eq!(others, [("sh", orc_types)]);
 }
 
 #[test]
@@ -286,7 +415,13 @@ fn every_file_that_a_build_reads_is_watched() {
     let log = place.join("log");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-y", "-s", "4096", "--seccomp-bpf"]);
-    strace.args(["-e", "trace=openat,execve", "-e", "status=successful", "-o"]);
+    strace.args([
+        "-e",
+        "trace=openat,execve,clone,clone3,fork,vfork",
+        "-e",
+        "status=successful",
+        "-o",
+    ]);
     let traced = prepared::wrapped(strace.arg(&log), &build.command());
     let ended = step("a build from nothing under strace", || {
         let mut traced = traced;
@@ -295,6 +430,8 @@ fn every_file_that_a_build_reads_is_watched() {
     ended.expect(0, &[]);
 
     let opened = opened_files(&fs::read_to_string(&log).unwrap());
+    check_readers(&build, &opened.sources);
+    let opened = opened.files;
     assert!(
         opened
             .iter()

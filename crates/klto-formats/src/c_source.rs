@@ -76,6 +76,49 @@ impl CSource {
             asks: asks.next(),
         }
     }
+
+    /// All of the source that is a comment or a blank to nobody, as parts of a digest; `text` is what was read. Beside
+    /// tokens that are the options that fixdep finds, in comments too, and what modpost adds to a module's
+    /// `srcversion`.
+    pub fn essence(&self, text: &[u8]) -> Vec<Vec<u8>> {
+        if self.asks.is_some() {
+            return vec![text.to_vec()];
+        }
+        let mut options = Vec::new();
+        for option in &self.options {
+            options.extend(option);
+            options.push(b'\n');
+        }
+        vec![options, of_srcversion(text), self.canonical.clone()]
+    }
+}
+
+/// The bytes that scripts/mod/sumversion.c takes of a source: block comments and blanks are left out, `//` comments
+/// are not, and a quote begins a string wherever it stands.
+fn of_srcversion(text: &[u8]) -> Vec<u8> {
+    let mut taken = Vec::with_capacity(text.len());
+    let mut place = 0;
+    while let Some(byte) = text.get(place) {
+        let rest = &text[place..];
+        if rest.starts_with(b"\\\n") {
+            place += 2;
+        } else if rest.starts_with(b"/*") {
+            let end = memchr::memmem::find(&rest[2..], b"*/");
+            place += end.map_or(rest.len(), |end| end + 4);
+        } else if *byte == b'"' {
+            let is_end = |at: &usize| rest[*at] == b'"' && rest[*at - 1] != b'\\';
+            let end = (1..rest.len()).find(is_end);
+            let length = end.map_or(rest.len(), |end| end + 1);
+            taken.extend(&rest[..length]);
+            place += length;
+        } else {
+            if !byte.is_ascii_whitespace() {
+                taken.push(*byte);
+            }
+            place += 1;
+        }
+    }
+    taken
 }
 
 fn has_odd_text(text: &[u8]) -> bool {
@@ -85,6 +128,7 @@ fn has_odd_text(text: &[u8]) -> bool {
         || text.starts_with(BYTE_ORDER_MARK)
         || contains(text, b"R\"")
         || splices_within_delimiters(text)
+        || splices_after_blanks(text)
 }
 
 /// Whether `CONFIG_` and the beginning of a name stand before `##`.
@@ -112,6 +156,16 @@ fn splices_within_delimiters(text: &[u8]) -> bool {
         let (before, after) = text.split_at(place);
         let after = after.get(1..).unwrap_or_default();
         matches!(before.last(), Some(b'/' | b'*')) && after.trim_ascii_start().len() < after.len()
+    })
+}
+
+/// Whether blanks stand between a backslash and the line end: clang takes that for a splice.
+fn splices_after_blanks(text: &[u8]) -> bool {
+    memchr::memchr_iter(b'\\', text).any(|place| {
+        let after = text.get(place + 1..).unwrap_or_default();
+        let blanks = after.iter().take_while(|byte| matches!(byte, b' ' | b'\t'));
+        let blanks = blanks.count();
+        blanks > 0 && after.get(blanks) == Some(&b'\n')
     })
 }
 
@@ -358,10 +412,42 @@ mod tests {
     }
 
     #[test]
+    fn comments_that_somebody_reads_count() {
+        let essence = |text: &str| CSource::read(text.as_bytes()).essence(text.as_bytes());
+        let first = essence("int a; /* one */\n");
+        assert_eq!(first, essence("int a;  /* another, longer */\n"));
+        for other in [
+            "int b; /* one */\n",
+            "int a; // one\n",
+            "int a; /* CONFIG_A */\n",
+            "int a;\n\n int b;",
+            "int a; /* __DATE__ */\n",
+        ] {
+            assert_ne!(first, essence(other), "{other}");
+        }
+        // A quote as a character begins a string for modpost.
+        assert_ne!(
+            essence("f('\"'); /* a */ g('\"');"),
+            essence("f('\"'); /* b */ g('\"');")
+        );
+    }
+
+    #[test]
+    fn what_srcversion_is_made_of() {
+        let of = |text: &str| String::from_utf8(of_srcversion(text.as_bytes())).unwrap();
+        assert_eq!(of("int  a; /* b */ // c d\n"), "inta;//cd");
+        assert_eq!(of("f(\"a  /* b\"); \\\nint c;"), "f(\"a  /* b\");intc;");
+        assert_eq!(of("\"a\\\" b\" c"), "\"a\\\" b\"c");
+        assert_eq!(of("a /* open"), "a");
+        assert_eq!(of("\"open  b"), "\"open  b");
+    }
+
+    #[test]
     fn what_a_compiler_sees_counts() {
         for (one, other) in [
             ("int a;", "int b;"),
             ("int a;\n", "\nint a;\n"),
+            ("f(a\\ \n b)", "f(a\\ \nb)"),
             ("/* a */ int b;", "/* a\n */ int b;"),
             ("ab", "a b"),
             ("#define F (x)", "#define F(x)"),

@@ -91,6 +91,19 @@ impl Config {
         matches!(self.value(name), Some("y" | "m"))
     }
 
+    /// An option, without `CONFIG_`, by which the build reads comments of a source, without a record or a makefile
+    /// that says so: `kernel/kheaders_data.tar.xz` and `usr/include` hold headers as text, rust-bindgen reads C
+    /// headers by a front end of its own, kernel-doc checks comments, and speakup's `makemapdata` reads defines
+    /// as text.
+    pub fn reader_of_comments(&self, source: &Path) -> Option<&'static str> {
+        let of_all = ["IKHEADERS", "HEADERS_INSTALL", "RUST", "DRM_I915_WERROR"];
+        let is_of_speakup =
+            source.ends_with("spk_priv_keyinfo.h") || source.ends_with("linux/input.h");
+        let of_some = is_of_speakup.then_some("SPEAKUP");
+        let mut options = of_all.into_iter().chain(of_some);
+        options.find(|option| self.is_set(option))
+    }
+
     /// What it says of LTO in a tree that has the option.
     pub fn upstream_lto(&self) -> UpstreamLto {
         let choices = [UpstreamLto::ThinDist, UpstreamLto::Thin, UpstreamLto::Full];
@@ -118,6 +131,18 @@ mod tests {
         assert_eq!(config.value("D"), Some("x \\\"y"));
         assert_eq!(config.value("E"), Some("0x10"));
         assert_eq!(config.value("B"), None);
+    }
+
+    #[test]
+    fn some_options_read_comments() {
+        let reader = |text: &str, source: &str| {
+            let config = Config::parse(Path::new(".config"), text);
+            config.reader_of_comments(Path::new(source))
+        };
+        assert_eq!(reader("CONFIG_IKHEADERS=m\n", "fs/a.h"), Some("IKHEADERS"));
+        let speakup = "CONFIG_SPEAKUP=y\n";
+        assert_eq!(reader(speakup, "fs/a.h"), None);
+        assert_eq!(reader(speakup, "include/linux/input.h"), Some("SPEAKUP"));
     }
 
     #[test]

@@ -82,6 +82,21 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
             return Ok(ExitStatus::default());
         }
     }
+    let memo = StatMemo::open(&scratch.path("stat-memo"));
+    if let Difference::Comments(sources) = &difference {
+        match watch.and_then(|watch| watch.make_outputs_newer(&memo)) {
+            Ok(()) => {
+                if !quiet {
+                    println!(
+                        "  KLTO    nothing has changed but comments in {}",
+                        of_all(sources)
+                    );
+                }
+                return Ok(ExitStatus::default());
+            }
+            Err(why) => (watch, difference) = (look(&build, settings).0, Difference::Other(why)),
+        }
+    }
     let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
     let display = Display::of_output(quiet, is_verbose(&build));
     let log = Arc::new(Log::create(&scratch.path("log"), display)?);
@@ -94,7 +109,6 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         tell(line);
     });
     let additions = additions(&build, settings, &scratch)?;
-    let memo = StatMemo::open(&scratch.path("stat-memo"));
     let names = build
         .hooks
         .iter()
@@ -127,12 +141,18 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
 /// What [`run`] would do now, for the user; nothing is written.
 pub fn forecast(build: &LtoBuild, settings: &Settings) -> anyhow::Result<String> {
     let (watch, difference) = look(build, settings);
-    let (Difference::Sources(sources), Ok(watch)) = (&difference, watch) else {
-        let why = why_make_runs(&difference);
-        return Ok(match why.is_empty() {
-            true => "make does not run: nothing has changed since the last build\n".to_owned(),
-            false => format!("make runs: {why}\n"),
-        });
+    let (sources, watch) = match (&difference, watch) {
+        (Difference::Sources(sources), Ok(watch)) => (sources, watch),
+        (Difference::Nothing, _) => {
+            return Ok("make does not run: nothing has changed since the last build\n".to_owned());
+        }
+        (Difference::Comments(sources), _) => {
+            let sources = of_all(sources);
+            return Ok(format!(
+                "make does not run: nothing has changed but comments in {sources}\n"
+            ));
+        }
+        _ => return Ok(format!("make runs: {}\n", why_make_runs(&difference))),
     };
     let mut text = String::new();
     for source in sources {
@@ -168,11 +188,22 @@ fn is_nothing(difference: &Difference, quiet: bool) -> bool {
     is_nothing
 }
 
+/// Names sources: the first, and how many more there are.
+fn of_all(sources: &[PathBuf]) -> String {
+    let first = sources
+        .first()
+        .map_or_else(String::new, |first| first.display().to_string());
+    match sources.len() {
+        0 | 1 => first,
+        count => format!("{first} and {} more", count - 1),
+    }
+}
+
 fn why_make_runs(difference: &Difference) -> String {
     match difference {
         Difference::Nothing => String::new(),
         Difference::Other(why) => why.clone(),
-        Difference::Sources(sources) => match sources.first() {
+        Difference::Comments(sources) | Difference::Sources(sources) => match sources.first() {
             Some(first) => format!("source {} has changed", first.display()),
             None => "the last build has failed".to_owned(),
         },

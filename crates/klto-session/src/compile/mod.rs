@@ -33,7 +33,7 @@ use crate::session::{Answer, Run, Session, as_called, ended, lock, tool_environm
 use crate::unit::UnitLink;
 
 use previous::Previous;
-pub(crate) use sources::Sources;
+pub(crate) use sources::{Sources, essence_of};
 use stored::StoredCompile;
 
 /// What follows a compile, if anything does.

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use klto_core::Digest;
+use klto_core::{Digest, KeyBuilder};
 use klto_formats::c_source::CSource;
 use klto_store::StatMemo;
 
@@ -18,11 +18,13 @@ use crate::session::lock;
 
 /// What of one file matters.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     /// Its bytes.
     pub bytes: Digest,
     /// Its tokens and their lines.
     pub tokens: Digest,
+    /// See [`CSource::essence`].
+    essence: Digest,
     /// Options that it mentions.
     pub options: BTreeSet<Vec<u8>>,
     /// Names of headers that are looked for beside it first.
@@ -49,7 +51,7 @@ pub(super) type Configuration = BTreeMap<Vec<u8>, Vec<u8>>;
 
 impl Sources {
     /// The source at `path`.
-    pub(super) fn get(&self, path: &Path, memo: &StatMemo) -> io::Result<Arc<Source>> {
+    pub(crate) fn get(&self, path: &Path, memo: &StatMemo) -> io::Result<Arc<Source>> {
         let digest = memo.digest(path)?;
         if let Some(source) = lock(&self.by_content).get(&digest) {
             return Ok(Arc::clone(source));
@@ -58,6 +60,14 @@ impl Sources {
         let source = Arc::new(Source::of(&bytes));
         lock(&self.by_content).insert(source.bytes, Arc::clone(&source));
         Ok(source)
+    }
+
+    /// What is neither comment nor blank of a source that was read, by the digest of its bytes; see
+    /// [`CSource::essence`].
+    pub fn essence(&self, bytes: Digest) -> Option<Digest> {
+        lock(&self.by_content)
+            .get(&bytes)
+            .map(|source| source.essence)
     }
 
     /// The options that `autoconf.h` at `path` sets.
@@ -90,6 +100,7 @@ impl Source {
         Self {
             bytes: Digest::of_bytes(bytes),
             tokens: Digest::of_bytes(&read.canonical),
+            essence: digest_of_essence(&read, bytes),
             options: read.options,
             quoted_includes: paths(read.quoted_includes),
             computes_includes: read.computes_includes,
@@ -98,6 +109,19 @@ impl Source {
             asks: read.asks,
         }
     }
+}
+
+/// Digest of [`CSource::essence`].
+pub(crate) fn essence_of(text: &[u8]) -> Digest {
+    digest_of_essence(&CSource::read(text), text)
+}
+
+fn digest_of_essence(source: &CSource, text: &[u8]) -> Digest {
+    let mut key = KeyBuilder::new("essence", 1);
+    for part in source.essence(text) {
+        key.field("part", &part);
+    }
+    key.finish()
 }
 
 fn configuration(text: &[u8]) -> Configuration {

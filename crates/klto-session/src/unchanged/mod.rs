@@ -12,6 +12,7 @@
 //! Stats are taken 25 ms after the last process of the build has ended, so that a later change has
 //! other stamps (the argument is at `StatMemo` in `klto-store`).
 
+mod comments;
 mod readers;
 mod remake;
 mod trees;
@@ -23,23 +24,27 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use klto_core::{KeyBuilder, publish};
-use klto_kbuild::{Environment, LtoBuild, MakeOption};
-use klto_store::has_trusted_stamps;
+use klto_kbuild::{Config, Environment, LtoBuild, MakeOption};
+use klto_store::{StatMemo, has_trusted_stamps};
 use serde::{Deserialize, Serialize};
 
 use crate::build::Settings;
+use crate::compile::Sources;
 use crate::scratch::SCRATCH_NAME;
 use crate::session::{Session, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
-use trees::{Contents, Facts, Looked, Roots, digest, is_input, is_of_tree, of_file};
+use trees::{
+    Change, ChangedSource, Contents, Facts, Knowledge, Looked, Roots, digest, is_input, is_of_tree,
+    of_file,
+};
 
 pub(crate) use trees::of_file as stamp;
 pub(crate) use watched::run_watched;
 
-const MAGIC: &[u8; 8] = b"kltoall5";
+const MAGIC: &[u8; 8] = b"kltoall6";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
 
@@ -103,6 +108,8 @@ struct State {
 pub(crate) enum Difference {
     /// Nothing that a build could see.
     Nothing,
+    /// Comments and blanks of these sources, below the source tree, and what is made of them shows none.
+    Comments(Vec<PathBuf>),
     /// The content of these sources that compiles read, below the source tree, and nothing else.
     Sources(Vec<PathBuf>),
     /// Something else: what it is.
@@ -127,6 +134,11 @@ pub(crate) struct Watch {
     makefiles: Vec<PathBuf>,
     /// Directories to which links of the source tree lead.
     linked: BTreeSet<PathBuf>,
+    config: Config,
+    /// Why all comments count in this build.
+    checks_comments: Option<&'static str>,
+    /// Before it looked at anything.
+    begun: SystemTime,
 }
 
 impl Watch {
@@ -140,6 +152,7 @@ impl Watch {
         if settings.environment.get("MAKEFILES").is_some() {
             return Err("MAKEFILES is set".into());
         }
+        let begun = SystemTime::now();
         let roots = trusted_roots(build)?;
         let looked = roots.look(None).map_err(|error| error.to_string())?;
         let mut facts = looked.facts;
@@ -162,15 +175,30 @@ impl Watch {
             makefiles: looked.makefiles,
             linked: looked.linked,
             ahead: looked.ahead,
+            config: build.config.clone(),
+            checks_comments: checks_comments(build),
+            begun,
         })
     }
 
     /// What is not as the last build left it.
     pub fn difference(&self) -> Difference {
-        match self.changed_sources() {
-            Err(what) => Difference::Other(what),
-            Ok(sources) if sources.is_empty() && !self.is_unfinished() => Difference::Nothing,
-            Ok(sources) => Difference::Sources(sources),
+        let changed = match self.changed_sources() {
+            Err(what) => return Difference::Other(what),
+            Ok(changed) => changed,
+        };
+        let of = |change| {
+            let sources = changed.iter().filter(move |source| source.change == change);
+            sources.map(|source| source.file.clone())
+        };
+        let comments: Vec<PathBuf> = of(Change::Comments).collect();
+        let sources: Vec<PathBuf> = of(Change::Content).chain(comments.clone()).collect();
+        if sources.is_empty() && !self.is_unfinished() {
+            return Difference::Nothing;
+        }
+        match sources.len() == comments.len() && self.why_comments_count(&comments).is_none() {
+            true => Difference::Comments(comments),
+            false => Difference::Sources(sources),
         }
     }
 
@@ -179,7 +207,8 @@ impl Watch {
         state.is_some_and(|state| !state.unfinished.is_empty())
     }
 
-    fn changed_sources(&self) -> Result<Vec<PathBuf>, String> {
+    /// Sources with another stat than after the last build; what has changed besides, if anything.
+    fn changed_sources(&self) -> Result<BTreeSet<ChangedSource>, String> {
         let Some(state) = &self.state else {
             return Err("no build of these files is known to be complete".to_owned());
         };
@@ -201,7 +230,7 @@ impl Watch {
             return Err(format!("{} has changed", file.display()));
         }
         match self.file.with_file_name("journal").is_file() {
-            true => Ok(sources.into_iter().collect()),
+            true => Ok(sources),
             false => Err("the journal is gone".to_owned()),
         }
     }
@@ -222,7 +251,16 @@ impl Watch {
     /// Takes stock after the build.
     pub fn stock(&self, session: &Session) -> io::Result<Stock> {
         std::thread::sleep(TICK);
-        Ok(Stock(self.roots.look(Some(&session.memo))?))
+        self.look_again(&session.memo, &session.sources)
+    }
+
+    fn look_again(&self, memo: &StatMemo, sources: &Sources) -> io::Result<Stock> {
+        let knowledge = Knowledge {
+            memo,
+            sources,
+            before: self.state.as_ref().map(|state| &state.contents),
+        };
+        Ok(Stock(self.roots.look(Some(&knowledge))?))
     }
 
     /// Whether a file of the source tree or the configuration has changed since the build began: nobody knows
@@ -451,6 +489,14 @@ fn refuse(build: &LtoBuild) -> Result<(), String> {
         Some(option) => Err(format!("CONFIG_{option} names files that may be elsewhere")),
         None => Ok(()),
     }
+}
+
+/// Why a build looks at comments of every source.
+fn checks_comments(build: &LtoBuild) -> Option<&'static str> {
+    let mut assignments = build.arguments.assignments();
+    let checks = ["W", "C", "KBUILD_EXTRA_WARN", "KBUILD_CHECKSRC"];
+    let checks = assignments.any(|assignment| checks.iter().any(|name| assignment.name == *name));
+    checks.then_some("make checks sources, comments too")
 }
 
 /// Whether a make within make compiles objects again after modpost has said which exports are used, on trees

@@ -1,16 +1,18 @@
 //! Who reads a source, by kbuild's own records: the `.cmd` file beside each target that a tool has made
-//! (scripts/basic/fixdep.c) names all that was read for it.
+//! (scripts/basic/fixdep.c) has the command, and names all that was read for it.
 //!
 //! In: the output tree, sources. Out: targets. It does not know what a target is.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use klto_core::normalize;
+use klto_kbuild::front_end::FrontEnd;
 use memchr::memmem::Finder;
 use rayon::Scope;
 
@@ -20,34 +22,114 @@ use crate::session::lock;
 /// Ends of targets that are made when a user asks for one, and of which nothing is made.
 const ON_DEMAND: [&[u8]; 4] = [b".i", b".ll", b".lst", b".symtypes"];
 
+/// Whether a target is made only when a user asks for it.
+pub(super) fn is_on_demand(target: &[u8]) -> bool {
+    ON_DEMAND.iter().any(|end| target.ends_with(end))
+}
+
 /// The targets below `output` for which one of `sources` was read; both relative to their trees.
 pub(super) fn targets_that_read(
     output: &Path,
     sources: &[PathBuf],
 ) -> io::Result<BTreeSet<(PathBuf, PathBuf)>> {
+    let finders = finders(sources);
+    let found = Mutex::new(BTreeSet::new());
+    for_each_record(output, &|target, text| {
+        let read = finders
+            .iter()
+            .filter(|(source, name)| names(text, source, name));
+        let pairs = read.map(|(source, _)| (target.to_owned(), source.to_path_buf()));
+        lock(&found).extend(pairs);
+    })?;
+    Ok(found.into_inner().unwrap_or_default())
+}
+
+/// Why the target of a record may show more of one of `sources` than its tokens and their lines: its command reads
+/// the source otherwise than by the C preprocessor, or shows columns.
+pub(super) fn shows_more_than_tokens(
+    output: &Path,
+    sources: &[PathBuf],
+) -> io::Result<Option<String>> {
+    let finders = finders(sources);
+    let found = Mutex::default();
+    for_each_record(output, &|target, text| {
+        let read = finders
+            .iter()
+            .filter(|(source, name)| names(text, source, name));
+        for (source, name) in read {
+            if !is_preprocessed(text, source, name) {
+                let (target, source) = (target.display(), source.display());
+                *lock(&found) = Some(format!("{target} shows more than tokens of {source}"));
+            }
+        }
+    })?;
+    Ok(found.into_inner().unwrap_or_default())
+}
+
+/// Whether a record that names `source` is that of a compile which shows no columns, and which has the source from
+/// the C preprocessor alone.
+fn is_preprocessed(record: &[u8], source: &Path, name: &Finder<'_>) -> bool {
+    let value = |kinds: &[&[u8]]| {
+        let mut lines = record.split(|byte| *byte == b'\n');
+        let line = lines.find(|line| kinds.iter().any(|kind| line.starts_with(kind)))?;
+        let start = memchr::memmem::find(line, b" := ")?;
+        line.get(start + 4..)
+    };
+    let (Some(command), Some(compiled)) = (value(&[b"savedcmd_", b"cmd_"]), value(&[b"source_"]))
+    else {
+        return false;
+    };
+    let words = command.split(u8::is_ascii_whitespace);
+    let words: Vec<&[u8]> = words.filter(|word| !word.is_empty()).collect();
+    // Checks of comments, in commands that end with them.
+    if words
+        .iter()
+        .any(|word| word.ends_with(b"kernel-doc") || word.ends_with(b"kernel-doc.py"))
+    {
+        return false;
+    }
+    let is_read_first = |place: usize| {
+        let before = place.checked_sub(1).and_then(|before| words.get(before));
+        before.is_some_and(|word| *word == b"-include")
+    };
+    let is_read_otherwise = |(place, word): (usize, &&[u8])| {
+        let is_input = *word == compiled || is_read_first(place);
+        !is_input && names(word, source, name)
+    };
+    let by_preprocessor = !words.iter().enumerate().any(is_read_otherwise);
+    let arguments = words.iter().map(|word| OsStr::from_bytes(word).to_owned());
+    by_preprocessor && !FrontEnd::of(&arguments.collect::<Vec<_>>()).shows_columns
+}
+
+/// Each source with the search for its name.
+fn finders(sources: &[PathBuf]) -> Vec<(&Path, Finder<'static>)> {
     let named = sources.iter().filter_map(|source| {
         let name = source.file_name()?.as_bytes().to_vec();
         Some((source.as_path(), Finder::new(&name).into_owned()))
     });
+    named.collect()
+}
+
+/// What happens with a target and the text of its record.
+type Visit<'a> = &'a (dyn Fn(&Path, &[u8]) + Sync);
+
+/// Visits each record below `output`, by the place of its target there.
+fn for_each_record(output: &Path, visit: Visit<'_>) -> io::Result<()> {
     let search = Search {
         output,
-        sources: named.collect(),
-        found: Mutex::default(),
+        visit,
         failure: Mutex::default(),
     };
     rayon::scope(|scope| search.enter(scope, output.to_owned()));
     match search.failure.into_inner().unwrap_or_default() {
         Some(error) => Err(error),
-        None => Ok(search.found.into_inner().unwrap_or_default()),
+        None => Ok(()),
     }
 }
 
 struct Search<'a> {
     output: &'a Path,
-    /// Each with the search for its name.
-    sources: Vec<(&'a Path, Finder<'static>)>,
-    /// Targets and what they read.
-    found: Mutex<BTreeSet<(PathBuf, PathBuf)>>,
+    visit: Visit<'a>,
     failure: Mutex<Option<io::Error>>,
 }
 
@@ -73,40 +155,68 @@ impl Search<'_> {
             let Some(target) = record.and_then(|record| record.strip_suffix(b".cmd")) else {
                 continue;
             };
-            let text = fs_err::read(entry.path())?;
-            if ON_DEMAND.iter().any(|end| target.ends_with(end)) {
+            if is_on_demand(target) {
                 continue;
             }
+            let text = fs_err::read(entry.path())?;
             let target = directory.join(OsStr::from_bytes(target));
-            let target = target.strip_prefix(self.output).unwrap_or(&target);
-            for (source, name) in &self.sources {
-                if names(&text, source, name) {
-                    let pair = (target.to_owned(), source.to_path_buf());
-                    lock(&self.found).insert(pair);
-                }
-            }
+            (self.visit)(target.strip_prefix(self.output).unwrap_or(&target), &text);
         }
         Ok(())
     }
 }
 
+/// Whether a byte stands between words of a record: in lists of make and in commands of a shell.
+fn is_between_words(byte: &u8) -> bool {
+    byte.is_ascii_whitespace() || b"()\\\"'`;,|&<>=:".contains(byte)
+}
+
 /// Whether a word of `text` is a path to `source`, from any directory.
 fn names(text: &[u8], source: &Path, name: &Finder<'_>) -> bool {
-    let is_end =
-        |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b')' | b'\\' | b'"' | b'\'');
     name.find_iter(text).any(|place| {
         let (before, after) = text.split_at(place);
         let length = name.needle().len();
-        if !after.get(length).is_none_or(is_end) {
+        if !after.get(length).is_none_or(is_between_words) {
             return false;
         }
-        let start = before
-            .iter()
-            .rposition(|byte| is_end(byte) || matches!(byte, b'(' | b'='));
+        let start = before.iter().rposition(is_between_words);
         let start = start.map_or(0, |start| start + 1);
         let word = text.get(start..place + length).unwrap_or_default();
-        normalize(Path::new(OsStr::from_bytes(word))).ends_with(source)
+        is_path_to(word, source)
     })
+}
+
+fn is_path_to(word: &[u8], source: &Path) -> bool {
+    normalize(Path::new(OsStr::from_bytes(word))).ends_with(source)
+}
+
+/// Sources below the source tree by the last part of their path, with the times at which they were written.
+pub(super) type Written = HashMap<OsString, Vec<(PathBuf, SystemTime)>>;
+
+/// Targets below `output` that are older than one of the sources that their records name: make would make them
+/// again, if it were asked for them.
+pub(super) fn older_targets(output: &Path, sources: &Written) -> io::Result<BTreeSet<PathBuf>> {
+    let found = Mutex::new(BTreeSet::new());
+    for_each_record(output, &|target, text| {
+        let modified = std::fs::metadata(output.join(target));
+        let Ok(made) = modified.and_then(|metadata| metadata.modified()) else {
+            return;
+        };
+        let is_newer = |word: &[u8]| {
+            let name = Path::new(OsStr::from_bytes(word)).file_name();
+            let known = name
+                .and_then(|name| sources.get(name))
+                .into_iter()
+                .flatten();
+            let mut newer = known.filter(|(_, written)| *written > made);
+            newer.any(|(source, _)| is_path_to(word, source))
+        };
+        let mut words = text.split(is_between_words);
+        if words.any(is_newer) {
+            lock(&found).insert(target.to_owned());
+        }
+    })?;
+    Ok(found.into_inner().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -126,6 +236,60 @@ mod tests {
         assert!(reads("$(wildcard ../lib/a.c)"));
         assert!(!reads("  ../lib/a.c.orig \\\n"));
         assert!(!reads("  ../lib/aa.c lib/b/a.c mylib/a.c"));
+    }
+
+    #[test]
+    fn a_record_says_who_reads_more_than_tokens() {
+        let is_preprocessed = |command: &str, source: &str| {
+            let record = format!(
+                "savedcmd_a.o := {command}\n\nsource_a.o := /src/a.c\n\ndeps_a.o := \\\n  /src/include/x.h \\\n"
+            );
+            let path = Path::new(source);
+            let name = path.file_name().unwrap().as_bytes();
+            assert!(names(record.as_bytes(), path, &Finder::new(name)));
+            super::is_preprocessed(record.as_bytes(), path, &Finder::new(name))
+        };
+        let compile = "clang -include /src/include/x.h -O2 -c -o a.o /src/a.c ; objtool a.o";
+        for source in ["a.c", "include/x.h"] {
+            assert!(is_preprocessed(compile, source));
+            assert!(!is_preprocessed(&format!("{compile} -gdwarf-5"), source));
+        }
+        assert!(!is_preprocessed(
+            "sed /src/include/x.h > a.o",
+            "include/x.h"
+        ));
+        let record = b"savedcmd_a.c := sed /src/include/x.h > a.c\n";
+        let path = Path::new("include/x.h");
+        assert!(!super::is_preprocessed(record, path, &Finder::new("x.h")));
+    }
+
+    #[test]
+    fn targets_older_than_a_source_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path();
+        let write = |place: &str, text: &str| {
+            klto_core::publish(&output.join(place), text.as_bytes()).unwrap();
+        };
+        for target in ["fs/old.o", "fs/other.o"] {
+            write(target, "");
+        }
+        write(
+            "fs/.old.o.cmd",
+            "deps_fs/old.o := \\\n  ../include/x.h \\\n",
+        );
+        write(
+            "fs/.other.o.cmd",
+            "deps_fs/other.o := \\\n  ../include/y.h \\\n",
+        );
+        write("fs/.gone.o.cmd", "  ../include/x.h \\\n");
+        let found = |written| {
+            let source = (PathBuf::from("include/x.h"), written);
+            let sources = Written::from([("x.h".into(), vec![source])]);
+            older_targets(output, &sources).unwrap()
+        };
+        let later = SystemTime::now() + std::time::Duration::from_secs(60);
+        assert_eq!(found(later), BTreeSet::from(["fs/old.o".into()]));
+        assert_eq!(found(SystemTime::UNIX_EPOCH), BTreeSet::new());
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Watch {
         };
         let leave_out = match sources.iter().find(|source| !is_recorded(source)) {
             Some(other) => Err(format!("{} may be read anywhere", other.display())),
-            None => match self.is_read_otherwise(sources)? {
+            None => match self.is_read_otherwise(sources, Makefiles::OfOtherDirectories)? {
                 Some(why) => Err(why),
                 None => self.leave_out(&targets, journal),
             },
@@ -82,9 +82,13 @@ impl Watch {
         }
     }
 
-    /// Why a source may be read by what leaves no record beside a target: a makefile of another directory names
-    /// it, or a link leads to it.
-    fn is_read_otherwise(&self, sources: &[PathBuf]) -> io::Result<Option<String>> {
+    /// Why a source may be read by what leaves no record beside a target: a makefile names it, or a link leads
+    /// to it.
+    pub(super) fn is_read_otherwise(
+        &self,
+        sources: &[PathBuf],
+        makefiles: Makefiles,
+    ) -> io::Result<Option<String>> {
         for source in sources {
             let path = self.roots.source.join(source);
             if let Some(link) = path.ancestors().find(|place| self.linked.contains(*place)) {
@@ -96,12 +100,12 @@ impl Watch {
             let place = makefile.strip_prefix(&self.roots.source);
             let place = place.unwrap_or(makefile);
             // Its makes are none of directories, and never left out.
-            if place.starts_with("tools") {
+            if makefiles == Makefiles::OfOtherDirectories && place.starts_with("tools") {
                 return Ok(None);
             }
             let text = fs_err::read(makefile)?;
             let mut sources = sources.iter();
-            let named = sources.find(|source| names_elsewhere(&text, place, source));
+            let named = sources.find(|source| names(&text, place, source, makefiles));
             Ok(named.map(|source| format!("{} names {}", place.display(), source.display())))
         };
         let found: io::Result<Vec<_>> = self.makefiles.par_iter().map(look).collect();
@@ -165,11 +169,18 @@ impl Watch {
     }
 }
 
-/// Whether a makefile names a source of another directory: by its path from there, from the root of the tree, or
-/// behind a variable.
-fn names_elsewhere(text: &[u8], makefile: &Path, source: &Path) -> bool {
+/// Which makefiles may name a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Makefiles {
+    /// Those of its own directory run in any case, and those of tools too.
+    OfOtherDirectories,
+    All,
+}
+
+/// Whether a makefile names a source: by its path from there, from the root of the tree, or behind a variable.
+fn names(text: &[u8], makefile: &Path, source: &Path, makefiles: Makefiles) -> bool {
     let directory = makefile.parent().unwrap_or(makefile);
-    if source.parent() == Some(directory) {
+    if makefiles == Makefiles::OfOtherDirectories && source.parent() == Some(directory) {
         return false;
     }
     let name = source.file_name().unwrap_or_default().as_bytes();
@@ -204,13 +215,11 @@ mod tests {
 
     #[test]
     fn a_makefile_names_a_source_by_many_paths() {
-        let names = |text: &str| {
-            names_elsewhere(
-                text.as_bytes(),
-                Path::new("drivers/su/Makefile"),
-                Path::new("fs/a.c"),
-            )
+        let makefile = Path::new("drivers/su/Makefile");
+        let names_of = |text: &str, makefiles| {
+            names(text.as_bytes(), makefile, Path::new("fs/a.c"), makefiles)
         };
+        let names = |text: &str| names_of(text, Makefiles::OfOtherDirectories);
         for text in [
             "x := $(shell grep -q x $(srctree)/fs/a.c)",
             "$(obj)/b.o: $(src)/../../fs/a.c",
@@ -231,7 +240,9 @@ mod tests {
         ] {
             assert!(!names(text), "{text}");
         }
-        let own = names_elsewhere(b"$(x)/a.c", Path::new("fs/Makefile"), Path::new("fs/a.c"));
-        assert!(!own);
+        let (makefile, source) = (Path::new("fs/Makefile"), Path::new("fs/a.c"));
+        let own = |makefiles| super::names(b"$(src)/a.c", makefile, source, makefiles);
+        assert!(!own(Makefiles::OfOtherDirectories));
+        assert!(own(Makefiles::All));
     }
 }

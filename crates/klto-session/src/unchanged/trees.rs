@@ -14,10 +14,12 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use klto_core::{Digest, KeyBuilder};
+use klto_kbuild::link::is_of_distributed_link;
 use klto_store::StatMemo;
 use rayon::Scope;
 use serde::{Deserialize, Serialize};
 
+use crate::compile::{Sources, essence_of};
 use crate::scratch::SCRATCH_NAME;
 use crate::session::lock;
 
@@ -33,20 +35,77 @@ pub(super) struct KnownFile {
     name: [u8; 12],
     /// The content of a C source or header that a compile read.
     content: Option<[u8; 32]>,
+    /// What of that content is no comment and no blank to any reader, as a digest that is cut off.
+    essence: Option<[u8; 12]>,
+    /// When that content was written, where its essence is known.
+    modified: Option<SystemTime>,
+}
+
+/// What is known of the contents of sources without reading them.
+pub(super) struct Knowledge<'a> {
+    pub memo: &'a StatMemo,
+    /// Those that compiles of this build read.
+    pub sources: &'a Sources,
+    /// What the last build knew.
+    pub before: Option<&'a Contents>,
 }
 
 impl KnownFile {
-    fn of(entry: &Entry, memo: Option<&StatMemo>) -> Self {
-        let cut = |digest: [u8; 32]| digest.first_chunk().copied().unwrap_or_default();
-        let is_source = entry.name.ends_with(b".c") || entry.name.ends_with(b".h");
-        let known = |memo: &StatMemo| memo.remembered(entry.metadata.as_ref()?);
-        let content = memo.filter(|_| is_source).and_then(known);
-        Self {
+    fn of(entry: &Entry, known: Option<(&Knowledge, &[Self])>) -> Self {
+        let mut file = Self {
             stamp: cut(digest(&[&entry.name[..], &entry.stat].concat())),
             name: cut(digest(&entry.name)),
-            content: content.map(|content| *content.as_bytes()),
+            content: None,
+            essence: None,
+            modified: None,
+        };
+        let is_source = entry.name.ends_with(b".c") || entry.name.ends_with(b".h");
+        if let (Some((knowledge, before)), true) = (known, is_source) {
+            file.learn(entry, knowledge, before);
         }
+        file
     }
+
+    fn learn(&mut self, entry: &Entry, knowledge: &Knowledge, before: &[Self]) {
+        let before = before.iter().find(|file| file.name == self.name);
+        let now = entry.metadata.as_ref();
+        let now = now.and_then(|metadata| knowledge.memo.remembered(metadata));
+        let same = before.filter(|file| file.stamp == self.stamp);
+        self.content = now
+            .map(|digest| *digest.as_bytes())
+            .or_else(|| same?.content);
+        let Some(content) = self.content else { return };
+        let read = knowledge.sources.essence(Digest::from_bytes(content));
+        let same = before.filter(|file| file.content == self.content);
+        self.essence = read
+            .map(|digest| cut(*digest.as_bytes()))
+            .or_else(|| same?.essence);
+        let modified = || entry.metadata.as_ref()?.modified().ok();
+        self.modified = self.essence.and_then(|_| modified());
+    }
+}
+
+fn cut(digest: [u8; 32]) -> [u8; 12] {
+    digest.first_chunk().copied().unwrap_or_default()
+}
+
+/// A source whose stat is another one than after the last build.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ChangedSource {
+    /// Below the source tree.
+    pub file: PathBuf,
+    pub change: Change,
+    /// When the content was written that the last build knew.
+    pub before: Option<SystemTime>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Change {
+    /// The same bytes.
+    Touched,
+    /// The same but for comments and blanks.
+    Comments,
+    Content,
 }
 
 /// Facts by name, as digests: `the environment`, `source fs/ext4`.
@@ -92,8 +151,8 @@ pub(super) struct Looked {
 const WRITTEN_BY_LINK: [&str; 2] = ["compile.h", "utsversion.h"];
 
 impl Roots {
-    /// Looks at both trees; `memo` knows contents of sources.
-    pub fn look(&self, memo: Option<&StatMemo>) -> io::Result<Looked> {
+    /// Looks at both trees.
+    pub fn look(&self, knowledge: Option<&Knowledge>) -> io::Result<Looked> {
         let looked = Mutex::default();
         let failure = Mutex::new(None);
         let walk = |name: &'static str, root: &Path| -> io::Result<()> {
@@ -103,7 +162,7 @@ impl Roots {
                 device: fs_err::metadata(root)?.dev(),
                 roots: self,
                 looked: &looked,
-                memo,
+                knowledge,
                 failure: &failure,
             };
             rayon::scope(|scope| tree.enter(scope, root.to_owned()));
@@ -120,11 +179,15 @@ impl Roots {
         Ok(looked)
     }
 
-    /// The sources of a source directory, by the name of its fact, that have another content than `known` says.
+    /// The sources of a source directory, by the name of its fact, that have another stat than `known` says.
     ///
     /// # Errors
     /// What has changed besides: a file whose content is not known, or which files there are.
-    pub fn changed_sources(&self, fact: &str, known: &[KnownFile]) -> Result<Vec<PathBuf>, String> {
+    pub fn changed_sources(
+        &self,
+        fact: &str,
+        known: &[KnownFile],
+    ) -> Result<Vec<ChangedSource>, String> {
         let place = Path::new(fact.strip_prefix("source ").unwrap_or(fact));
         let unread = |error: io::Error| format!("{fact} ({error})");
         let entries = self.entries(&self.source.join(place)).map_err(unread)?;
@@ -145,10 +208,17 @@ impl Roots {
             let Some(content) = known.content.filter(|_| is_file) else {
                 return Err(format!("source {}", file.display()));
             };
-            let digest = Digest::of_file(&self.source.join(&file)).map_err(unread)?;
-            if content != *digest.as_bytes() {
-                changed.push(file);
-            }
+            let bytes = fs_err::read(self.source.join(&file)).map_err(unread)?;
+            let change = match known.essence {
+                _ if content == digest(&bytes) => Change::Touched,
+                Some(essence) if essence == cut(*essence_of(&bytes).as_bytes()) => Change::Comments,
+                _ => Change::Content,
+            };
+            changed.push(ChangedSource {
+                file,
+                change,
+                before: known.modified,
+            });
         }
         Ok(changed)
     }
@@ -193,8 +263,8 @@ impl Roots {
                 continue;
             }
             let metadata = entry.metadata()?;
-            let written_by_link =
-                is_generated && WRITTEN_BY_LINK.iter().any(|known| name == known.as_bytes());
+            let written_by_link = is_of_distributed_link(&name)
+                || is_generated && WRITTEN_BY_LINK.iter().any(|known| name == known.as_bytes());
             let mut stat = match written_by_link {
                 true => Vec::new(),
                 false => of_metadata(&metadata),
@@ -252,7 +322,7 @@ struct Walk<'a> {
     device: u64,
     roots: &'a Roots,
     looked: &'a Mutex<Looked>,
-    memo: Option<&'a StatMemo>,
+    knowledge: Option<&'a Knowledge<'a>>,
     failure: &'a Mutex<Option<io::Error>>,
 }
 
@@ -281,8 +351,12 @@ impl Walk<'_> {
         let place = directory.strip_prefix(&self.root).unwrap_or(directory);
         let name = format!("{} {}", self.name, place.display());
         let is_input = is_input(&name);
-        let known = self.memo.filter(|_| is_input).map(|memo| {
-            let known = entries.iter().map(|entry| KnownFile::of(entry, Some(memo)));
+        let knowledge = self.knowledge.filter(|_| is_input);
+        let known = knowledge.map(|knowledge| {
+            let before = knowledge.before.and_then(|before| before.get(&name));
+            let before = before.map_or(&[][..], Vec::as_slice);
+            let entries = entries.iter();
+            let known = entries.map(|entry| KnownFile::of(entry, Some((knowledge, before))));
             known.collect::<Vec<_>>()
         });
         let mut looked = lock(self.looked);

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
+use klto_kbuild::link::is_of_distributed_link;
+
 use super::remake::Remake;
 use super::{Difference, Stock, Watch};
 use crate::archives::record_beside;
@@ -90,9 +92,10 @@ impl Watch {
     }
 }
 
-/// Whether kbuild has made a file: it has a record of that.
+/// Whether the build has made a file: kbuild has a record of that, or the link of indexes wrote it.
 fn is_target(path: &Path) -> bool {
-    record_beside(path).exists()
+    let name = path.file_name().unwrap_or_default();
+    record_beside(path).exists() || is_of_distributed_link(name.as_encoded_bytes())
 }
 
 /// Why the build was not whole without the makes that were left out.

@@ -1,0 +1,323 @@
+//! When nothing but comments and blanks of sources has changed, and nothing shows them, make has nothing to
+//! do. It would not know: it goes by times. So all that was made becomes newer than those sources, in the order
+//! in which it was made; what has equal times keeps them equal.
+//!
+//! In: the trees before a build. Out: new times, and the state for the next build. What comments are is in
+//! `klto-formats/src/c_source.rs`.
+//!
+//! What make would make again, if it were asked for it, keeps its time: a build of other goals, or with other options,
+//! may have left that behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use klto_store::StatMemo;
+
+use super::readers::{Written, is_on_demand, older_targets, shows_more_than_tokens};
+use super::remake::Makefiles;
+use super::trees::ChangedSource;
+use super::{State, TICK, Watch};
+use crate::archives::record_beside;
+use crate::compile::Sources;
+use crate::scratch::SCRATCH_NAME;
+
+/// Directories of the output tree with makes of their own, which may have built more than kbuild asks for: what is
+/// there is an input of the kernel's build, and stays older.
+const WITH_OWN_MAKES: [&str; 2] = ["tools", "Documentation"];
+
+impl Watch {
+    /// Why comments and blanks of these sources may show in what is made of them, or cannot be told from the
+    /// rest.
+    pub(super) fn why_comments_count(&self, sources: &[PathBuf]) -> Option<String> {
+        if self.is_unfinished() || !self.ahead.is_empty() {
+            return Some("the last build is not as make left it".to_owned());
+        }
+        if let Some(why) = self.checks_comments {
+            return Some(why.to_owned());
+        }
+        let mut readers = sources.iter();
+        let reader = readers.find_map(|source| self.config.reader_of_comments(source));
+        if let Some(option) = reader {
+            return Some(format!("CONFIG_{option} reads them"));
+        }
+        if self.config.is_set("LOCALVERSION_AUTO") && !self.is_dirty() {
+            return Some("the version says whether a source has changed".to_owned());
+        }
+        let makefile = self.is_read_otherwise(sources, Makefiles::All);
+        let found = makefile.and_then(|found| match found {
+            None => shows_more_than_tokens(&self.roots.output, sources),
+            some => Ok(some),
+        });
+        found.unwrap_or_else(|error| Some(error.to_string()))
+    }
+
+    /// Whether the kernel's version says that sources differ from git's, and they still do
+    /// (scripts/setlocalversion); true for a tree without git.
+    fn is_dirty(&self) -> bool {
+        let repositories = [".git", ".hg", ".svn"].map(|name| self.roots.source.join(name));
+        if !repositories.iter().any(|place| place.exists()) {
+            return true;
+        }
+        let release = self.roots.output.join("include/config/kernel.release");
+        let was_dirty = fs_err::read_to_string(release).is_ok_and(|text| text.contains("-dirty"));
+        let mut git = Command::new("git");
+        git.args(["--no-optional-locks", "status", "-uno", "--porcelain"])
+            .current_dir(&self.roots.source);
+        let status = klto_core::die_with_parent(&mut git).output();
+        was_dirty && status.is_ok_and(|status| !status.stdout.is_empty())
+    }
+
+    /// Makes all that was made newer than the sources that have changed, and writes down that nothing is to do.
+    ///
+    /// # Errors
+    ///
+    /// Why that cannot be done; make finds things to do then, though they were made already.
+    pub fn make_outputs_newer(mut self, memo: &StatMemo) -> Result<(), String> {
+        let changed = self.changed_sources()?;
+        let unread = |error: io::Error| error.to_string();
+        let sources = Sources::default();
+        let mut latest = SystemTime::UNIX_EPOCH;
+        for source in &changed {
+            let path = self.roots.source.join(&source.file);
+            sources.get(&path, memo).map_err(unread)?;
+            let modified = fs_err::metadata(&path).and_then(|metadata| metadata.modified());
+            latest = latest.max(modified.map_err(unread)?);
+        }
+        let made = made(&self.roots.source, &self.roots.output).map_err(unread)?;
+        let Some(oldest) = made.keys().next() else {
+            return Err("nothing was made".to_owned());
+        };
+        let written = written(&self.roots.source, &changed, *oldest).map_err(unread)?;
+        let made = self.up_to_date(made, &written).map_err(unread)?;
+        // What is written from now on has a later time, by the argument at `StatMemo`.
+        let until = self.begun.checked_sub(TICK).unwrap_or(self.begun);
+        renew(&made, latest, until)?;
+        std::thread::sleep(TICK);
+        let stock = self.look_again(memo, &sources).map_err(unread)?;
+        if self.is_changed_since(&stock) {
+            return Err("the source tree or the configuration is being changed".to_owned());
+        }
+        let state = self.state.take().unwrap_or_default();
+        self.facts.extend(stock.0.facts);
+        let state = State {
+            facts: self.facts,
+            contents: stock.0.contents,
+            ..state
+        };
+        state.write(&self.file).map_err(unread)
+    }
+
+    /// Without what is older than a source that its record names; and of what has no record, without all that is
+    /// older than any source.
+    fn up_to_date(&self, made: Made, written: &Written) -> io::Result<Made> {
+        let output = &self.roots.output;
+        let older: BTreeSet<PathBuf> = older_targets(output, written)?;
+        let times = written.values().flatten().map(|(_, time)| *time);
+        let last = times.max().unwrap_or(SystemTime::UNIX_EPOCH);
+        let is_up_to_date = |time: SystemTime, file: &Path| {
+            let target = file.strip_prefix(output).unwrap_or(file);
+            let has_record = || record_beside(file).exists();
+            !older.contains(target) && (time > last || has_record())
+        };
+        let made = made.into_iter().map(|(time, mut files)| {
+            files.retain(|file| is_up_to_date(time, file));
+            (time, files)
+        });
+        Ok(made.filter(|(_, files)| !files.is_empty()).collect())
+    }
+}
+
+/// Files by the time at which they were made.
+type Made = BTreeMap<SystemTime, Vec<PathBuf>>;
+
+/// Files that builds of the kernel have made, without kbuild's records: those with one in the root of the output
+/// tree, where a user's files are too, and all below directories that the source tree has, but for other output
+/// trees.
+fn made(source: &Path, output: &Path) -> io::Result<Made> {
+    let mut made = Made::new();
+    let mut directories = vec![output.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let is_root = directory == output;
+        let entries: Vec<_> = fs_err::read_dir(&directory)?.collect::<Result<_, _>>()?;
+        let is_tree = |entry: &fs_err::DirEntry| {
+            let name = entry.file_name();
+            name == ".config" || name == SCRATCH_NAME
+        };
+        if !is_root && entries.iter().any(is_tree) {
+            continue;
+        }
+        for entry in entries {
+            let (path, kind, name) = (entry.path(), entry.file_type()?, entry.file_name());
+            if kind.is_dir() {
+                let is_other = WITH_OWN_MAKES.iter().any(|other| name == *other);
+                if !is_root || source.join(&name).is_dir() && !is_other {
+                    directories.push(path);
+                }
+                continue;
+            }
+            let bytes = name.as_encoded_bytes();
+            let is_made = !bytes.ends_with(b".cmd") && !is_on_demand(bytes);
+            if kind.is_file() && is_made && (!is_root || record_beside(&path).exists()) {
+                let modified = entry.metadata()?.modified()?;
+                made.entry(modified).or_default().push(path);
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// The files of the source tree that are newer than `oldest`, those that have changed with the time that they had
+/// before.
+fn written(
+    source: &Path,
+    changed: &BTreeSet<ChangedSource>,
+    oldest: SystemTime,
+) -> io::Result<Written> {
+    let mut written = Written::new();
+    let mut note = |path: &Path, time| {
+        if let (true, Some(name)) = (time > oldest, path.file_name()) {
+            let of_name = written.entry(name.to_owned()).or_default();
+            of_name.push((path.to_owned(), time));
+        }
+    };
+    let now = |path: &Path| fs_err::symlink_metadata(path).and_then(|found| found.modified());
+    let is_changed = |path: &Path| changed.iter().any(|one| one.file == path);
+    for one in changed {
+        let before = one.before.map_or_else(|| now(&source.join(&one.file)), Ok);
+        note(&one.file, before?);
+    }
+    let mut directories = vec![source.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs_err::read_dir(&directory)? {
+            let (path, kind) = {
+                let entry = entry?;
+                (entry.path(), entry.file_type()?)
+            };
+            let is_git = || path.file_name().is_some_and(|name| name == ".git");
+            if kind.is_dir() {
+                if !is_git() && !path.join(SCRATCH_NAME).exists() {
+                    directories.push(path);
+                }
+                continue;
+            }
+            let below = path.strip_prefix(source).unwrap_or(&path);
+            if !is_changed(below) {
+                note(below, now(&path)?);
+            }
+        }
+    }
+    Ok(written)
+}
+
+/// Gives the files times that are later than all that they have, and than `after`, and not later than `until`, in
+/// the order of the times that they have. The last ones come first: when this is interrupted, what has new times is
+/// what was newest.
+fn renew(made: &Made, after: SystemTime, until: SystemTime) -> Result<(), String> {
+    let newest = made.keys().next_back().copied();
+    let after = newest.map_or(after, |newest| newest.max(after));
+    let room = until.duration_since(after).unwrap_or_default();
+    let count = u32::try_from(made.len()).unwrap_or(u32::MAX);
+    let step = (room / count.saturating_add(1)).min(Duration::from_micros(1));
+    if step.is_zero() {
+        return Err("the sources were changed this very moment".to_owned());
+    }
+    let ranked = made.values().zip(1u32..).collect::<Vec<_>>();
+    for (files, rank) in ranked.into_iter().rev() {
+        for file in files {
+            let set = |file: fs_err::File| file.file().set_modified(after + step * rank);
+            let opened = fs_err::File::open(file).and_then(set);
+            opened.map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trees::Change;
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_was_made_becomes_newer_in_its_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, output) = (
+            directory.path().join("source"),
+            directory.path().join("output"),
+        );
+        for name in ["init", "tools"] {
+            fs_err::create_dir_all(source.join(name)).unwrap();
+        }
+        let files = [
+            (".config", 1),
+            (".vmlinux.cmd", 9),
+            ("init/main.o", 5),
+            ("init/version.o", 5),
+            ("init/built-in.a", 7),
+            ("vmlinux", 9),
+            ("other/x.o", 5),
+            ("init/tree/.config", 5),
+            ("init/tree/x.o", 5),
+            ("init/.main.o.cmd", 5),
+            ("init/main.i", 5),
+            ("tools/x", 5),
+        ];
+        for (file, time) in files {
+            let path = output.join(file);
+            klto_core::publish(&path, b"").unwrap();
+            fs_err::File::open(path)
+                .unwrap()
+                .file()
+                .set_modified(at(time))
+                .unwrap();
+        }
+        renew(&made(&source, &output).unwrap(), at(100), at(200)).unwrap();
+        let time = |file: &str| {
+            fs_err::metadata(output.join(file))
+                .unwrap()
+                .modified()
+                .unwrap()
+        };
+        for (file, before) in files {
+            let is_kept = time(file) == at(before);
+            let is_users =
+                file.contains(".cmd") || file.contains(".config") || file.contains("tree");
+            let is_no_target = ["other/x.o", "init/main.i", "tools/x"].contains(&file);
+            assert_eq!(is_kept, is_users || is_no_target, "{file}");
+        }
+        assert!(at(100) < time("init/main.o") && time("vmlinux") < at(200));
+        assert_eq!(time("init/main.o"), time("init/version.o"));
+        assert!(time("init/main.o") < time("init/built-in.a"));
+        assert!(time("init/built-in.a") < time("vmlinux"));
+        // Never back in time.
+        let again = made(&source, &output).unwrap();
+        assert!(renew(&again, at(200), at(200)).is_err());
+        renew(&again, at(1), at(200)).unwrap();
+        assert!(at(100) < time("init/main.o"));
+    }
+
+    #[test]
+    fn sources_that_changed_have_the_time_that_they_had() {
+        let directory = tempfile::tempdir().unwrap();
+        let source = directory.path();
+        for (name, time) in [("a.h", 50), ("b.h", 50), ("old.h", 5)] {
+            klto_core::publish(&source.join(name), b"").unwrap();
+            let file = fs_err::File::open(source.join(name)).unwrap();
+            file.file().set_modified(at(time)).unwrap();
+        }
+        let changed = BTreeSet::from([ChangedSource {
+            file: "a.h".into(),
+            change: Change::Comments,
+            before: Some(at(20)),
+        }]);
+        let found = written(source, &changed, at(10)).unwrap();
+        let of = |name: &str, time| (name.into(), vec![(PathBuf::from(name), at(time))]);
+        assert_eq!(found, Written::from([of("a.h", 20), of("b.h", 50)]));
+    }
+}

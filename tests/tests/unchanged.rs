@@ -104,6 +104,15 @@ fn every_change_runs_make_and_nothing_else_does() {
     assert_eq!(make_ran(&other), None);
     prepared::write_program(&tools.join("pahole"), "#!/bin/sh\necho v1.30\n");
     expect_make(&other, "a new program in PATH", "tools");
+    let named = tools.join("named");
+    prepared::write_program(&named, "#!/bin/sh\n");
+    let other = build
+        .clone()
+        .word(format!("KLTO_PROGRAM={}", named.display()));
+    make_ran(&other).unwrap();
+    assert_eq!(make_ran(&other), None);
+    prepared::write_program(&named, "#!/bin/sh\nexit\n");
+    expect_make(&other, "a program that a word names", "named");
     let other = build.clone().word("V=1");
     assert!(make_ran(&other).is_some());
     expect_make(&build, "other words", "the arguments");

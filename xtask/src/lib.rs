@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod boot;
+pub mod btf;
 pub mod build_log;
 pub mod cache;
 pub mod command;

@@ -66,6 +66,8 @@ pub struct Configuration {
     pub trim: bool,
     /// Whether it has the modules that are built alone.
     pub ext4: bool,
+    /// Whether it describes its types.
+    pub btf: bool,
 }
 
 impl Default for Configuration {
@@ -75,6 +77,7 @@ impl Default for Configuration {
             modules: true,
             trim: false,
             ext4: false,
+            btf: false,
         }
     }
 }
@@ -164,6 +167,9 @@ fn fragment_text(tree: &Tree, configuration: Configuration) -> Result<String> {
     }
     if configuration.trim {
         names.push("trim.config");
+    }
+    if configuration.btf {
+        names.push("btf.config");
     }
     let mut text = String::new();
     for name in names {

@@ -20,7 +20,7 @@ use crate::cache::Cache;
 use crate::kernel::{self, Architecture, Configuration, Feature, Lto, TREES, Tree};
 use crate::sources::Place;
 use crate::suites::Suite;
-use crate::{boot, command, modules, qemu, sources};
+use crate::{boot, btf, command, modules, qemu, sources};
 
 /// A kernel version of the matrix.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ struct Release {
     place: Place,
     has_lto_option: bool,
     has_distributed_lto: bool,
+    /// Whether its x86_64 is also built with BTF.
+    has_btf: bool,
     /// The oldest LLVM that it takes (scripts/min-tool-version.sh).
     oldest_llvm: u32,
     /// Whether its x86_64 is also built with fewer exports or none, and switched from one mode to the other.
@@ -45,6 +47,7 @@ static RELEASES: [Release; 4] = [
         place: Place::Other(Suite::Security("bullseye-security")),
         has_lto_option: false,
         has_distributed_lto: false,
+        has_btf: false,
         oldest_llvm: OLDER_LLVM[1],
         has_all_variants: true,
     },
@@ -55,6 +58,7 @@ static RELEASES: [Release; 4] = [
         place: Place::Machine,
         has_lto_option: true,
         has_distributed_lto: false,
+        has_btf: false,
         oldest_llvm: OLDER_LLVM[1],
         has_all_variants: false,
     },
@@ -65,6 +69,7 @@ static RELEASES: [Release; 4] = [
         place: Place::Machine,
         has_lto_option: true,
         has_distributed_lto: false,
+        has_btf: true,
         oldest_llvm: OLDER_LLVM[1],
         has_all_variants: true,
     },
@@ -75,6 +80,7 @@ static RELEASES: [Release; 4] = [
         place: Place::Other(Suite::Main("sid")),
         has_lto_option: true,
         has_distributed_lto: true,
+        has_btf: true,
         oldest_llvm: 17,
         has_all_variants: false,
     },
@@ -96,7 +102,7 @@ pub struct Cell {
     architecture: Architecture,
     mode: Mode,
     llvm: u32,
-    exports: Exports,
+    variant: Variant,
 }
 
 /// How the output comes to its mode.
@@ -116,14 +122,16 @@ impl Mode {
     }
 }
 
-/// What the kernel exports.
+/// What differs in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exports {
-    All,
-    /// What its own modules use (TRIM_UNUSED_KSYMS).
-    Used,
+enum Variant {
+    Plain,
+    /// It exports what its own modules use (TRIM_UNUSED_KSYMS).
+    Trimmed,
     /// It has no modules; `lib.a` is then linked by need, not whole.
-    Nothing,
+    WithoutModules,
+    /// It describes its types (DEBUG_INFO_BTF).
+    Btf,
 }
 
 /// What came of a cell, or of another test that takes long.
@@ -145,33 +153,37 @@ impl Cell {
         let mut cells = Vec::new();
         for release in &RELEASES {
             for architecture in [Architecture::X86_64, Architecture::Arm64] {
-                let cell = |mode, llvm, exports| Self {
+                let cell = |mode, llvm, variant| Self {
                     release,
                     architecture,
                     mode,
                     llvm,
-                    exports,
+                    variant,
                 };
                 let clean = [Lto::None, Lto::Thin].map(Mode::Clean);
                 let switched = [Lto::None, Lto::Thin].map(Mode::SwitchedTo);
-                cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
+                cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Variant::Plain)));
                 let full = Mode::Clean(Lto::Full);
-                cells.push(cell(full, NEWEST_LLVM, Exports::All));
+                cells.push(cell(full, NEWEST_LLVM, Variant::Plain));
                 if release.has_distributed_lto {
                     let distributed = Mode::Clean(Lto::ThinDist);
-                    cells.push(cell(distributed, NEWEST_LLVM, Exports::All));
+                    cells.push(cell(distributed, NEWEST_LLVM, Variant::Plain));
                 }
                 if architecture == Architecture::Arm64 {
                     continue;
                 }
+                if release.has_btf {
+                    let modes = clean.into_iter().chain([full]);
+                    cells.extend(modes.map(|mode| cell(mode, NEWEST_LLVM, Variant::Btf)));
+                }
                 let older = OLDER_LLVM.into_iter();
                 let older = older.filter(|llvm| *llvm >= release.oldest_llvm);
-                cells.extend(older.map(|llvm| cell(clean[1], llvm, Exports::All)));
+                cells.extend(older.map(|llvm| cell(clean[1], llvm, Variant::Plain)));
                 if release.has_all_variants {
-                    cells.extend(switched.map(|mode| cell(mode, NEWEST_LLVM, Exports::All)));
-                    cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Exports::Used)));
-                    cells.push(cell(clean[1], NEWEST_LLVM, Exports::Nothing));
-                    cells.push(cell(full, NEWEST_LLVM, Exports::Used));
+                    cells.extend(switched.map(|mode| cell(mode, NEWEST_LLVM, Variant::Plain)));
+                    cells.extend(clean.map(|mode| cell(mode, NEWEST_LLVM, Variant::Trimmed)));
+                    cells.push(cell(clean[1], NEWEST_LLVM, Variant::WithoutModules));
+                    cells.push(cell(full, NEWEST_LLVM, Variant::Trimmed));
                 }
             }
         }
@@ -180,15 +192,15 @@ impl Cell {
 
     /// As `6.1-x86_64-thin-19`, `6.1-x86_64-thin-22-trim`.
     pub fn name(self) -> String {
-        let [release, architecture, mode, llvm, exports] = self.coordinates();
-        let end = match self.exports {
-            Exports::All => String::new(),
-            Exports::Used | Exports::Nothing => format!("-{exports}"),
+        let [release, architecture, mode, llvm, variant] = self.coordinates();
+        let end = match self.variant {
+            Variant::Plain => String::new(),
+            _ => format!("-{variant}"),
         };
         format!("{release}-{architecture}-{mode}-{llvm}{end}")
     }
 
-    /// Tree, architecture, mode, LLVM, exports.
+    /// Tree, architecture, mode, LLVM, variant.
     pub fn coordinates(self) -> [String; 5] {
         let architecture = match self.architecture {
             Architecture::Arm64 => "arm64",
@@ -204,13 +216,14 @@ impl Cell {
             Mode::SwitchedTo(Lto::ThinDist) => "none-thin-dist",
             Mode::SwitchedTo(Lto::Full) => "none-full",
         };
-        let exports = match self.exports {
-            Exports::All => "all",
-            Exports::Used => "trim",
-            Exports::Nothing => "no-modules",
+        let variant = match self.variant {
+            Variant::Plain => "",
+            Variant::Trimmed => "trim",
+            Variant::WithoutModules => "no-modules",
+            Variant::Btf => "btf",
         };
         let llvm = self.llvm.to_string();
-        [self.release.name, architecture, mode, &llvm, exports].map(str::to_owned)
+        [self.release.name, architecture, mode, &llvm, variant].map(str::to_owned)
     }
 
     /// The result that the cache has, if there is one.
@@ -253,13 +266,18 @@ impl Cell {
     }
 
     fn examine(self, cache: &Cache, klto: &Path, directory: &Path) -> Result<String> {
-        let tree = self.tree();
+        let mut tree = self.tree();
+        if self.variant == Variant::Btf {
+            let pahole = format!("PAHOLE={}", btf::pahole(cache)?.display());
+            tree.variables = [tree.variables, &[pahole.leak()]].concat().leak();
+        }
         let source = sources::fetch(cache, &tree)?;
         let output = directory.join("kernel");
         let configuration = Configuration {
             lto: self.mode.lto(),
-            modules: self.exports != Exports::Nothing,
-            trim: self.exports == Exports::Used,
+            modules: self.variant != Variant::WithoutModules,
+            trim: self.variant == Variant::Trimmed,
+            btf: self.variant == Variant::Btf,
             ..Configuration::default()
         };
         if let Mode::SwitchedTo(_) = self.mode {
@@ -359,7 +377,7 @@ impl Cell {
             return Err(Failure::build(what).into());
         }
         let mut what = format!(", {vmlinux} of vmlinux from bitcode");
-        if self.exports == Exports::Nothing {
+        if self.variant == Variant::WithoutModules {
             what += &members_of_lib_stay_out(output, &log)?;
         }
         let plain = self.clean(Lto::None);
@@ -377,6 +395,9 @@ impl Cell {
             }
             Lto::Full => {}
             Lto::None | Lto::Thin | Lto::ThinDist => rows.push("Module.symvers"),
+        }
+        if self.variant == Variant::Btf {
+            what += &btf::compare(cache, &reference, output)?;
         }
         let differs = |row: &&&str| !report.row(row).is_some_and(|row| row.equal);
         match rows.iter().find(differs) {
@@ -405,9 +426,9 @@ impl Cell {
             variables: with_llvm(like.variables, self.llvm),
             fragments,
             machine,
-            features: match self.exports {
-                Exports::Nothing => &[Feature::Tracer, Feature::Vdso, Feature::Stack],
-                Exports::All | Exports::Used => &[
+            features: match self.variant {
+                Variant::WithoutModules => &[Feature::Tracer, Feature::Vdso, Feature::Stack],
+                Variant::Plain | Variant::Trimmed | Variant::Btf => &[
                     Feature::Versions,
                     Feature::Tracer,
                     Feature::Vdso,

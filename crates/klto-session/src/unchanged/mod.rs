@@ -421,6 +421,14 @@ fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf]) -> Facts
         let name = format!("{named}, which the configuration names,");
         facts.insert(name, of_file(Path::new(named)));
     }
+    // As `PAHOLE=/opt/pahole`.
+    for assignment in build.arguments.assignments() {
+        let named = Path::new(&assignment.value);
+        if named.is_absolute() && named.is_file() {
+            let name = format!("{}, which make's words name,", named.display());
+            facts.insert(name, of_file(named));
+        }
+    }
     let packages: Vec<u8> = PACKAGES.map(|file| of_file(Path::new(file))).concat();
     facts.insert("the set of installed packages".into(), digest(&packages));
     facts.insert("a choice of the user's".into(), of_choices(settings));

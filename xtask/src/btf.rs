@@ -1,0 +1,150 @@
+//! BTF: the newest pahole that a Debian suite has, and what the types of two kernels have in common.
+//!
+//! In: output directories, each with vmlinux and modules. Out: a sentence; or what differs more than it may. bpftool reads
+//! the types, so that the format is not this file's word.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use klto_core::Failure;
+
+use crate::cache::Cache;
+use crate::suites::{Kind, PrivateApt, Suite};
+use crate::{command, sources};
+
+/// pahole with all that it is linked to; their C library is newer than the machine's.
+const PACKAGES: [&str; 10] = [
+    "pahole",
+    "libdwarves1",
+    "libbpf1",
+    "libdw1t64",
+    "libelf1t64",
+    "libc6",
+    "zlib1g",
+    "libzstd1",
+    "liblzma5",
+    "libbz2-1.0",
+];
+const SUITE: Suite = Suite::Main("sid");
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+/// The most that the numbers of functions may differ, as a part of the reference's.
+const MOST: f64 = 0.03;
+
+/// The program: started by the loader of its own suite, nothing is installed.
+pub fn pahole(cache: &Cache) -> Result<PathBuf> {
+    let place = cache.sources()?.join("pahole");
+    let program = place.join("pahole");
+    if program.is_file() {
+        return Ok(program);
+    }
+    let apt = PrivateApt::open(cache, SUITE, Kind::Binary)?;
+    let incoming = tempfile::tempdir_in(cache.downloads()?)?;
+    command::run(apt.download(incoming.path()).arg("download").args(PACKAGES))?;
+    for entry in fs::read_dir(incoming.path())? {
+        unpack(&entry?.path(), &place)?;
+    }
+    let root = place.display();
+    let script = format!(
+        "#!/bin/sh\nexec {root}/{LIBRARIES}/ld-linux-x86-64.so.2 --library-path {root}/{LIBRARIES} \
+         {root}/usr/bin/pahole \"$@\"\n"
+    );
+    let partial = place.join("pahole.partial");
+    fs::write(&partial, script)?;
+    fs::set_permissions(&partial, std::fs::Permissions::from_mode(0o755))?;
+    fs::rename(partial, &program)?;
+    Ok(program)
+}
+
+/// The machine's own bpftool, which a package has that is not installed.
+fn bpftool(cache: &Cache) -> Result<PathBuf> {
+    let place = cache.sources()?.join("bpftool");
+    let program = place.join("usr/sbin/bpftool");
+    if !program.is_file() {
+        unpack(&sources::package(cache, "bpftool")?, &place)?;
+    }
+    Ok(program)
+}
+
+fn unpack(package: &Path, place: &Path) -> Result<()> {
+    fs::create_dir_all(place)?;
+    let mut dpkg = Command::new("dpkg-deb");
+    command::run(dpkg.arg("--extract").arg(package).arg(place))
+}
+
+/// Compares functions of the kernel, and that the same modules have types; the first output is the reference.
+pub fn compare(cache: &Cache, reference: &Path, output: &Path) -> Result<String> {
+    let bpftool = bpftool(cache)?;
+    let vmlinux = Path::new("vmlinux");
+    let read = |output: &Path| functions(&bpftool, &output.join(vmlinux), None);
+    let (of_reference, of_output) = (read(reference)?, read(output)?);
+    let missing: BTreeSet<_> = of_reference.difference(&of_output).cloned().collect();
+    let added = of_output.difference(&of_reference).count();
+    let symbols = symbols(&fs::read_to_string(output.join("System.map"))?);
+    let inlined = missing
+        .iter()
+        .filter(|name| !symbols.contains(*name))
+        .count();
+    let what = format!(
+        "{} BTF functions of {}: {} not there, of which {inlined} have no symbol; {added} others",
+        of_output.len(),
+        of_reference.len(),
+        missing.len(),
+    );
+    let difference = of_reference.len().abs_diff(of_output.len());
+    if difference as f64 > MOST * of_reference.len() as f64 {
+        return Err(Failure::build(what).into());
+    }
+    for module in klto_verify::modules(output)? {
+        let base = Some(output.join(vmlinux));
+        let found = functions(&bpftool, &output.join(&module), base.as_deref());
+        found.with_context(|| format!("types of {}", module.display()))?;
+    }
+    Ok(format!(", {what}"))
+}
+
+/// Names of functions that have types; of a module above those of the kernel.
+fn functions(bpftool: &Path, file: &Path, base: Option<&Path>) -> Result<BTreeSet<String>> {
+    let mut dump = Command::new(bpftool);
+    if let Some(base) = base {
+        dump.arg("--base-btf").arg(base);
+    }
+    let text = command::output(dump.args(["btf", "dump", "file"]).arg(file))?;
+    let names = names(&text);
+    match names.is_empty() {
+        true => Err(Failure::build(format!("{} has no functions", file.display())).into()),
+        false => Ok(names),
+    }
+}
+
+/// As `[17] FUNC 'do_exit' type_id=16 linkage=static`.
+fn names(dump: &str) -> BTreeSet<String> {
+    let functions = dump.lines().filter_map(|line| {
+        let (_, rest) = line.split_once("] FUNC '")?;
+        Some(rest.split_once('\'')?.0.to_owned())
+    });
+    functions.collect()
+}
+
+/// Names in a `System.map`.
+fn symbols(map: &str) -> BTreeSet<String> {
+    let names = map.lines().filter_map(|line| line.split(' ').nth(2));
+    names.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_named_in_a_dump() {
+        let dump = "[1] INT 'int' size=4\n[17] FUNC 'do_exit' type_id=16 linkage=static\n\
+                    [18] FUNC_PROTO '(anon)' ret_type_id=0 vlen=1\n";
+        assert_eq!(names(dump), BTreeSet::from(["do_exit".to_owned()]));
+        let map = "ffffffff81000000 T _text\nffffffff81000010 t do_exit\n";
+        assert!(symbols(map).contains("do_exit"));
+    }
+}

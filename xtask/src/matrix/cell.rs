@@ -33,6 +33,8 @@ struct Release {
     has_distributed_lto: bool,
     /// Whether its x86_64 is also built with BTF.
     has_btf: bool,
+    /// Configuration that it alone needs.
+    fragments: &'static [&'static str],
     /// The oldest LLVM that it takes (scripts/min-tool-version.sh).
     oldest_llvm: u32,
     /// Whether its x86_64 is also built with fewer exports or none, and switched from one mode to the other.
@@ -48,6 +50,7 @@ static RELEASES: [Release; 4] = [
         has_lto_option: false,
         has_distributed_lto: false,
         has_btf: false,
+        fragments: &[],
         oldest_llvm: OLDER_LLVM[1],
         has_all_variants: true,
     },
@@ -59,6 +62,7 @@ static RELEASES: [Release; 4] = [
         has_lto_option: true,
         has_distributed_lto: false,
         has_btf: false,
+        fragments: &[],
         oldest_llvm: OLDER_LLVM[1],
         has_all_variants: false,
     },
@@ -70,6 +74,7 @@ static RELEASES: [Release; 4] = [
         has_lto_option: true,
         has_distributed_lto: false,
         has_btf: true,
+        fragments: &[],
         oldest_llvm: OLDER_LLVM[1],
         has_all_variants: true,
     },
@@ -81,6 +86,7 @@ static RELEASES: [Release; 4] = [
         has_lto_option: true,
         has_distributed_lto: true,
         has_btf: true,
+        fragments: &["matrix-7.2.config"],
         oldest_llvm: 17,
         has_all_variants: false,
     },
@@ -424,7 +430,7 @@ impl Cell {
             place: self.release.place,
             has_lto_option: self.release.has_lto_option,
             variables: with_llvm(like.variables, self.llvm),
-            fragments,
+            fragments: [fragments, self.release.fragments].concat().leak(),
             machine,
             features: match self.variant {
                 Variant::WithoutModules => &[Feature::Tracer, Feature::Vdso, Feature::Stack],

@@ -68,6 +68,8 @@ pub struct Configuration {
     pub ext4: bool,
     /// Whether it describes its types.
     pub btf: bool,
+    /// Whether it checks indirect calls.
+    pub cfi: bool,
 }
 
 impl Default for Configuration {
@@ -78,6 +80,7 @@ impl Default for Configuration {
             trim: false,
             ext4: false,
             btf: false,
+            cfi: false,
         }
     }
 }
@@ -170,6 +173,9 @@ fn fragment_text(tree: &Tree, configuration: Configuration) -> Result<String> {
     }
     if configuration.btf {
         names.push("btf.config");
+    }
+    if configuration.cfi {
+        names.push("cfi.config");
     }
     let mut text = String::new();
     for name in names {

@@ -33,6 +33,8 @@ struct Release {
     has_distributed_lto: bool,
     /// Whether its x86_64 is also built with BTF.
     has_btf: bool,
+    /// Whether its x86_64 is also built with CFI.
+    has_cfi: bool,
     /// Configuration that it alone needs.
     fragments: &'static [&'static str],
     /// The oldest LLVM that it takes (scripts/min-tool-version.sh).
@@ -50,6 +52,7 @@ static RELEASES: [Release; 4] = [
         has_lto_option: false,
         has_distributed_lto: false,
         has_btf: false,
+        has_cfi: false,
         fragments: &[],
         oldest_llvm: OLDER_LLVM[1],
         has_all_variants: true,
@@ -62,6 +65,7 @@ static RELEASES: [Release; 4] = [
         has_lto_option: true,
         has_distributed_lto: false,
         has_btf: false,
+        has_cfi: true,
         fragments: &[],
         oldest_llvm: OLDER_LLVM[1],
         has_all_variants: false,
@@ -74,6 +78,7 @@ static RELEASES: [Release; 4] = [
         has_lto_option: true,
         has_distributed_lto: false,
         has_btf: true,
+        has_cfi: true,
         fragments: &[],
         oldest_llvm: OLDER_LLVM[1],
         has_all_variants: true,
@@ -86,6 +91,7 @@ static RELEASES: [Release; 4] = [
         has_lto_option: true,
         has_distributed_lto: true,
         has_btf: true,
+        has_cfi: false,
         fragments: &["matrix-7.2.config"],
         oldest_llvm: 17,
         has_all_variants: false,
@@ -138,6 +144,8 @@ enum Variant {
     WithoutModules,
     /// It describes its types (DEBUG_INFO_BTF).
     Btf,
+    /// It checks indirect calls (CFI_CLANG).
+    Cfi,
 }
 
 /// What came of a cell, or of another test that takes long.
@@ -177,6 +185,10 @@ impl Cell {
                 }
                 if architecture == Architecture::Arm64 {
                     continue;
+                }
+                if release.has_cfi {
+                    let modes = [clean[1], full];
+                    cells.extend(modes.map(|mode| cell(mode, NEWEST_LLVM, Variant::Cfi)));
                 }
                 if release.has_btf {
                     let modes = clean.into_iter().chain([full]);
@@ -227,6 +239,7 @@ impl Cell {
             Variant::Trimmed => "trim",
             Variant::WithoutModules => "no-modules",
             Variant::Btf => "btf",
+            Variant::Cfi => "cfi",
         };
         let llvm = self.llvm.to_string();
         [self.release.name, architecture, mode, &llvm, variant].map(str::to_owned)
@@ -284,6 +297,7 @@ impl Cell {
             modules: self.variant != Variant::WithoutModules,
             trim: self.variant == Variant::Trimmed,
             btf: self.variant == Variant::Btf,
+            cfi: self.variant == Variant::Cfi,
             ..Configuration::default()
         };
         if let Mode::SwitchedTo(_) = self.mode {
@@ -434,6 +448,14 @@ impl Cell {
             machine,
             features: match self.variant {
                 Variant::WithoutModules => &[Feature::Tracer, Feature::Vdso, Feature::Stack],
+                Variant::Cfi => &[
+                    Feature::Versions,
+                    Feature::Tracer,
+                    Feature::Vdso,
+                    Feature::Stack,
+                    Feature::Lkdtm,
+                    Feature::Cfi,
+                ],
                 Variant::Plain | Variant::Trimmed | Variant::Btf => &[
                     Feature::Versions,
                     Feature::Tracer,

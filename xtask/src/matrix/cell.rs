@@ -311,6 +311,7 @@ impl Cell {
         }
         kernel::configure(&tree, &source, &output, configuration)?;
         let jobs = std::thread::available_parallelism()?;
+        let printed = fs::File::create(directory.join("printed"))?.into_parts().0;
         let mut make = Command::new(klto);
         make.arg("make");
         if !tree.has_lto_option {
@@ -322,13 +323,21 @@ impl Cell {
         }
         make.args(kernel::make_arguments(&tree, &source, &output))
             .arg(format!("-j{jobs}"))
-            .args(tree.goals(configuration))
             .envs(kernel::REPRODUCIBLE)
             .env("KLTO_CACHE", directory.join("store"));
-        let printed = fs::File::create(directory.join("printed"))?.into_parts().0;
-        make.stdout(printed.try_clone()?).stderr(printed);
-        command::run(&mut make)
-            .with_context(|| format!("see {}", directory.join("printed").display()))?;
+        let make = |words: &[&str]| -> Result<()> {
+            let mut called = Command::new(make.get_program());
+            called.args(make.get_args()).args(words);
+            for (name, value) in make.get_envs() {
+                called.env(name, value.unwrap_or_default());
+            }
+            called
+                .stdout(printed.try_clone()?)
+                .stderr(printed.try_clone()?);
+            let ended = command::run(&mut called);
+            ended.with_context(|| format!("see {}", directory.join("printed").display()))
+        };
+        make(&tree.goals(configuration))?;
         let mut what = format!("{} objects", modules::linked_objects(&output)?);
         if self.mode.lto() != Lto::None {
             what += &self.lto_happened(cache, &output)?;
@@ -337,10 +346,20 @@ impl Cell {
             let clean = self.clean(lto);
             what += &clean.equals_bit_for_bit(cache, &tree, &output)?;
         }
-        let booted = boot::boot(&tree, &output)?;
+        let mut external = Vec::new();
+        if matches!(self.variant, Variant::Plain | Variant::Cfi) {
+            external.push(external_module(&make, directory)?);
+        }
+        let booted = boot::boot_with(&tree, &output, &external)?;
         fs::write(directory.join("console"), &booted.console)?;
         boot::verdict(&booted)?;
         what += &format!(", {} modules loaded", booted.expected.modules.len());
+        if !external.is_empty() {
+            if !booted.console.contains(EXTERNAL_LINE) {
+                return Err(Failure::build("the external module said nothing").into());
+            }
+            what += " and an external one";
+        }
         // A store of all cells would fill the disk, and no cell may find another's results.
         let store = directory.join("store");
         if store.exists() {
@@ -467,6 +486,19 @@ impl Cell {
             ..like.clone()
         }
     }
+}
+
+/// What `tests/kernel/external` prints when it is loaded.
+const EXTERNAL_LINE: &str = "klto_sample: sum 5";
+
+/// Builds a module of three sources outside of the tree; `make` is a build of the kernel without goals.
+fn external_module(make: &dyn Fn(&[&str]) -> Result<()>, directory: &Path) -> Result<PathBuf> {
+    let place = directory.join("external");
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg(kernel::fragments().join("external"));
+    command::run(copy.arg(&place))?;
+    make(&[&format!("M={}", place.display()), "modules"])?;
+    Ok(place.join("klto_sample.ko"))
 }
 
 /// The lines of `Module.symvers` in any order.

@@ -645,6 +645,20 @@ static void check_cfi(void)
 	provoke_crash("cfi", "CFI_FORWARD_PROTO");
 }
 
+/* The tree's own sample replaces cmdline_proc_show(), for each task when it leaves the kernel. */
+static void check_livepatch(void)
+{
+	static char text[256];
+	if (!module_is_listed("livepatch_sample"))
+		return absent("livepatch");
+	for (int tries = 0; tries < 100000; tries++) {
+		slurp("/proc/cmdline", text, sizeof(text));
+		if (starts_with(text, "this has been live patched"))
+			return say("livepatch ok");
+	}
+	fail("livepatch", 0);
+}
+
 /* x86_64 has no ACPI here, so it restarts; QEMU's -no-reboot ends the machine then. */
 static void power_off(void)
 {
@@ -674,6 +688,7 @@ void run(const u64 *stack)
 	show_stack();
 	provoke_crash("lkdtm", "EXEC_RODATA");
 	check_cfi();
+	check_livepatch();
 	say("done");
 	power_off();
 }

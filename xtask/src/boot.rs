@@ -379,6 +379,7 @@ const fn init_name(feature: Feature) -> &'static str {
         Feature::Stack => "stack",
         Feature::Lkdtm => "lkdtm",
         Feature::Cfi => "cfi",
+        Feature::Livepatch => "livepatch",
     }
 }
 
@@ -407,7 +408,9 @@ fn present_lines(feature: Feature, expected: &Expected) -> Vec<String> {
         Feature::Lkdtm | Feature::Cfi => {
             vec![format!("{name} begin"), format!("{name} end child-signal ")]
         }
-        Feature::Disk | Feature::Vdso | Feature::Efi | Feature::Kvm => vec![format!("{name} ok")],
+        Feature::Disk | Feature::Vdso | Feature::Efi | Feature::Kvm | Feature::Livepatch => {
+            vec![format!("{name} ok")]
+        }
     }
 }
 

@@ -31,6 +31,7 @@ klto-init: cfi begin
 CFI failure at lkdtm_indirect_call+0x16/0x20 [lkdtm] (target: lkdtm_increment_int+0x0/0x10)
 Oops: invalid opcode: 0000 [#2] SMP
 klto-init: cfi end child-signal 11
+klto-init: livepatch ok
 klto-init: done
 reboot: Power down
 ";
@@ -163,6 +164,7 @@ klto-init: kvm absent
 klto-init: stack absent
 klto-init: lkdtm absent
 klto-init: cfi absent
+klto-init: livepatch absent
 klto-init: done
 ";
     assert_eq!(check(console, &expected), Vec::<String>::new());

@@ -54,11 +54,13 @@ pub enum Feature {
     Lkdtm,
     /// lkdtm's CFI_FORWARD_PROTO kills its caller.
     Cfi,
+    /// The sample livepatch of the tree applies.
+    Livepatch,
 }
 
 impl Feature {
     /// All of them, in the order in which init comes to them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Versions,
         Self::Signature,
         Self::Disk,
@@ -70,6 +72,7 @@ impl Feature {
         Self::Stack,
         Self::Lkdtm,
         Self::Cfi,
+        Self::Livepatch,
     ];
 }
 

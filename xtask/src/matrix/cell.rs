@@ -144,7 +144,7 @@ enum Variant {
     WithoutModules,
     /// It describes its types (DEBUG_INFO_BTF).
     Btf,
-    /// It checks indirect calls (CFI_CLANG).
+    /// It checks indirect calls (CFI_CLANG), and is patched while it runs (LIVEPATCH).
     Cfi,
 }
 
@@ -239,7 +239,7 @@ impl Cell {
             Variant::Trimmed => "trim",
             Variant::WithoutModules => "no-modules",
             Variant::Btf => "btf",
-            Variant::Cfi => "cfi",
+            Variant::Cfi => "cfi-livepatch",
         };
         let llvm = self.llvm.to_string();
         [self.release.name, architecture, mode, &llvm, variant].map(str::to_owned)
@@ -474,6 +474,7 @@ impl Cell {
                     Feature::Stack,
                     Feature::Lkdtm,
                     Feature::Cfi,
+                    Feature::Livepatch,
                 ],
                 Variant::Plain | Variant::Trimmed | Variant::Btf => &[
                     Feature::Versions,

@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 
 use common::{SOURCE, compile, run};
-use klto_formats::elf::{self, Binding, Kind, Place};
+use klto_formats::elf::{self, Binding, Kind, Listing, Place};
 
 /// Both classes, both byte orders.
 const TARGETS: [&str; 5] = [
@@ -180,4 +180,44 @@ fn more_sections_than_16_bits_count_do_not_hinder_the_table_of_traced_functions(
     );
     let linked = std::fs::read(root.path().join("linked.o")).unwrap();
     assert_eq!(elf::recorded_entries(&linked).unwrap(), calls);
+}
+
+#[test]
+fn the_listing_of_a_program_is_what_llvm_nm_prints() {
+    const PROGRAM: &str = r#"
+        extern int missing __attribute__((weak));
+        extern void also_missing(void) __attribute__((weak));
+        int zero, *some = &missing;
+        static int of_this_file = 1;
+        static const int constant[2] = { 1, 2 };
+        int weak_data __attribute__((weak)) = 3;
+        void weak_code(void) __attribute__((weak));
+        void weak_code(void) { }
+        static __attribute__((noinline)) int local(int n) { return constant[n & 1] + of_this_file++; }
+        int other_name(int n) __attribute__((alias("_start")));
+        int _start(int n) { if (also_missing) also_missing(); return local(n) + zero; }
+        int note __attribute__((section(".note.program"))) = 1;
+        asm(".section .comments_of_a_program,\"\"\n here: .globl there\n there: .byte 1\n .text");
+        asm(".globl absolute\n absolute = 17\n hidden_number = 18");
+    "#;
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    for target in ["aarch64-linux-gnu", "x86_64-linux-gnu"] {
+        compile(root, "program.o", PROGRAM, target, &["-fpie", "-g"]);
+        for flags in [&["-static"][..], &["-pie", "-z", "notext"]] {
+            let link = [flags, &["-o", "program", "program.o"]].concat();
+            run("ld.lld", root, &link);
+            let bytes = std::fs::read(root.join("program")).unwrap();
+            for (options, listing) in [
+                (&["-n"][..], Listing::ByAddress),
+                (&["-S"], Listing::WithSizes),
+                (&[], Listing::ByName),
+            ] {
+                let printed = run("llvm-nm", root, &[options, &["program"]].concat());
+                let own = elf::listing(&bytes, listing).unwrap();
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                assert_eq!(text(&own), text(&printed), "{target} {flags:?} {options:?}");
+            }
+        }
+    }
 }

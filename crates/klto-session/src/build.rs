@@ -366,8 +366,7 @@ fn shim_table(build: &LtoBuild, settings: &Settings) -> std::ffi::OsString {
             Role::Linker => ShimRole::Linker,
             Role::ObjectCopier | Role::Stripper => ShimRole::ObjectRewriter,
             Role::Archiver => ShimRole::Archiver,
-            // It reads bitcode as it is.
-            Role::SymbolLister => ShimRole::Other,
+            Role::SymbolLister => ShimRole::SymbolLister,
             _ => ShimRole::ObjectReader,
         };
         let Some(program) = &build.toolchain.tool(*role).resolved else {

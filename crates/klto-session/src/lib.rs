@@ -26,6 +26,7 @@ mod scratch;
 mod server;
 mod session;
 mod sub_makes;
+mod symbol_lister;
 mod timeline;
 mod unchanged;
 mod unit;

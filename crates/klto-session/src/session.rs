@@ -2,7 +2,7 @@
 //!
 //! In: a [`Request`] from a shim. Out: a [`Reply`]. Which handler answers is decided here by the
 //! tool's role; the handlers are `compile/mod.rs`, `linker.rs`, `archives.rs`, `reader.rs`,
-//! `after_compile.rs`, `sub_makes.rs` and `initcalls.rs`.
+//! `after_compile.rs`, `sub_makes.rs`, `initcalls.rs` and `symbol_lister.rs`.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -141,6 +141,7 @@ impl Session {
             Role::AfterCompile => self.after_compile(request),
             Role::Make => Ok(self.sub_make(request, caller)),
             Role::Perl => self.perl(request, caller),
+            Role::SymbolLister => self.symbol_lister(request),
             Role::Other => Ok(as_called(request)),
         };
         let reply = loop {

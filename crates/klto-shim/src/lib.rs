@@ -139,6 +139,10 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
         Role::Perl => arguments
             .first()
             .is_some_and(|script| is_initcall_script(script)),
+        // Of an object there is little to list, and bitcode is read by the tool itself.
+        Role::SymbolLister => matches!(arguments, [.., file] if arguments.len() < 3
+            && !file.as_bytes().starts_with(b"-")
+            && !file.as_bytes().ends_with(b".o")),
         Role::AfterCompile | Role::Make => true,
         Role::Other => false,
     }
@@ -313,6 +317,7 @@ mod tests {
             ),
             (Role::Archiver, "cDPrS --thin vmlinux.a a.o"),
             (Role::Archiver, "t vmlinux.a"),
+            (Role::SymbolLister, "-n vmlinux"),
         ] {
             assert!(may_care(role, call), "{call}");
         }
@@ -321,6 +326,8 @@ mod tests {
             (Role::Compiler, "-S -o a.s a.c"),
             (Role::Linker, "-v"),
             (Role::Archiver, "d lib.a a.o"),
+            (Role::SymbolLister, "a.o"),
+            (Role::SymbolLister, "--version"),
         ] {
             assert!(!may_care(role, call), "{call}");
         }

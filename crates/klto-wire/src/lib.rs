@@ -74,12 +74,14 @@ pub enum Role {
     Archiver,
     /// Perl, which runs scripts of kbuild's.
     Perl,
-    /// A tool on which the session has no opinion, as the lister of symbols.
+    /// The lister of symbols.
+    SymbolLister,
+    /// A tool on which the session has no opinion.
     Other,
 }
 
 impl Role {
-    const ALL: [(Role, &'static str); 9] = [
+    const ALL: [(Role, &'static str); 10] = [
         (Role::Compiler, "compiler"),
         (Role::Linker, "linker"),
         (Role::ObjectRewriter, "rewriter"),
@@ -88,6 +90,7 @@ impl Role {
         (Role::Make, "make"),
         (Role::Archiver, "archiver"),
         (Role::Perl, "perl"),
+        (Role::SymbolLister, "symbol-lister"),
         (Role::Other, "other"),
     ];
 

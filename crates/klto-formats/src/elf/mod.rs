@@ -4,6 +4,7 @@
 //! read by the `object` crate. Of code only calls of the function tracer's entry are looked at.
 
 mod extend;
+mod listing;
 mod mcount;
 mod rename;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use object::read::elf::{FileHeader, SectionTable, Sym, SymbolTable};
 use crate::FormatError;
 
 pub use extend::add_undefined_symbols;
+pub use listing::{Listing, listing};
 pub use mcount::{CodePlace, entry_calls, record_entry_calls, recorded_entries};
 pub use rename::rename_symbols;
 

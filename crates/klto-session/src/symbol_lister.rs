@@ -1,0 +1,59 @@
+//! llvm-nm on a linked kernel: kbuild has its symbols listed four times for each link of vmlinux.
+//!
+//! In: a call. Out: what the tool would print, where klto knows that; else the tool says.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::Context as _;
+use klto_core::{Digest, Failure, run_captured};
+use klto_formats::elf::{Listing, listing};
+use klto_wire::{Reply, Request};
+
+use crate::session::{Answer, Session, as_called};
+
+/// What a reply can hold, and much room.
+const LONGEST: usize = 48 << 20;
+
+impl Session {
+    /// Answers a call of the lister of symbols.
+    pub(crate) fn symbol_lister(&self, request: Request) -> anyhow::Result<Answer> {
+        let Some(stdout) = listed(&request.arguments, &request.directory) else {
+            return Ok(as_called(request));
+        };
+        if self
+            .engine
+            .is_chosen_for_verification(Digest::of_bytes(&stdout))
+        {
+            let tool = run_captured(&request.program, &request.arguments, &request.directory);
+            let tool = tool.with_context(|| format!("starting {}", request.program.display()))?;
+            if tool.stdout != stdout {
+                let what = format!(
+                    "klto lists other symbols than {}",
+                    request.program.display()
+                );
+                return Err(Failure::bug(what).into());
+            }
+        }
+        Ok(Answer::Reply(Reply::Done {
+            code: 0,
+            stdout,
+            stderr: Vec::new(),
+        }))
+    }
+}
+
+fn listed(arguments: &[OsString], directory: &Path) -> Option<Vec<u8>> {
+    let (how, file) = match arguments {
+        [file] => (Listing::ByName, file),
+        [option, file] if option == "-n" => (Listing::ByAddress, file),
+        [option, file] if option == "-S" => (Listing::WithSizes, file),
+        _ => return None,
+    };
+    if file.as_bytes().starts_with(b"-") {
+        return None;
+    }
+    let text = listing(&fs_err::read(directory.join(file)).ok()?, how)?;
+    (text.len() <= LONGEST).then_some(text)
+}

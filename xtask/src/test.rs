@@ -3,6 +3,7 @@
 //! In: a filter for test names. Out: the exit code of the first step that fails. The tests on real
 //! kernels come last, and nothing is printed after cargo's summary of them.
 
+use std::io::Seek as _;
 use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
@@ -39,17 +40,12 @@ const TWO_AT_A_TIME: &[&str] = &[
     "store_faults",
     "toolchains",
 ];
-/// The others: whole kernels, shared output trees, figures that need the processors alone.
-const ONE_AT_A_TIME: &[&str] = &[
-    "arm64_5_10",
-    "compiles",
-    "interrupts",
-    "jobs",
-    "oracle",
-    "unchanged",
-    "x86_64_5_10",
-    "x86_64_6_12",
-];
+/// Those that build and boot whole kernels, one test after the other: two rows of them run beside each other, for links
+/// and boots leave a processor idle.
+const BESIDE_EACH_OTHER: [&[&str]; 2] =
+    [&["arm64_5_10", "x86_64_5_10"], &["oracle", "x86_64_6_12"]];
+/// The others: shared output trees, figures that need the processors alone.
+const ONE_AT_A_TIME: &[&str] = &["compiles", "interrupts", "jobs", "unchanged"];
 
 /// How the names of directories begin in which tests have a store of their own.
 pub const STORE_OF_TEST: &str = "test-store-";
@@ -80,10 +76,28 @@ pub fn run(filter: Option<&str>) -> Result<u8> {
         }
     }
     println!("xtask: kernel tests");
-    let first = command::status(&mut kernel_tests(TWO_AT_A_TIME, 2, filter))?;
-    let second = command::status(&mut kernel_tests(ONE_AT_A_TIME, 1, filter))?;
-    let failed = [first, second].into_iter().find(|status| !status.success());
+    let two = command::status(&mut kernel_tests(TWO_AT_A_TIME, 2, filter))?;
+    let [first, second] = beside_each_other(filter)?;
+    let one = command::status(&mut kernel_tests(ONE_AT_A_TIME, 1, filter))?;
+    let all = [two, first, second, one];
+    let failed = all.into_iter().find(|status| !status.success());
     Ok(failed.map_or(0, exit_code))
+}
+
+/// Runs both rows of [`BESIDE_EACH_OTHER`]; what the second prints comes when both are over.
+fn beside_each_other(filter: Option<&str>) -> Result<[ExitStatus; 2]> {
+    let [first, second] = BESIDE_EACH_OTHER.map(|row| kernel_tests(row, 1, filter));
+    let (mut first, mut second) = (first, second);
+    let mut printed = tempfile::tempfile()?;
+    second
+        .stdout(printed.try_clone()?)
+        .stderr(printed.try_clone()?);
+    let mut second = second.spawn()?;
+    let first = command::status(&mut first);
+    let second = second.wait()?;
+    printed.rewind()?;
+    std::io::copy(&mut printed, &mut std::io::stdout())?;
+    Ok([first?, second])
 }
 
 /// Installs the Debian packages and fetches both kernel sources.
@@ -147,7 +161,8 @@ mod tests {
             }
         }
         found.sort();
-        let mut run = [TWO_AT_A_TIME, ONE_AT_A_TIME].concat();
+        let [first, second] = BESIDE_EACH_OTHER;
+        let mut run = [TWO_AT_A_TIME, first, second, ONE_AT_A_TIME].concat();
         run.sort_unstable();
         assert_eq!(found, run);
     }

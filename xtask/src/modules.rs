@@ -118,7 +118,9 @@ fn is_apart(output: &Path, directory: &Path) -> bool {
 
 fn is_compile_record(path: &Path) -> Result<bool> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if !name.ends_with(".o.cmd") || name.ends_with(".mod.o.cmd") {
+    // Of distributed ThinLTO each object has two.
+    let is_second = name.ends_with(".mod.o.cmd") || name.ends_with(".thinlto-native.o.cmd");
+    if !name.ends_with(".o.cmd") || is_second {
         return Ok(false);
     }
     let record = fs::read(path)?;

@@ -24,6 +24,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use klto_core::{KeyBuilder, publish};
@@ -137,6 +138,8 @@ pub(crate) struct Watch {
     config: Config,
     /// Why all comments count in this build.
     checks_comments: Option<&'static str>,
+    /// Why sources that differ in comments alone are not the same, once that was looked at.
+    comments_count: OnceLock<String>,
     /// Before it looked at anything.
     begun: SystemTime,
 }
@@ -177,6 +180,7 @@ impl Watch {
             ahead: looked.ahead,
             config: build.config.clone(),
             checks_comments: checks_comments(build),
+            comments_count: OnceLock::new(),
             begun,
         })
     }
@@ -196,10 +200,13 @@ impl Watch {
         if sources.is_empty() && !self.is_unfinished() {
             return Difference::Nothing;
         }
-        match sources.len() == comments.len() && self.why_comments_count(&comments).is_none() {
-            true => Difference::Comments(comments),
-            false => Difference::Sources(sources),
+        if sources.len() == comments.len() {
+            match self.why_comments_count(&comments) {
+                None => return Difference::Comments(comments),
+                Some(why) => _ = self.comments_count.set(why),
+            }
         }
+        Difference::Sources(sources)
     }
 
     fn is_unfinished(&self) -> bool {

@@ -99,8 +99,8 @@ impl Watch {
         let look = |makefile: &PathBuf| -> io::Result<Option<String>> {
             let place = makefile.strip_prefix(&self.roots.source);
             let place = place.unwrap_or(makefile);
-            // Its makes are none of directories, and never left out.
-            if makefiles == Makefiles::OfOtherDirectories && place.starts_with("tools") {
+            // Makes of tools are none of directories, and never left out.
+            if !makefiles.count(place) {
                 return Ok(None);
             }
             let text = fs_err::read(makefile)?;
@@ -174,7 +174,28 @@ impl Watch {
 pub(super) enum Makefiles {
     /// Those of its own directory run in any case, and those of tools too.
     OfOtherDirectories,
+    /// But for those of tools that a build of the kernel does not make.
     All,
+}
+
+/// Tools that a build of the kernel makes, and what makes them.
+const TOOLS_OF_KERNEL: [&str; 5] = [
+    "tools/objtool",
+    "tools/bpf/resolve_btfids",
+    "tools/lib",
+    "tools/build",
+    "tools/scripts",
+];
+
+impl Makefiles {
+    fn count(self, makefile: &Path) -> bool {
+        let is_of_kernel = || {
+            TOOLS_OF_KERNEL
+                .iter()
+                .any(|place| makefile.starts_with(place))
+        };
+        !makefile.starts_with("tools") || self == Self::All && is_of_kernel()
+    }
 }
 
 /// Whether a makefile names a source: by its path from there, from the root of the tree, or behind a variable.
@@ -241,6 +262,13 @@ mod tests {
             assert!(!names(text), "{text}");
         }
         let (makefile, source) = (Path::new("fs/Makefile"), Path::new("fs/a.c"));
+        let tools = |place: &str, makefiles: Makefiles| makefiles.count(Path::new(place));
+        assert!(tools("tools/objtool/Makefile", Makefiles::All));
+        assert!(!tools("tools/perf/Makefile.perf", Makefiles::All));
+        assert!(!tools(
+            "tools/objtool/Makefile",
+            Makefiles::OfOtherDirectories
+        ));
         let own = |makefiles| super::names(b"$(src)/a.c", makefile, source, makefiles);
         assert!(!own(Makefiles::OfOtherDirectories));
         assert!(own(Makefiles::All));

@@ -26,6 +26,9 @@ pub(crate) fn run_watched(
     difference: &Difference,
     run_make: &mut dyn FnMut() -> anyhow::Result<ExitStatus>,
 ) -> anyhow::Result<ExitStatus> {
+    if let Some(why) = watch.comments_count.get() {
+        session.log.line(&format!("comments count: {why}"));
+    }
     or_warning(session, watch.make_old(session));
     let remake = match difference {
         Difference::Sources(sources) => {

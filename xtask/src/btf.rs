@@ -75,7 +75,10 @@ fn unpack(package: &Path, place: &Path) -> Result<()> {
     command::run(dpkg.arg("--extract").arg(package).arg(place))
 }
 
-/// Compares functions of the kernel, and that the same modules have types; the first output is the reference.
+/// Compares functions of the kernel with the reference's, and reads the types of each module of `output`.
+///
+/// # Errors
+/// More than [`MOST`] of the functions differ in number, or a module has none.
 pub fn compare(cache: &Cache, reference: &Path, output: &Path) -> Result<String> {
     let bpftool = bpftool(cache)?;
     let vmlinux = Path::new("vmlinux");
@@ -103,7 +106,7 @@ pub fn compare(cache: &Cache, reference: &Path, output: &Path) -> Result<String>
         let found = functions(&bpftool, &output.join(&module), base.as_deref());
         found.with_context(|| format!("types of {}", module.display()))?;
     }
-    Ok(format!(", {what}"))
+    Ok(what)
 }
 
 /// Names of functions that have types; of a module above those of the kernel.

@@ -19,7 +19,7 @@ pub struct Unit {
 /// The whole log.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BuildLog {
-    /// By the unit's name: `vmlinux.o`, or a module's object.
+    /// By the unit's name: `vmlinux.o`, `vmlinux.thinlto-index`, or a module's object.
     pub units: BTreeMap<String, Unit>,
     /// Members of `lib.a` that nothing needed, by unit.
     pub left_out: BTreeMap<String, Vec<String>>,

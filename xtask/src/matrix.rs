@@ -4,6 +4,7 @@
 //! result of each cell with its commit. Cells that have a result of this commit are not run again.
 
 mod cell;
+mod releases;
 
 use anyhow::Result;
 use fs_err as fs;
@@ -11,7 +12,8 @@ use klto_core::Failure;
 
 use crate::cache::Cache;
 use crate::{packages, product};
-use cell::{Cell, LLVM_VERSIONS};
+use cell::Cell;
+use releases::LLVM_VERSIONS;
 
 pub(crate) use cell::Verdict;
 

@@ -1,13 +1,14 @@
 //! Debian suites that the machine does not use: apt reads them by a source list and a state directory in the
 //! development cache, and installs nothing.
 //!
-//! In: a suite. Out: apt's programs as commands that know this suite alone.
+//! In: a suite. Out: `apt-get` as a command that knows this suite alone.
 
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use fs_err as fs;
+use klto_core::Failure;
 
 use crate::cache::Cache;
 use crate::command;
@@ -62,7 +63,7 @@ impl PrivateApt {
         Ok(apt)
     }
 
-    /// `apt-get` that downloads into `directory`. Its own user may not write into a cache of ours.
+    /// `apt-get` that downloads into `directory`; apt's own user may not write into a cache of ours.
     pub fn download(&self, directory: &Path) -> Command {
         let mut get = self.get();
         get.arg("-oAPT::Sandbox::User=root").current_dir(directory);
@@ -91,8 +92,12 @@ fn mirror(suite: Suite) -> Result<String> {
     let mut targets = Command::new("apt-get");
     targets.args(["indextargets", "--format", "$(RELEASE) $(REPO_URI)"]);
     let listed = command::output(targets.args(["Created-By: Packages", "Origin: Debian"]))?;
-    mirror_in(&listed, suite)
-        .with_context(|| format!("the machine's apt has no mirror of {suite:?}"))
+    let missing = || {
+        let (Suite::Main(name) | Suite::Security(name)) = suite;
+        Failure::environment(format!("the machine's apt has no mirror for {name}"))
+            .hint("add a line for bookworm, or bookworm-security, to /etc/apt/sources.list")
+    };
+    Ok(mirror_in(&listed, suite).ok_or_else(missing)?)
 }
 
 /// The mirror of a suite of that kind: security suites have an addition to their name, main ones have none.

@@ -4,7 +4,7 @@
 //! kernels come last, and nothing is printed after cargo's summary of them.
 
 use std::io::Seek as _;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -90,9 +90,10 @@ fn beside_each_other(filter: Option<&str>) -> Result<[ExitStatus; 2]> {
     let (mut first, mut second) = (first, second);
     let mut printed = tempfile::tempfile()?;
     second
+        .stdin(Stdio::null())
         .stdout(printed.try_clone()?)
         .stderr(printed.try_clone()?);
-    let mut second = second.spawn()?;
+    let mut second = klto_core::die_with_parent(&mut second).spawn()?;
     let first = command::status(&mut first);
     let second = second.wait()?;
     printed.rewind()?;

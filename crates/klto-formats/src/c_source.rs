@@ -77,9 +77,9 @@ impl CSource {
         }
     }
 
-    /// All of the source that is a comment or a blank to nobody, as parts of a digest; `text` is what was read. Beside
-    /// tokens that are the options that fixdep finds, in comments too, and what modpost adds to a module's
-    /// `srcversion`.
+    /// What is left of the source without what every reader takes for a comment or a blank, as parts of a digest;
+    /// `text` is what was read. Beside tokens that are the options that fixdep finds, in comments too, and what
+    /// modpost adds to a module's `srcversion`.
     pub fn essence(&self, text: &[u8]) -> Vec<Vec<u8>> {
         if self.asks.is_some() {
             return vec![text.to_vec()];
@@ -103,8 +103,9 @@ fn of_srcversion(text: &[u8]) -> Vec<u8> {
         if rest.starts_with(b"\\\n") {
             place += 2;
         } else if rest.starts_with(b"/*") {
-            let end = memchr::memmem::find(&rest[2..], b"*/");
-            place += end.map_or(rest.len(), |end| end + 4);
+            // As `parse_comment` there: the slash of `/*/` ends it too.
+            let end = memchr::memmem::find(&rest[1..], b"*/");
+            place += end.map_or(rest.len(), |end| end + 3);
         } else if *byte == b'"' {
             let is_end = |at: &usize| rest[*at] == b'"' && rest[*at - 1] != b'\\';
             let end = (1..rest.len()).find(is_end);
@@ -438,6 +439,7 @@ mod tests {
         assert_eq!(of("int  a; /* b */ // c d\n"), "inta;//cd");
         assert_eq!(of("f(\"a  /* b\"); \\\nint c;"), "f(\"a  /* b\");intc;");
         assert_eq!(of("\"a\\\" b\" c"), "\"a\\\" b\"c");
+        assert_eq!(of("/*/// a */ b"), "//a*/b");
         assert_eq!(of("a /* open"), "a");
         assert_eq!(of("\"open  b"), "\"open  b");
     }

@@ -10,16 +10,17 @@ use std::path::{Path, PathBuf};
 
 /// The list of the objects of vmlinux that are lowered one by one, with CONFIG_LTO_CLANG_THIN_DIST
 /// (scripts/Makefile.vmlinux_a).
-pub const VMLINUX_INDEX: &str = "vmlinux.thinlto-index";
+pub const VMLINUX_INDEX_LIST: &str = "vmlinux.thinlto-index";
 
 /// Where kbuild has the index of an object put, and its native (scripts/Makefile.thinlto).
-pub fn distributed_names(object: &Path) -> (PathBuf, PathBuf) {
+pub fn index_and_native(object: &Path) -> (PathBuf, PathBuf) {
     let mut index = object.as_os_str().to_owned();
     index.push(".thinlto.bc");
     (index.into(), object.with_extension("thinlto-native.o"))
 }
 
-/// Whether a file is one of these, or kbuild's record of one: read by the link of vmlinux alone.
+/// Whether a file is an index, a native of one, or kbuild's record of that native: the link of vmlinux alone reads
+/// them.
 pub fn is_of_distributed_link(name: &[u8]) -> bool {
     let ends: [&[u8]; 3] = [
         b".o.thinlto.bc",
@@ -42,10 +43,10 @@ pub fn distributed_backend(arguments: &[OsString]) -> Option<(PathBuf, PathBuf)>
 pub struct LinkCall {
     /// `-r`: the output is an object again.
     pub relocatable: bool,
-    /// `-o`.
+    /// `-o`; empty where only indexes are asked for.
     pub output: PathBuf,
     /// The list of `--thinlto-index-only=`: nothing is linked, indexes are written.
-    pub index_only: Option<PathBuf>,
+    pub index_list: Option<PathBuf>,
     /// `-T` scripts in order.
     pub scripts: Vec<PathBuf>,
     /// Everything, in order.
@@ -189,7 +190,7 @@ impl LinkCall {
         let mut call = Self {
             relocatable: false,
             output: PathBuf::new(),
-            index_only: None,
+            index_list: None,
             scripts: Vec::new(),
             items: Vec::new(),
         };
@@ -230,7 +231,7 @@ impl LinkCall {
             }
             call.items.push(LinkItem::State(argument.clone()));
         }
-        let writes = !call.output.as_os_str().is_empty() || call.index_only.is_some();
+        let writes = !call.output.as_os_str().is_empty() || call.index_list.is_some();
         writes.then_some(call)
     }
 
@@ -238,7 +239,7 @@ impl LinkCall {
         match name {
             b"-o" | b"--output" => self.output = PathBuf::from(operand),
             b"-T" | b"--script" => self.scripts.push(PathBuf::from(operand)),
-            b"--thinlto-index-only" => self.index_only = Some(PathBuf::from(operand)),
+            b"--thinlto-index-only" => self.index_list = Some(PathBuf::from(operand)),
             _ => {}
         }
     }
@@ -454,7 +455,7 @@ mod tests {
             "-O2 -x ir -fno-lto -fthinlto-index=a/b.o.thinlto.bc -c -o a/b.thinlto-native.o a/b.o";
         let (object, output) = distributed_backend(&arguments(call)).unwrap();
         assert_eq!(object, Path::new("a/b.o"));
-        let (index, native) = distributed_names(&object);
+        let (index, native) = index_and_native(&object);
         assert_eq!((index.to_str(), native), (Some("a/b.o.thinlto.bc"), output));
         assert_eq!(distributed_backend(&arguments("-c -o a.o a.c")), None);
         for name in [
@@ -470,7 +471,10 @@ mod tests {
     #[test]
     fn a_link_of_indexes_alone_needs_no_output() {
         let call = parse("-m elf_x86_64 -r --thinlto-index-only=vmlinux.thinlto-index a.o b.o");
-        assert_eq!(call.index_only.as_deref(), Some(Path::new(VMLINUX_INDEX)));
+        assert_eq!(
+            call.index_list.as_deref(),
+            Some(Path::new(VMLINUX_INDEX_LIST))
+        );
         assert_eq!(call.options_for_thin_link(), ["-m", "elf_x86_64"]);
     }
 

@@ -94,7 +94,12 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
                 }
                 return Ok(ExitStatus::default());
             }
-            Err(why) => (watch, difference) = (look(&build, settings).0, Difference::Other(why)),
+            Err(why) => {
+                (watch, difference) = look(&build, settings);
+                if !matches!(difference, Difference::Sources(_)) {
+                    difference = Difference::Other(why);
+                }
+            }
         }
     }
     let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;

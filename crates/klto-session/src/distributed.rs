@@ -1,10 +1,10 @@
 //! ThinLTO of vmlinux as kbuild distributes it (CONFIG_LTO_CLANG_THIN_DIST, scripts/Makefile.vmlinux_a and
-//! Makefile.thinlto): a link that writes an index for each object, then a compiler call for each object whose index
-//! is newer than its native.
+//! Makefile.thinlto): a link that writes an index for each object, then a compiler call for each native that is older
+//! than its object or its index.
 //!
 //! In: those calls. Out: indexes, natives. The unit is lowered at the link, as at every other; a compiler call is
-//! given its native. Indexes of objects whose natives are the same keep their time, so that make asks for those
-//! alone that are not.
+//! given its native. Indexes of objects whose natives are the same keep their time: no index asks for a native
+//! that is there.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use klto_core::{Failure, normalize, publish};
 use klto_formats::archive::defined_globals;
-use klto_kbuild::link::{LinkCall, VMLINUX_INDEX, distributed_names};
+use klto_kbuild::link::{LinkCall, VMLINUX_INDEX_LIST, index_and_native};
 use klto_wire::Request;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
@@ -73,7 +73,7 @@ impl Session {
         directory: &Path,
         (object, native): (&Path, &Path),
     ) -> anyhow::Result<()> {
-        let (index, made) = distributed_names(object);
+        let (index, made) = index_and_native(object);
         let (index, made) = (directory.join(index), directory.join(made));
         let is_made =
             made.exists() && self.memo.digest(&made)? == self.digest(directory, native)?;
@@ -106,12 +106,12 @@ impl Session {
         };
         // The link had nothing to do in this build.
         let native = known().or_else(|| {
-            self.know_unit(VMLINUX_INDEX, directory);
+            self.know_unit(VMLINUX_INDEX_LIST, directory);
             known()
         });
         let Some(native) = native else {
             // So that make links again.
-            let _ = fs_err::remove_file(directory.join(VMLINUX_INDEX));
+            let _ = fs_err::remove_file(directory.join(VMLINUX_INDEX_LIST));
             let message = format!("the native of {} is gone", object.display());
             let failure = Failure::build(message).hint("build again");
             return Err(failure.into());

@@ -33,6 +33,7 @@ impl Session {
         };
         let inputs = LinkInputs::read(&call, &request.directory)?;
         let output = self.scratch.object_name(&request.directory, &call.output);
+        // With LTO_CLANG_THIN_DIST this link has natives alone.
         if call.relocatable && output == Path::new("vmlinux.o") {
             self.keep_recipe(&output, caller)?;
             self.makes.directories_are_made();
@@ -46,7 +47,7 @@ impl Session {
         {
             return Ok(Answer::Reply(reply));
         }
-        if let Some(list) = &call.index_only {
+        if let Some(list) = &call.index_list {
             let name = self.scratch.object_name(&request.directory, list);
             self.keep_recipe(&name, caller)?;
             return self.distributed_link(&request, (&call, &inputs), list);
@@ -160,7 +161,7 @@ impl Session {
         call: &LinkCall,
     ) -> anyhow::Result<BTreeSet<Vec<u8>>> {
         let mut scripts = call.scripts.clone();
-        if call.output.ends_with("vmlinux.o") || call.index_only.is_some() {
+        if call.output.ends_with("vmlinux.o") || call.index_list.is_some() {
             let lds = request
                 .environment
                 .iter()

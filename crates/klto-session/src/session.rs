@@ -142,7 +142,6 @@ impl Session {
             Role::Make => Ok(self.sub_make(request, caller)),
             Role::Perl => self.perl(request, caller),
             Role::SymbolLister => self.symbol_lister(request),
-            Role::Other => Ok(as_called(request)),
         };
         let reply = loop {
             match answer {

@@ -13,7 +13,7 @@ use klto_wire::{Reply, Request};
 
 use crate::session::{Answer, Session, as_called};
 
-/// What a reply can hold, and much room.
+/// The longest text, in bytes: a frame holds 64 MiB (`klto-wire/src/frame.rs`), and the rest is room.
 const LONGEST: usize = 48 << 20;
 
 impl Session {

@@ -144,7 +144,6 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
             && !file.as_bytes().starts_with(b"-")
             && !file.as_bytes().ends_with(b".o")),
         Role::AfterCompile | Role::Make => true,
-        Role::Other => false,
     }
 }
 

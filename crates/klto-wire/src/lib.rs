@@ -76,12 +76,10 @@ pub enum Role {
     Perl,
     /// The lister of symbols.
     SymbolLister,
-    /// A tool on which the session has no opinion.
-    Other,
 }
 
 impl Role {
-    const ALL: [(Role, &'static str); 10] = [
+    const ALL: [(Role, &'static str); 9] = [
         (Role::Compiler, "compiler"),
         (Role::Linker, "linker"),
         (Role::ObjectRewriter, "rewriter"),
@@ -91,7 +89,6 @@ impl Role {
         (Role::Archiver, "archiver"),
         (Role::Perl, "perl"),
         (Role::SymbolLister, "symbol-lister"),
-        (Role::Other, "other"),
     ];
 
     /// The word for this role in [`SHIMS_VARIABLE`] and in frames.

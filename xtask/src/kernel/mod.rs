@@ -39,7 +39,6 @@ impl Lto {
         match name {
             "none" => Ok(Self::None),
             "thin" => Ok(Self::Thin),
-            "thin-dist" => Ok(Self::ThinDist),
             "full" => Ok(Self::Full),
             other => Err(Failure::bad_input(format!("no LTO mode {other}")).into()),
         }
@@ -68,8 +67,8 @@ pub struct Configuration {
     pub ext4: bool,
     /// Whether it describes its types.
     pub btf: bool,
-    /// Whether it checks indirect calls.
-    pub cfi: bool,
+    /// Whether it checks indirect calls, and can be patched while it runs.
+    pub cfi_and_livepatch: bool,
 }
 
 impl Default for Configuration {
@@ -80,7 +79,7 @@ impl Default for Configuration {
             trim: false,
             ext4: false,
             btf: false,
-            cfi: false,
+            cfi_and_livepatch: false,
         }
     }
 }
@@ -174,8 +173,8 @@ fn fragment_text(tree: &Tree, configuration: Configuration) -> Result<String> {
     if configuration.btf {
         names.push("btf.config");
     }
-    if configuration.cfi {
-        names.push("cfi.config");
+    if configuration.cfi_and_livepatch {
+        names.push("cfi-livepatch.config");
     }
     let mut text = String::new();
     for name in names {

@@ -15,95 +15,12 @@ use klto_core::Failure;
 use klto_verify::Comparison;
 use object::{Object as _, ObjectSymbol as _};
 
+use super::releases::{NEWEST_LLVM, OLDER_LLVM, RELEASES, Release};
 use crate::build_log::BuildLog;
 use crate::cache::Cache;
 use crate::kernel::{self, Architecture, Configuration, Feature, Lto, TREES, Tree};
-use crate::sources::Place;
-use crate::suites::Suite;
 use crate::{boot, btf, command, modules, qemu, sources};
 
-/// A kernel version of the matrix.
-#[derive(Debug)]
-struct Release {
-    name: &'static str,
-    source: &'static str,
-    package: &'static str,
-    place: Place,
-    has_lto_option: bool,
-    has_distributed_lto: bool,
-    /// Whether its x86_64 is also built with BTF.
-    has_btf: bool,
-    /// Whether its x86_64 is also built with CFI.
-    has_cfi: bool,
-    /// Configuration that it alone needs.
-    fragments: &'static [&'static str],
-    /// The oldest LLVM that it takes (scripts/min-tool-version.sh).
-    oldest_llvm: u32,
-    /// Whether its x86_64 is also built with fewer exports or none, and switched from one mode to the other.
-    has_all_variants: bool,
-}
-
-static RELEASES: [Release; 4] = [
-    Release {
-        name: "5.10",
-        source: "linux-5.10",
-        package: "linux-source-5.10",
-        place: Place::Other(Suite::Security("bullseye-security")),
-        has_lto_option: false,
-        has_distributed_lto: false,
-        has_btf: false,
-        has_cfi: false,
-        fragments: &[],
-        oldest_llvm: OLDER_LLVM[1],
-        has_all_variants: true,
-    },
-    Release {
-        name: "6.1",
-        source: "linux-6.1",
-        package: "linux-source-6.1",
-        place: Place::Machine,
-        has_lto_option: true,
-        has_distributed_lto: false,
-        has_btf: false,
-        has_cfi: true,
-        fragments: &[],
-        oldest_llvm: OLDER_LLVM[1],
-        has_all_variants: false,
-    },
-    Release {
-        name: "6.12",
-        source: "linux-6.12",
-        package: "linux-source-6.12",
-        place: Place::Machine,
-        has_lto_option: true,
-        has_distributed_lto: false,
-        has_btf: true,
-        has_cfi: true,
-        fragments: &[],
-        oldest_llvm: OLDER_LLVM[1],
-        has_all_variants: true,
-    },
-    Release {
-        name: "7.2",
-        source: "linux-7.2",
-        package: "linux-source-7.2",
-        place: Place::Other(Suite::Main("sid")),
-        has_lto_option: true,
-        has_distributed_lto: true,
-        has_btf: true,
-        has_cfi: false,
-        fragments: &["matrix-7.2.config"],
-        oldest_llvm: 17,
-        has_all_variants: false,
-    },
-];
-
-/// The LLVM of both modes; older ones are tested with LTO.
-const NEWEST_LLVM: u32 = 22;
-/// Older versions that Debian 12 has and klto supports, on x86_64.
-const OLDER_LLVM: [u32; 2] = [19, 16];
-/// All of them.
-pub const LLVM_VERSIONS: [u32; 3] = [NEWEST_LLVM, OLDER_LLVM[0], OLDER_LLVM[1]];
 /// The most that a cell may take; its own time stands beside it.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -145,7 +62,7 @@ enum Variant {
     /// It describes its types (DEBUG_INFO_BTF).
     Btf,
     /// It checks indirect calls (CFI_CLANG), and is patched while it runs (LIVEPATCH).
-    Cfi,
+    CfiAndLivepatch,
 }
 
 /// What came of a cell, or of another test that takes long.
@@ -188,7 +105,9 @@ impl Cell {
                 }
                 if release.has_cfi {
                     let modes = [clean[1], full];
-                    cells.extend(modes.map(|mode| cell(mode, NEWEST_LLVM, Variant::Cfi)));
+                    cells.extend(
+                        modes.map(|mode| cell(mode, NEWEST_LLVM, Variant::CfiAndLivepatch)),
+                    );
                 }
                 if release.has_btf {
                     let modes = clean.into_iter().chain([full]);
@@ -239,7 +158,7 @@ impl Cell {
             Variant::Trimmed => "trim",
             Variant::WithoutModules => "no-modules",
             Variant::Btf => "btf",
-            Variant::Cfi => "cfi-livepatch",
+            Variant::CfiAndLivepatch => "cfi-livepatch",
         };
         let llvm = self.llvm.to_string();
         [self.release.name, architecture, mode, &llvm, variant].map(str::to_owned)
@@ -297,7 +216,7 @@ impl Cell {
             modules: self.variant != Variant::WithoutModules,
             trim: self.variant == Variant::Trimmed,
             btf: self.variant == Variant::Btf,
-            cfi: self.variant == Variant::Cfi,
+            cfi_and_livepatch: self.variant == Variant::CfiAndLivepatch,
             ..Configuration::default()
         };
         if let Mode::SwitchedTo(_) = self.mode {
@@ -347,7 +266,7 @@ impl Cell {
             what += &clean.equals_bit_for_bit(cache, &tree, &output)?;
         }
         let mut external = Vec::new();
-        if matches!(self.variant, Variant::Plain | Variant::Cfi) {
+        if matches!(self.variant, Variant::Plain | Variant::CfiAndLivepatch) {
             external.push(external_module(&make, directory)?);
         }
         let booted = boot::boot_with(&tree, &output, &external)?;
@@ -436,7 +355,7 @@ impl Cell {
             Lto::None | Lto::Thin | Lto::ThinDist => rows.push("Module.symvers"),
         }
         if self.variant == Variant::Btf {
-            what += &btf::compare(cache, &reference, output)?;
+            what += &format!(", {}", btf::compare(cache, &reference, output)?);
         }
         let differs = |row: &&&str| !report.row(row).is_some_and(|row| row.equal);
         match rows.iter().find(differs) {
@@ -467,7 +386,7 @@ impl Cell {
             machine,
             features: match self.variant {
                 Variant::WithoutModules => &[Feature::Tracer, Feature::Vdso, Feature::Stack],
-                Variant::Cfi => &[
+                Variant::CfiAndLivepatch => &[
                     Feature::Versions,
                     Feature::Tracer,
                     Feature::Vdso,

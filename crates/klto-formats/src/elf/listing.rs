@@ -30,7 +30,8 @@ struct Line<'a> {
     defined: bool,
 }
 
-/// The text; `None` for what is no 64-bit executable of x86_64 or arm64, and where the order of two lines is open.
+/// The text; `None` for what is no 64-bit executable of x86_64 or arm64 or has no symbols, and where the order of two
+/// lines is open.
 pub fn listing(bytes: &[u8], listing: Listing) -> Option<Vec<u8>> {
     if object::FileKind::parse(bytes) != Ok(object::FileKind::Elf64) {
         return None;
@@ -117,7 +118,8 @@ pub fn listing(bytes: &[u8], listing: Listing) -> Option<Vec<u8>> {
             defined,
         });
     }
-    write(lines, listing)
+    // Of none the tool says so on standard error.
+    (!lines.is_empty()).then(|| write(lines, listing)).flatten()
 }
 
 fn write(mut lines: Vec<Line<'_>>, listing: Listing) -> Option<Vec<u8>> {

@@ -16,9 +16,9 @@ use std::time::{Duration, SystemTime};
 
 use klto_store::StatMemo;
 
-use super::readers::{Written, is_on_demand, older_targets, shows_more_than_tokens};
+use super::readers::{Written, is_on_demand, older_targets, why_more_than_tokens_show};
 use super::remake::Makefiles;
-use super::trees::ChangedSource;
+use super::trees::{Change, ChangedSource};
 use super::{State, TICK, Watch};
 use crate::archives::record_beside;
 use crate::compile::Sources;
@@ -43,20 +43,20 @@ impl Watch {
         if let Some(option) = reader {
             return Some(format!("CONFIG_{option} reads them"));
         }
-        if self.config.is_set("LOCALVERSION_AUTO") && !self.is_dirty() {
+        if self.config.is_set("LOCALVERSION_AUTO") && !self.keeps_version() {
             return Some("the version says whether a source has changed".to_owned());
         }
-        let makefile = self.is_read_otherwise(sources, Makefiles::All);
+        let makefile = self.is_read_otherwise(sources, Makefiles::OfKernel);
         let found = makefile.and_then(|found| match found {
-            None => shows_more_than_tokens(&self.roots.output, sources),
+            None => why_more_than_tokens_show(&self.roots.output, sources),
             some => Ok(some),
         });
         found.unwrap_or_else(|error| Some(error.to_string()))
     }
 
-    /// Whether the kernel's version says that sources differ from git's, and they still do
-    /// (scripts/setlocalversion); true for a tree without git.
-    fn is_dirty(&self) -> bool {
+    /// Whether the kernel's version stays what it is: without git, or where it says `-dirty` and still would
+    /// (scripts/setlocalversion).
+    fn keeps_version(&self) -> bool {
         let repositories = [".git", ".hg", ".svn"].map(|name| self.roots.source.join(name));
         if !repositories.iter().any(|place| place.exists()) {
             return true;
@@ -77,11 +77,18 @@ impl Watch {
     /// Why that cannot be done; make finds things to do then, though they were made already.
     pub fn make_outputs_newer(mut self, memo: &StatMemo) -> Result<(), String> {
         let changed = self.changed_sources()?;
+        if changed
+            .iter()
+            .any(|source| source.change == Change::Content)
+        {
+            return Err("a source is being changed".to_owned());
+        }
         let unread = |error: io::Error| error.to_string();
         let sources = Sources::default();
         let mut latest = SystemTime::UNIX_EPOCH;
         for source in &changed {
             let path = self.roots.source.join(&source.file);
+            // Read here, so that the stock below knows its essence.
             sources.get(&path, memo).map_err(unread)?;
             let modified = fs_err::metadata(&path).and_then(|metadata| metadata.modified());
             latest = latest.max(modified.map_err(unread)?);
@@ -237,7 +244,6 @@ fn renew(made: &Made, after: SystemTime, until: SystemTime) -> Result<(), String
 
 #[cfg(test)]
 mod tests {
-    use super::super::trees::Change;
     use super::*;
 
     fn at(seconds: u64) -> SystemTime {

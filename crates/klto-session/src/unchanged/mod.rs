@@ -3,9 +3,9 @@
 //!
 //! In: a build before it starts. Out: what has changed. No list of what kbuild
 //! reads is needed: every file of the source tree and of the output tree counts, by its stat, a source that a
-//! compile read by its content where the stat differs, and so do
+//! compile read by its content where the stat differs, without comments that nothing shows (`comments.rs`), and so do
 //! make's words, the environment, the host's and the user's names, the tools, every program in PATH, files that
-//! the configuration names, and what package managers note of a change of the system. Any doubt runs make: a file system whose stamps cannot be trusted,
+//! the configuration and make's words name, and what package managers note of a change of the system. Any doubt runs make: a file system whose stamps cannot be trusted,
 //! a goal that does more than make files, an option whose files may be anywhere, a tree that changed
 //! while the build ran.
 //!
@@ -94,7 +94,7 @@ const NAMES_FILES: [&str; 5] = [
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     facts: Facts,
-    /// What tells a source that changed from one that was touched.
+    /// What tells a source that changed from one that was touched, or differs in comments alone.
     contents: Contents,
     /// Files that make the tools what they are.
     tools: Vec<(PathBuf, [u8; 32])>,
@@ -179,7 +179,7 @@ impl Watch {
             linked: looked.linked,
             ahead: looked.ahead,
             config: build.config.clone(),
-            checks_comments: checks_comments(build),
+            checks_comments: checks_comments(build, &settings.environment),
             comments_count: OnceLock::new(),
             begun,
         })
@@ -200,7 +200,7 @@ impl Watch {
         if sources.is_empty() && !self.is_unfinished() {
             return Difference::Nothing;
         }
-        if sources.len() == comments.len() {
+        if !comments.is_empty() && sources.len() == comments.len() {
             match self.why_comments_count(&comments) {
                 None => return Difference::Comments(comments),
                 Some(why) => _ = self.comments_count.set(why),
@@ -506,12 +506,18 @@ fn refuse(build: &LtoBuild) -> Result<(), String> {
     }
 }
 
-/// Why a build looks at comments of every source.
-fn checks_comments(build: &LtoBuild) -> Option<&'static str> {
-    let mut assignments = build.arguments.assignments();
-    let checks = ["W", "C", "KBUILD_EXTRA_WARN", "KBUILD_CHECKSRC"];
-    let checks = assignments.any(|assignment| checks.iter().any(|name| assignment.name == *name));
-    checks.then_some("make checks sources, comments too")
+/// Why a build looks at comments of every source: kernel-doc and checkers (Makefile, scripts/Makefile.build).
+fn checks_comments(build: &LtoBuild, environment: &Environment) -> Option<&'static str> {
+    // Of the environment kbuild takes the long ones alone.
+    const LONG: [&str; 2] = ["KBUILD_EXTRA_WARN", "KBUILD_CHECKSRC"];
+    let both = [&build.arguments, build.make_flags.arguments()];
+    let mut assignments = both.into_iter().flat_map(|words| words.assignments());
+    let by_word = assignments.any(|assignment| {
+        let mut names = ["W", "C"].iter().chain(&LONG);
+        names.any(|name| assignment.name == *name)
+    });
+    let by_variable = LONG.iter().any(|name| environment.get(name).is_some());
+    (by_word || by_variable).then_some("make checks sources, comments too")
 }
 
 /// Whether a make within make compiles objects again after modpost has said which exports are used, on trees

@@ -46,24 +46,27 @@ pub(super) fn targets_that_read(
 
 /// Why the target of a record may show more of one of `sources` than its tokens and their lines: its command reads
 /// the source otherwise than by the C preprocessor, or shows columns.
-pub(super) fn shows_more_than_tokens(
+pub(super) fn why_more_than_tokens_show(
     output: &Path,
     sources: &[PathBuf],
 ) -> io::Result<Option<String>> {
     let finders = finders(sources);
-    let found = Mutex::default();
+    let found = Mutex::new(BTreeSet::new());
     for_each_record(output, &|target, text| {
         let read = finders
             .iter()
             .filter(|(source, name)| names(text, source, name));
         for (source, name) in read {
             if !is_preprocessed(text, source, name) {
-                let (target, source) = (target.display(), source.display());
-                *lock(&found) = Some(format!("{target} shows more than tokens of {source}"));
+                lock(&found).insert((target.to_owned(), source.to_path_buf()));
             }
         }
     })?;
-    Ok(found.into_inner().unwrap_or_default())
+    let found = found.into_inner().unwrap_or_default();
+    Ok(found.first().map(|(target, source)| {
+        let (target, source) = (target.display(), source.display());
+        format!("{target} shows more than tokens of {source}")
+    }))
 }
 
 /// Whether a record that names `source` is that of a compile which shows no columns, and which has the source from

@@ -100,7 +100,7 @@ impl Watch {
             let place = makefile.strip_prefix(&self.roots.source);
             let place = place.unwrap_or(makefile);
             // Makes of tools are none of directories, and never left out.
-            if !makefiles.count(place) {
+            if !makefiles.includes(place) {
                 return Ok(None);
             }
             let text = fs_err::read(makefile)?;
@@ -172,10 +172,11 @@ impl Watch {
 /// Which makefiles may name a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Makefiles {
-    /// Those of its own directory run in any case, and those of tools too.
+    /// Those of other directories, without tools: a source's own makefile runs in any case, and makes of tools are
+    /// never left out.
     OfOtherDirectories,
-    /// But for those of tools that a build of the kernel does not make.
-    All,
+    /// All that a build of the kernel reads: of tools those in [`TOOLS_OF_KERNEL`].
+    OfKernel,
 }
 
 /// Tools that a build of the kernel makes, and what makes them.
@@ -188,13 +189,13 @@ const TOOLS_OF_KERNEL: [&str; 5] = [
 ];
 
 impl Makefiles {
-    fn count(self, makefile: &Path) -> bool {
+    fn includes(self, makefile: &Path) -> bool {
         let is_of_kernel = || {
             TOOLS_OF_KERNEL
                 .iter()
                 .any(|place| makefile.starts_with(place))
         };
-        !makefile.starts_with("tools") || self == Self::All && is_of_kernel()
+        !makefile.starts_with("tools") || self == Self::OfKernel && is_of_kernel()
     }
 }
 
@@ -262,15 +263,15 @@ mod tests {
             assert!(!names(text), "{text}");
         }
         let (makefile, source) = (Path::new("fs/Makefile"), Path::new("fs/a.c"));
-        let tools = |place: &str, makefiles: Makefiles| makefiles.count(Path::new(place));
-        assert!(tools("tools/objtool/Makefile", Makefiles::All));
-        assert!(!tools("tools/perf/Makefile.perf", Makefiles::All));
+        let tools = |place: &str, makefiles: Makefiles| makefiles.includes(Path::new(place));
+        assert!(tools("tools/objtool/Makefile", Makefiles::OfKernel));
+        assert!(!tools("tools/perf/Makefile.perf", Makefiles::OfKernel));
         assert!(!tools(
             "tools/objtool/Makefile",
             Makefiles::OfOtherDirectories
         ));
         let own = |makefiles| super::names(b"$(src)/a.c", makefile, source, makefiles);
         assert!(!own(Makefiles::OfOtherDirectories));
-        assert!(own(Makefiles::All));
+        assert!(own(Makefiles::OfKernel));
     }
 }

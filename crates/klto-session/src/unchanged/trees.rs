@@ -148,6 +148,7 @@ pub(super) struct Looked {
 
 /// Files that a link of vmlinux writes anew, and of which that link and the boot image alone make anything
 /// (init/Makefile, scripts/mkcompile_h): that they are there counts, not their stamps.
+/// So it is with indexes and natives of a distributed link ([`is_of_distributed_link`]).
 const WRITTEN_BY_LINK: [&str; 2] = ["compile.h", "utsversion.h"];
 
 impl Roots {

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use anyhow::Context as _;
 use klto_core::{Digest, KeyBuilder};
 use klto_formats::bitcode::definitions;
-use klto_kbuild::link::VMLINUX_INDEX;
+use klto_kbuild::link::VMLINUX_INDEX_LIST;
 use serde::{Deserialize, Serialize};
 
 use super::assembler::{self, Names};
@@ -44,7 +44,7 @@ impl Contents {
         bitcode: Digest,
     ) -> Option<Content> {
         let manifests = self.vmlinux.get_or_init(|| {
-            ["vmlinux.o", VMLINUX_INDEX].map(|unit| {
+            ["vmlinux.o", VMLINUX_INDEX_LIST].map(|unit| {
                 let place = session.scratch.path("units").join(unit);
                 Manifest::read(&place.join("manifest"))
             })

@@ -346,14 +346,14 @@ impl<'a> Lowering<'a> {
             self.old
                 .whole_unit(key, directory, &raw, &self.session.memo)
         };
-        // kbuild is to get the indexes too.
-        let needs_indexes = self.link.call.index_only.is_some();
+        // kbuild reads the indexes of such a link too; a manifest does not speak of them.
+        let needs_indexes = self.link.call.index_list.is_some();
         let has_index = |member: &BitcodeMember| {
             let index = self.place.index(&member.path);
             directory.join(index).exists()
         };
-        let is_whole = !needs_indexes || self.members.iter().all(has_index);
-        let natives = match unit_key.filter(|_| is_whole).and_then(whole) {
+        let has_all_indexes = !needs_indexes || self.members.iter().all(has_index);
+        let natives = match unit_key.filter(|_| has_all_indexes).and_then(whole) {
             Some(natives) => {
                 let line = format!("kept unit {}", self.link.unit.name);
                 self.session.log.line(&line);

@@ -219,5 +219,9 @@ fn the_listing_of_a_program_is_what_llvm_nm_prints() {
                 assert_eq!(text(&own), text(&printed), "{target} {flags:?} {options:?}");
             }
         }
+        let link = ["-static", "-s", "-o", "stripped", "program.o"];
+        run("ld.lld", root, &link);
+        let bytes = std::fs::read(root.join("stripped")).unwrap();
+        assert_eq!(elf::listing(&bytes, Listing::ByName), None);
     }
 }

@@ -85,21 +85,8 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let memo = StatMemo::open(&scratch.path("stat-memo"));
     if let Difference::Comments(sources) = &difference {
         match watch.and_then(|watch| watch.make_outputs_newer(&memo)) {
-            Ok(()) => {
-                if !quiet {
-                    println!(
-                        "  KLTO    nothing has changed but comments in {}",
-                        of_all(sources)
-                    );
-                }
-                return Ok(ExitStatus::default());
-            }
-            Err(why) => {
-                (watch, difference) = look(&build, settings);
-                if !matches!(difference, Difference::Sources(_)) {
-                    difference = Difference::Other(why);
-                }
-            }
+            Ok(()) => return Ok(only_comments(sources, quiet)),
+            Err(why) => (watch, difference) = look_after(&why, &build, settings),
         }
     }
     let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
@@ -176,6 +163,27 @@ fn look(build: &LtoBuild, settings: &Settings) -> (Result<Watch, String>, Differ
         Err(why) => Difference::Other(why.clone()),
     };
     (watch, difference)
+}
+
+/// Says that there was nothing to do.
+fn only_comments(sources: &[PathBuf], quiet: bool) -> ExitStatus {
+    if !quiet {
+        let sources = of_all(sources);
+        println!("  KLTO    nothing has changed but comments in {sources}");
+    }
+    ExitStatus::default()
+}
+
+/// Looks again when outputs could not be made newer, for the reason `why`: their times may have changed.
+fn look_after(
+    why: &str,
+    build: &LtoBuild,
+    settings: &Settings,
+) -> (Result<Watch, String>, Difference) {
+    match look(build, settings) {
+        (watch, sources @ Difference::Sources(_)) => (watch, sources),
+        (watch, _) => (watch, Difference::Other(why.to_owned())),
+    }
 }
 
 /// Whether kbuild shows commands: it takes `V` from the command line alone.

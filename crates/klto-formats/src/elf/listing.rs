@@ -4,10 +4,12 @@
 //! llvm/Object/ELFObjectFile.h); or nothing, where the tool must say.
 
 use object::Endianness;
-use object::elf::{self as format, FileHeader64};
+use object::elf::{self as format, FileHeader64, SectionHeader64, Sym64};
 use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
 
 use super::Tables;
+
+type Header = FileHeader64<Endianness>;
 
 /// How a listing is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,37 +38,18 @@ pub fn listing(bytes: &[u8], listing: Listing) -> Option<Vec<u8>> {
     if object::FileKind::parse(bytes) != Ok(object::FileKind::Elf64) {
         return None;
     }
-    let tables = Tables::<FileHeader64<Endianness>>::read(bytes).ok()?;
-    let header = FileHeader64::<Endianness>::parse(bytes).ok()?;
+    let tables = Tables::<Header>::read(bytes).ok()?;
+    let header = Header::parse(bytes).ok()?;
     let endian = tables.endian;
     let machine = header.e_machine(endian);
     let is_known = machine == format::EM_X86_64 || machine == format::EM_AARCH64;
     if header.e_type(endian) == format::ET_REL || !is_known {
         return None;
     }
-    // What the letter of a symbol in each section is.
     let letters: Vec<u8> = tables
         .sections
         .iter()
-        .map(|section| {
-            let (kind, flags) = (section.sh_type(endian), section.sh_flags(endian));
-            let has = |flag: format::SectionFlags| flags.contains(flag);
-            match kind {
-                _ if has(format::SHF_EXECINSTR) => b't',
-                format::SHT_NOBITS => b'b',
-                _ if has(format::SHF_ALLOC) && has(format::SHF_WRITE) => b'd',
-                _ if has(format::SHF_ALLOC) => b'r',
-                _ => {
-                    let name = tables.sections.section_name(endian, section);
-                    let is_debug = name.is_ok_and(|name| name.starts_with(b".debug"));
-                    match (is_debug, has(format::SHF_WRITE)) {
-                        (true, _) => b'N',
-                        (false, false) => b'n',
-                        (false, true) => b'?',
-                    }
-                }
-            }
-        })
+        .map(|section| section_letter(&tables, section))
         .collect();
     let mut lines = Vec::with_capacity(tables.symbols.len());
     for symbol in tables.symbols.iter().skip(1) {
@@ -79,47 +62,68 @@ pub fn listing(bytes: &[u8], listing: Listing) -> Option<Vec<u8>> {
         if machine == format::EM_AARCH64 && is_mapping {
             continue;
         }
-        let index = symbol.st_shndx(endian);
-        let defined = index != format::SHN_UNDEF;
-        let letter = match (symbol.st_bind(), index) {
-            (format::STB_WEAK, _) => {
-                let letter = if kind == format::STT_OBJECT {
-                    b'v'
-                } else {
-                    b'w'
-                };
-                if defined {
-                    letter.to_ascii_uppercase()
-                } else {
-                    letter
-                }
-            }
-            (_, format::SHN_UNDEF) => b'U',
-            (binding @ (format::STB_LOCAL | format::STB_GLOBAL), _) => {
-                let letter = match index {
-                    format::SHN_ABS => b'a',
-                    index => *letters.get(usize::from(index.0))?,
-                };
-                match binding {
-                    format::STB_GLOBAL => letter.to_ascii_uppercase(),
-                    _ => letter,
-                }
-            }
-            _ => return None,
-        };
-        if letter == b'?' || kind == format::STT_GNU_IFUNC || kind == format::STT_COMMON {
-            return None;
-        }
         lines.push(Line {
             name,
             address: symbol.st_value(endian),
             size: symbol.st_size(endian),
-            letter,
-            defined,
+            letter: symbol_letter(symbol, &letters, endian)?,
+            defined: symbol.st_shndx(endian) != format::SHN_UNDEF,
         });
     }
     // Of none the tool says so on standard error.
     (!lines.is_empty()).then(|| write(lines, listing)).flatten()
+}
+
+/// What a local symbol in the section has; `?` where nothing fits.
+fn section_letter(tables: &Tables<'_, Header>, section: &SectionHeader64<Endianness>) -> u8 {
+    let endian = tables.endian;
+    let (kind, flags) = (section.sh_type(endian), section.sh_flags(endian));
+    let has = |flag: format::SectionFlags| flags.contains(flag);
+    match kind {
+        _ if has(format::SHF_EXECINSTR) => b't',
+        format::SHT_NOBITS => b'b',
+        _ if has(format::SHF_ALLOC) && has(format::SHF_WRITE) => b'd',
+        _ if has(format::SHF_ALLOC) => b'r',
+        _ => {
+            let name = tables.sections.section_name(endian, section);
+            match name.is_ok_and(|name| name.starts_with(b".debug")) {
+                true => b'N',
+                false if has(format::SHF_WRITE) => b'?',
+                false => b'n',
+            }
+        }
+    }
+}
+
+/// `None` for a symbol of a kind that kernels do not have; `letters` are those of the sections.
+fn symbol_letter(symbol: &Sym64<Endianness>, letters: &[u8], endian: Endianness) -> Option<u8> {
+    let kind = symbol.st_type();
+    let index = symbol.st_shndx(endian);
+    let upper_if = |upper: bool, letter: u8| match upper {
+        true => letter.to_ascii_uppercase(),
+        false => letter,
+    };
+    let letter = match (symbol.st_bind(), index) {
+        (format::STB_WEAK, _) => {
+            let letter = if kind == format::STT_OBJECT {
+                b'v'
+            } else {
+                b'w'
+            };
+            upper_if(index != format::SHN_UNDEF, letter)
+        }
+        (_, format::SHN_UNDEF) => b'U',
+        (binding @ (format::STB_LOCAL | format::STB_GLOBAL), _) => {
+            let letter = match index {
+                format::SHN_ABS => b'a',
+                index => *letters.get(usize::from(index.0))?,
+            };
+            upper_if(binding == format::STB_GLOBAL, letter)
+        }
+        _ => return None,
+    };
+    let is_odd = letter == b'?' || kind == format::STT_GNU_IFUNC || kind == format::STT_COMMON;
+    (!is_odd).then_some(letter)
 }
 
 fn write(mut lines: Vec<Line<'_>>, listing: Listing) -> Option<Vec<u8>> {

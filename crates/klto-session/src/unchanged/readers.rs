@@ -32,16 +32,7 @@ pub(super) fn targets_that_read(
     output: &Path,
     sources: &[PathBuf],
 ) -> io::Result<BTreeSet<(PathBuf, PathBuf)>> {
-    let finders = finders(sources);
-    let found = Mutex::new(BTreeSet::new());
-    for_each_record(output, &|target, text| {
-        let read = finders
-            .iter()
-            .filter(|(source, name)| names(text, source, name));
-        let pairs = read.map(|(source, _)| (target.to_owned(), source.to_path_buf()));
-        lock(&found).extend(pairs);
-    })?;
-    Ok(found.into_inner().unwrap_or_default())
+    readers(output, sources, &|_, _, _| true)
 }
 
 /// Why the target of a record may show more of one of `sources` than its tokens and their lines: its command reads
@@ -50,23 +41,32 @@ pub(super) fn why_more_than_tokens_show(
     output: &Path,
     sources: &[PathBuf],
 ) -> io::Result<Option<String>> {
+    let shows_more =
+        |record: &[u8], source: &Path, name: &Finder<'_>| !is_preprocessed(record, source, name);
+    let found = readers(output, sources, &shows_more)?;
+    Ok(found.first().map(|(target, source)| {
+        let (target, source) = (target.display(), source.display());
+        format!("{target} shows more than tokens of {source}")
+    }))
+}
+
+/// Targets with a source that their records name, where `counts` says so of record, source and the search for its
+/// name.
+fn readers(
+    output: &Path,
+    sources: &[PathBuf],
+    counts: &(dyn Fn(&[u8], &Path, &Finder<'_>) -> bool + Sync),
+) -> io::Result<BTreeSet<(PathBuf, PathBuf)>> {
     let finders = finders(sources);
     let found = Mutex::new(BTreeSet::new());
     for_each_record(output, &|target, text| {
         let read = finders
             .iter()
-            .filter(|(source, name)| names(text, source, name));
-        for (source, name) in read {
-            if !is_preprocessed(text, source, name) {
-                lock(&found).insert((target.to_owned(), source.to_path_buf()));
-            }
-        }
+            .filter(|(source, name)| names(text, source, name) && counts(text, source, name));
+        let pairs = read.map(|(source, _)| (target.to_owned(), source.to_path_buf()));
+        lock(&found).extend(pairs);
     })?;
-    let found = found.into_inner().unwrap_or_default();
-    Ok(found.first().map(|(target, source)| {
-        let (target, source) = (target.display(), source.display());
-        format!("{target} shows more than tokens of {source}")
-    }))
+    Ok(found.into_inner().unwrap_or_default())
 }
 
 /// Whether a record that names `source` is that of a compile which shows no columns, and which has the source from

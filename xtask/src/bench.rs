@@ -1,14 +1,16 @@
 //! The measurements: klto against what a user has without it, on the same machine in the same run.
 //!
-//! In: names of rows and sides. Out: raw figures in the development cache, and `docs/benchmarks.md`,
-//! written from all figures that are there. A row that was interrupted goes on where it stopped; a
-//! finished row is measured anew only with `--again`.
+//! In: names of rows and sides. Out: raw figures in `docs/figures`, and `docs/benchmarks.md`, written
+//! from all figures that are there. A row that was interrupted goes on where it stopped; a finished row
+//! is measured anew only with `--again`.
 
 mod builds;
 mod edits;
 mod figures;
+mod growth;
 mod initcalls;
 mod load;
+mod machine;
 mod report;
 mod rows;
 mod shim;
@@ -18,10 +20,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use fs_err as fs;
-use klto_core::Failure;
 
 use crate::cache::Cache;
-use crate::{packages, product};
+use crate::{choice, packages, product};
 use builds::Builds;
 use figures::Figures;
 use report::Measured;
@@ -70,8 +71,12 @@ impl Measurement {
         }
     }
 
+    /// Where its raw figures are: in the repository, but for thousands of them.
     fn file(self, cache: &Cache) -> Result<PathBuf> {
-        let directory = cache.benchmarks()?.join("figures");
+        let directory = match self {
+            Self::Shim => cache.benchmarks()?,
+            _ => product::repository().join("docs/figures"),
+        };
         fs::create_dir_all(&directory)?;
         Ok(directory.join(format!("{}.tsv", self.name().replace('/', "-"))))
     }
@@ -80,7 +85,7 @@ impl Measurement {
 /// Measures the rows that `words` name, or those of a size; all without words. `--side=NAME`, which can be
 /// repeated, measures that side alone. Writes the document.
 pub fn run(words: &[&str]) -> Result<()> {
-    let again = words.contains(&"--again");
+    let again = choice::has(words, "--again", &["--again", "--list", "--side="])?;
     let (chosen, sides) = (chosen(words)?, sides(words)?);
     if words.contains(&"--list") {
         for measurement in chosen {
@@ -95,50 +100,41 @@ pub fn run(words: &[&str]) -> Result<()> {
         let file = measurement.file(&cache)?;
         match measurement {
             Measurement::Shim => {
-                let mut figures = Figures::open(file, |_| again, |_| false, shim::is_complete)?;
+                let complete = |figures: &Figures, _: &str| shim::is_complete(figures);
+                let mut figures = Figures::open(file, |_| again, |_| false, complete)?;
                 shim::measure(&cache, &klto, &mut figures)?;
             }
             Measurement::Builds(size, row) => {
-                let is_plain = |side: &str| side != Side::Klto.name();
-                let is_complete = |figures: &Figures| builds::is_complete(row, figures);
+                let is_plain = |side: &str| !Side::named(side).is_some_and(Side::is_klto);
+                let is_complete =
+                    |figures: &Figures, side: &str| builds::is_complete(row, figures, side);
                 let again = |name: &str| again && sides.iter().any(|side| side.name() == name);
                 let mut figures = Figures::open(file, again, is_plain, is_complete)?;
                 Builds::open(&cache, &klto, size)?.measure(row, &sides, &mut figures)?;
             }
             Measurement::Initcalls => {
                 let is_plain = |side: &str| side != initcalls::KLTO;
-                let complete = initcalls::is_complete;
+                let complete = |figures: &Figures, _: &str| initcalls::is_complete(figures);
                 let mut figures = Figures::open(file, |_| again, is_plain, complete)?;
                 let builds = Builds::open(&cache, &klto, Size::Large)?;
                 initcalls::measure(&builds, &klto, &mut figures)?;
             }
         }
-        write_document(&cache, &klto)?;
+        write_document(&cache)?;
     }
     Ok(())
 }
 
 fn chosen(words: &[&str]) -> Result<Vec<Measurement>> {
-    let names: Vec<&&str> = words
-        .iter()
-        .filter(|word| !word.starts_with("--"))
-        .collect();
-    let mut chosen = Measurement::all();
-    let is_named = |measurement: &Measurement| {
-        let name = measurement.name();
-        let size = name.split('/').next();
-        names
-            .iter()
-            .any(|word| **word == name || size == Some(**word))
-    };
-    chosen.retain(|measurement| names.is_empty() || is_named(measurement));
-    if chosen.is_empty() {
-        let hint = "cargo xtask bench --list names them";
-        return Err(Failure::bad_input("no row has such a name")
-            .hint(hint)
-            .into());
-    }
-    Ok(chosen)
+    let hint = "cargo xtask bench --list names them";
+    let is_of_size = |name: &str, word: &str| name.split('/').next() == Some(word);
+    choice::named(
+        Measurement::all(),
+        words,
+        |one| one.name(),
+        is_of_size,
+        hint,
+    )
 }
 
 fn sides(words: &[&str]) -> Result<Vec<Side>> {
@@ -146,21 +142,12 @@ fn sides(words: &[&str]) -> Result<Vec<Side>> {
         .iter()
         .filter_map(|word| word.strip_prefix("--side="))
         .collect();
-    let mut sides = Side::ALL.to_vec();
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| sides.iter().all(|side| side.name() != **name))
-    {
-        let hint = format!("the sides are {}", Side::ALL.map(Side::name).join(", "));
-        return Err(Failure::bad_input(format!("no side is named {unknown}"))
-            .hint(hint)
-            .into());
-    }
-    sides.retain(|side| names.is_empty() || names.contains(&side.name()));
-    Ok(sides)
+    let hint = format!("the sides are {}", Side::ALL.map(Side::name).join(", "));
+    let name = |side: &Side| side.name().to_owned();
+    choice::named(Side::ALL.to_vec(), &names, name, |_, _| false, &hint)
 }
 
-fn write_document(cache: &Cache, klto: &std::path::Path) -> Result<()> {
+fn write_document(cache: &Cache) -> Result<()> {
     let mut measured = Vec::new();
     for size in Size::ALL {
         let mut rows = Vec::new();
@@ -168,19 +155,17 @@ fn write_document(cache: &Cache, klto: &std::path::Path) -> Result<()> {
             let file = Measurement::Builds(size, row).file(cache)?;
             rows.push((row, Figures::read(file)?));
         }
-        let objects = Builds::open(cache, klto, size)?.objects()?;
-        measured.push(Measured {
-            size,
-            objects,
-            rows,
-        });
+        measured.push(Measured { size, rows });
     }
     let shim = Figures::read(Measurement::Shim.file(cache)?)?;
-    let path = product::repository().join("docs/benchmarks.md");
+    let docs = product::repository().join("docs");
+    let path = docs.join("benchmarks.md");
     let before = fs::read_to_string(&path)?;
     let initcalls = Figures::read(Measurement::Initcalls.file(cache)?)?;
-    let text = report::document(&report::machine()?, (&measured, &initcalls), &shim, &before);
+    let tools = machine::tools()?;
+    let text = report::document(&tools, (&measured, &initcalls), &shim, &before);
     fs::write(&path, text)?;
+    growth::draw(&measured, &docs.join(growth::PLOT))?;
     println!("wrote {}", path.display());
     Ok(())
 }

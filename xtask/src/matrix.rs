@@ -4,23 +4,26 @@
 //! result of each cell with its commit. Cells that have a result of this commit are not run again.
 
 mod cell;
-mod releases;
 
 use anyhow::Result;
 use fs_err as fs;
 use klto_core::Failure;
 
 use crate::cache::Cache;
-use crate::{packages, product};
+use crate::releases::LLVM_VERSIONS;
+use crate::{choice, packages, product};
 use cell::Cell;
-use releases::LLVM_VERSIONS;
 
 pub(crate) use cell::Verdict;
 
 /// Runs the cells that `words` name or begin the names of, all without words; `--again` runs also those
 /// that have a result, `--list` only names them.
 pub fn run(words: &[&str]) -> Result<()> {
-    let chosen = chosen(words)?;
+    let options = ["--again", "--list"];
+    let again = choice::has(words, "--again", &options)?;
+    let hint = "cargo xtask matrix --list names them";
+    let starts = |name: &str, word: &str| name.starts_with(word);
+    let chosen = choice::named(Cell::all(), words, |cell| cell.name(), starts, hint)?;
     if words.contains(&"--list") {
         chosen.iter().for_each(|cell| println!("{}", cell.name()));
         return Ok(());
@@ -33,7 +36,7 @@ pub fn run(words: &[&str]) -> Result<()> {
     let mut failed = Vec::new();
     for cell in chosen {
         let known = cell.verdict(&cache)?;
-        let known = known.filter(|known| known.commit == commit && !words.contains(&"--again"));
+        let known = known.filter(|known| known.commit == commit && !again);
         let verdict = match known {
             Some(known) => known,
             None => cell.run(&cache, &klto, &commit)?,
@@ -48,31 +51,6 @@ pub fn run(words: &[&str]) -> Result<()> {
         true => Ok(()),
         false => Err(Failure::build(format!("cells that fail: {}", failed.join(", "))).into()),
     }
-}
-
-fn chosen(words: &[&str]) -> Result<Vec<Cell>> {
-    let names: Vec<&&str> = words
-        .iter()
-        .filter(|word| !word.starts_with("--"))
-        .collect();
-    let mut cells = Cell::all();
-    let all: Vec<String> = cells.iter().map(|cell| cell.name()).collect();
-    let is_whole = |name: &str| all.iter().any(|cell| cell == name);
-    let is_named = |cell: &Cell| {
-        let cell = cell.name();
-        names.iter().any(|name| match is_whole(name) {
-            true => cell == **name,
-            false => cell.starts_with(**name),
-        })
-    };
-    cells.retain(|cell| names.is_empty() || is_named(cell));
-    if cells.is_empty() {
-        let hint = "cargo xtask matrix --list names them";
-        return Err(Failure::bad_input("no cell has such a name")
-            .hint(hint)
-            .into());
-    }
-    Ok(cells)
 }
 
 fn line(cell: Cell, verdict: &Verdict) -> String {

@@ -13,7 +13,7 @@ use klto_core::Failure;
 
 use crate::cache::Cache;
 use crate::matrix::Verdict;
-use crate::{command, packages, product};
+use crate::{choice, command, packages, product};
 
 /// Sequences, by their seeds, and edits in each.
 const SEEDS: std::ops::RangeInclusive<u64> = 101..=105;
@@ -23,6 +23,7 @@ const OTHER_LLVM: u32 = 19;
 
 /// Plays the sequences that lack a result; all of them with `--again`.
 pub fn run(words: &[&str]) -> Result<()> {
+    let again = choice::has(words, "--again", &["--again"])?;
     packages::install_missing()?;
     packages::install_llvm(&[OTHER_LLVM])?;
     let cache = Cache::open()?;
@@ -31,7 +32,7 @@ pub fn run(words: &[&str]) -> Result<()> {
     for seed in SEEDS {
         let place = place(&cache, seed)?;
         let known = Verdict::read(&place)?;
-        let known = known.filter(|known| known.commit == commit && !words.contains(&"--again"));
+        let known = known.filter(|known| known.commit == commit && !again);
         let verdict = match known {
             Some(known) => known,
             None => play(seed, &commit)?,
@@ -96,14 +97,20 @@ fn row(seed: u64, verdict: Option<&Verdict>) -> String {
     )
 }
 
-/// The last result of each sequence.
+/// The last result of each sequence; one that this machine has no result of keeps its row.
 fn write_document(cache: &Cache) -> Result<()> {
+    let path = product::repository().join("docs/oracle.md");
+    let before = fs::read_to_string(&path)?;
     let mut rows = String::new();
     for seed in SEEDS {
-        let verdict = Verdict::read(&place(cache, seed)?)?;
-        rows += &row(seed, verdict.as_ref());
+        let known = before
+            .lines()
+            .find(|line| line.starts_with(&format!("| {seed} |")));
+        rows += &match (Verdict::read(&place(cache, seed)?)?, known) {
+            (None, Some(known)) => format!("{known}\n"),
+            (verdict, _) => row(seed, verdict.as_ref()),
+        };
     }
-    let path = product::repository().join("docs/oracle.md");
     fs::write(&path, document(&rows))?;
     println!("wrote {}", path.display());
     Ok(())

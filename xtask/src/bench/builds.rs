@@ -14,11 +14,11 @@ use fs_err as fs;
 
 use super::JOBS;
 use super::edits::Edit;
-use super::figures::{Figure, Figures};
+use super::figures::{Figure, Figures, Value};
 use super::rows::{self, OPTION, Preparation, Row, Side};
 use super::sizes::Size;
 use crate::cache::Cache;
-use crate::kernel::{self, Configuration, Lto, Tree};
+use crate::kernel::{self, Configuration, Tree};
 use crate::{command, modules, sources};
 
 /// What takes longer is measured once, the rest this often.
@@ -51,7 +51,7 @@ impl Builds {
 
     /// Adds the figures that the row lacks of those sides.
     pub fn measure(&self, row: Row, chosen: &[Side], figures: &mut Figures) -> Result<()> {
-        let sides = row.sides().iter().copied();
+        let sides = row.sides(self.size).iter().copied();
         let sides: Vec<Side> = sides.filter(|side| chosen.contains(side)).collect();
         for round in 0..ROUNDS {
             for place in 0..sides.len() {
@@ -60,27 +60,18 @@ impl Builds {
                 if measured.len() > round || is_enough(row, &measured) {
                     continue;
                 }
-                let figure = self.run(row, side)?;
+                let value = self.run(row, side)?;
                 println!(
                     "{}/{} {}: {:.1} s",
                     self.size.name(),
                     row.name(),
                     side.name(),
-                    figure.seconds
+                    value.seconds
                 );
-                figures.add(figure)?;
+                figures.add(row.name(), side.name(), value)?;
             }
         }
         Ok(())
-    }
-
-    /// Objects of vmlinux and modules, once a side is built.
-    pub fn objects(&self) -> Result<Option<usize>> {
-        let mut outputs = Side::ALL.into_iter().map(|side| self.output(side));
-        let built = outputs.find(|output| output.join("vmlinux").exists());
-        built
-            .map(|output| modules::linked_objects(&output))
-            .transpose()
     }
 
     /// One build of the row `edit`, which no figure is taken of.
@@ -88,7 +79,7 @@ impl Builds {
         self.run(Row::Edit, side).map(|_| ())
     }
 
-    fn run(&self, row: Row, side: Side) -> Result<Figure> {
+    fn run(&self, row: Row, side: Side) -> Result<Value> {
         let mut output = self.output(side);
         match row.preparation(self.size) {
             Preparation::Nothing => {
@@ -143,16 +134,13 @@ impl Builds {
 
     fn configure(&self, side: Side, output: &Path) -> Result<()> {
         let configuration = Configuration {
-            lto: match side {
-                Side::None => Lto::None,
-                _ => Lto::Thin,
-            },
+            lto: self.size.lto(side),
             ..Configuration::default()
         };
         kernel::configure(&self.tree, &self.source(side)?, output, configuration)
     }
 
-    fn time(&self, row: Row, side: Side, output: &Path) -> Result<Figure> {
+    fn time(&self, row: Row, side: Side, output: &Path) -> Result<Value> {
         let memory = tempfile::NamedTempFile::new()?;
         let build = self.build(side, output)?;
         let mut timed = Command::new("time");
@@ -172,21 +160,20 @@ impl Builds {
         command::run(&mut timed)?;
         let seconds = begin.elapsed().as_secs_f64();
         let kibibytes = fs::read_to_string(memory.path())?;
-        Ok(Figure {
-            series: row.name().to_owned(),
-            side: side.name().to_owned(),
+        Ok(Value {
             seconds,
             kibibytes: kibibytes
                 .trim()
                 .parse()
                 .with_context(|| format!("what time said: {kibibytes}"))?,
+            objects: modules::linked_objects(output)?,
         })
     }
 
     /// The build of a side without goals.
     fn build(&self, side: Side, output: &Path) -> Result<Command> {
         let mut build = match side {
-            Side::Klto => {
+            Side::Klto | Side::KltoFull => {
                 let mut klto = Command::new(&self.klto);
                 klto.arg("make").env("KLTO_CACHE", self.store(side));
                 klto
@@ -235,19 +222,14 @@ impl Builds {
     }
 }
 
-/// Whether klto has the figures that the row needs.
-pub(super) fn is_complete(row: Row, figures: &Figures) -> bool {
-    is_enough(
-        row,
-        &figures
-            .of(row.name(), Side::Klto.name())
-            .collect::<Vec<_>>(),
-    )
+/// Whether the side of that name has the figures that the row needs.
+pub(super) fn is_complete(row: Row, figures: &Figures, side: &str) -> bool {
+    is_enough(row, &figures.of(row.name(), side).collect::<Vec<_>>())
 }
 
 /// Whether no more rounds are needed.
 fn is_enough(row: Row, measured: &[&Figure]) -> bool {
-    let is_long = |figure: &&Figure| row.is_once() || figure.seconds >= LONG_SECONDS;
+    let is_long = |figure: &&Figure| row.is_once() || figure.value.seconds >= LONG_SECONDS;
     measured.first().is_some_and(is_long) || measured.len() >= ROUNDS
 }
 
@@ -282,8 +264,12 @@ mod tests {
         Figure {
             series: "touch".to_owned(),
             side: "thin".to_owned(),
-            seconds,
-            kibibytes: 1,
+            value: Value {
+                seconds,
+                ..Value::default()
+            },
+            commit: String::new(),
+            machine: String::new(),
         }
     }
 

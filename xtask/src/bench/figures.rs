@@ -1,15 +1,18 @@
-//! Raw figures of one table row, in a file of the development cache.
+//! Raw figures of one table row, in a file of the repository or, where there are thousands, of the
+//! development cache.
 //!
-//! The first line is `# <commit> <date of the commit>`; each other line is `<series> TAB <side> TAB
-//! <seconds> TAB <KiB>`, added when it is measured. The commit is klto's: what it had not finished at
-//! another commit is dropped, so that no row mixes two versions of it.
+//! Each line is a figure, added when it is measured: series, side, seconds, KiB, objects, klto's commit
+//! with its date, and the machine, with tabs between them. What klto had not finished at another commit is
+//! dropped, so that no row of a side mixes two versions of klto.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use fs_err as fs;
 
+use super::machine;
 use crate::product;
 
 /// One measurement.
@@ -19,18 +22,37 @@ pub(super) struct Figure {
     pub series: String,
     /// Who ran.
     pub side: String,
+    pub value: Value,
+    /// The commit of this repository, and its date.
+    pub commit: String,
+    /// As [`machine::name`] says it.
+    pub machine: String,
+}
+
+/// What was measured in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Value {
     pub seconds: f64,
     /// Resident memory of the largest process; zero where it was not measured.
     pub kibibytes: u64,
+    /// Objects of the kernel and its modules; zero where no kernel was built.
+    pub objects: usize,
+}
+
+impl Value {
+    /// The memory in units of 10⁹ bytes.
+    pub const fn gigabytes(self) -> f64 {
+        (self.kibibytes * 1024) as f64 / 1e9
+    }
 }
 
 /// All figures of one row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Figures {
-    pub path: PathBuf,
-    /// The commit of the klto that was measured, and its date.
-    pub commit: String,
+    path: PathBuf,
     pub all: Vec<Figure>,
+    /// Commit and machine of what is added.
+    here: (String, String),
 }
 
 impl Figures {
@@ -40,20 +62,22 @@ impl Figures {
         path: PathBuf,
         again: impl Fn(&str) -> bool,
         is_plain: impl Fn(&str) -> bool,
-        is_complete: impl Fn(&Self) -> bool,
+        is_complete: impl Fn(&Self, &str) -> bool,
     ) -> Result<Self> {
-        let commit = product::commit()?;
         let mut figures = Self::read(path)?;
-        let keeps_klto = figures.commit == commit || is_complete(&figures);
-        figures.all.retain(|figure| {
-            let side = &figure.side;
-            !again(side) && (is_plain(side) || keeps_klto)
+        figures.here = (product::commit()?, machine::name()?);
+        let sides: BTreeSet<String> = figures.all.iter().map(|one| one.side.clone()).collect();
+        let complete: BTreeSet<String> = sides
+            .into_iter()
+            .filter(|side| is_plain(side) || is_complete(&figures, side))
+            .collect();
+        let Self { all, here, .. } = &mut figures;
+        all.retain(|figure| {
+            let keeps = complete.contains(&figure.side) || figure.commit == here.0;
+            !again(&figure.side) && keeps
         });
-        if figures.all.iter().all(|figure| is_plain(&figure.side)) {
-            figures.commit = commit;
-        }
         let lines: String = figures.all.iter().map(Figure::to_line).collect();
-        fs::write(&figures.path, format!("# {}\n{lines}", figures.commit))?;
+        fs::write(&figures.path, lines)?;
         Ok(figures)
     }
 
@@ -63,20 +87,28 @@ impl Figures {
             true => fs::read_to_string(&path)?,
             false => String::new(),
         };
-        Ok(Self::parse(path, &text))
+        let read = Self::parse(&text);
+        Ok(Self { path, ..read })
     }
 
-    fn parse(path: PathBuf, text: &str) -> Self {
-        let commit = text.lines().find_map(|line| line.strip_prefix("# "));
+    /// What such a file's text has.
+    pub fn parse(text: &str) -> Self {
         Self {
-            commit: commit.unwrap_or_default().to_owned(),
             all: text.lines().filter_map(Figure::parse).collect(),
-            path,
+            ..Self::default()
         }
     }
 
-    /// Adds a figure to the file.
-    pub fn add(&mut self, figure: Figure) -> Result<()> {
+    /// Adds a figure to the file, as measured by this commit on this machine.
+    pub fn add(&mut self, series: &str, side: &str, value: Value) -> Result<()> {
+        let (commit, machine) = self.here.clone();
+        let figure = Figure {
+            series: series.to_owned(),
+            side: side.to_owned(),
+            value,
+            commit,
+            machine,
+        };
         append(&self.path, &figure.to_line())?;
         self.all.push(figure);
         Ok(())
@@ -99,10 +131,16 @@ impl Figure {
         let Self {
             series,
             side,
+            value,
+            commit,
+            machine,
+        } = self;
+        let Value {
             seconds,
             kibibytes,
-        } = self;
-        format!("{series}\t{side}\t{seconds:.6}\t{kibibytes}\n")
+            objects,
+        } = value;
+        format!("{series}\t{side}\t{seconds:.6}\t{kibibytes}\t{objects}\t{commit}\t{machine}\n")
     }
 
     /// `None` for a line that was cut off in the middle.
@@ -111,8 +149,13 @@ impl Figure {
         Some(Self {
             series: fields.next()?.to_owned(),
             side: fields.next()?.to_owned(),
-            seconds: fields.next()?.parse().ok()?,
-            kibibytes: fields.next()?.parse().ok()?,
+            value: Value {
+                seconds: fields.next()?.parse().ok()?,
+                kibibytes: fields.next()?.parse().ok()?,
+                objects: fields.next()?.parse().ok()?,
+            },
+            commit: fields.next()?.to_owned(),
+            machine: fields.next()?.to_owned(),
         })
     }
 }
@@ -129,41 +172,49 @@ pub(super) fn quantile(values: impl Iterator<Item = f64>, part: f64) -> f64 {
 mod tests {
     use super::*;
 
+    const THIN: &str = "touch\tthin\t10.500000\t2048\t500\tabc 2026-01-01\t2 × x\n";
+    const KLTO: &str = "touch\tklto\t2.000000\t1024\t500\tabc 2026-01-01\t2 × x\n";
+
     #[test]
     fn figures_are_read_as_they_were_written() {
-        let text = "# abc 2026-01-01\ntouch\tthin\t10.500000\t2048\ntouch\tklto\t10.1\n";
-        let read = Figures::parse(PathBuf::new(), text);
-        assert_eq!(read.commit, "abc 2026-01-01");
-        let figure = Figure {
-            series: "touch".to_owned(),
-            side: "thin".to_owned(),
+        let figure = Figure::parse(THIN.trim()).unwrap();
+        let value = Value {
             seconds: 10.5,
             kibibytes: 2048,
+            objects: 500,
         };
-        assert_eq!(read.all, [figure]);
-        assert_eq!(
-            read.all[0].to_line(),
-            text.lines().nth(1).unwrap().to_owned() + "\n"
-        );
+        assert_eq!((figure.side.as_str(), figure.value), ("thin", value));
+        assert_eq!(figure.to_line(), THIN);
+        assert_eq!(Figure::parse("touch\tklto\t10.1"), None);
     }
 
     #[test]
     fn what_klto_did_not_finish_at_another_commit_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("touch.tsv");
-        let text = "# another\ntouch\tthin\t1.0\t0\ntouch\tklto\t2.0\t0\n";
         let open = |again: &str, complete| {
-            fs::write(&path, text).unwrap();
+            fs::write(&path, THIN.to_owned() + KLTO).unwrap();
             let is_plain = |side: &str| side != "klto";
             let again = |side: &str| side == again;
-            let figures = Figures::open(path.clone(), again, is_plain, |_| complete).unwrap();
+            let figures = Figures::open(path.clone(), again, is_plain, |_, _| complete).unwrap();
             let sides: Vec<String> = figures.all.into_iter().map(|figure| figure.side).collect();
-            (sides.join(" "), figures.commit == "another")
+            sides.join(" ")
         };
-        assert_eq!(open("", true), ("thin klto".to_owned(), true));
-        assert_eq!(open("", false), ("thin".to_owned(), false));
-        assert_eq!(open("thin", true), ("klto".to_owned(), true));
-        assert_eq!(open("klto", true), ("thin".to_owned(), false));
+        assert_eq!(open("", true), "thin klto");
+        assert_eq!(open("", false), "thin");
+        assert_eq!(open("thin", true), "klto");
+        assert_eq!(open("klto", true), "thin");
+    }
+
+    #[test]
+    fn a_figure_has_the_commit_and_the_machine_that_measured_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("touch.tsv");
+        let open = || Figures::open(path.clone(), |_| false, |_| false, |_, _| true).unwrap();
+        open().add("touch", "klto", Value::default()).unwrap();
+        let figure = open().all.remove(0);
+        assert_eq!(figure.commit, product::commit().unwrap());
+        assert_eq!(figure.machine, machine::name().unwrap());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use klto_core::Failure;
 
 use super::builds::Builds;
-use super::figures::{Figure, Figures};
+use super::figures::{Figures, Value};
 use super::rows::Side;
 use crate::command;
 
@@ -43,12 +43,11 @@ pub(super) fn measure(builds: &Builds, klto: &Path, figures: &mut Figures) -> Re
         ];
         for (side, seconds) in seconds {
             println!("{SERIES} {side}: {seconds:.3} s");
-            figures.add(Figure {
-                series: SERIES.to_owned(),
-                side: side.to_owned(),
+            let value = Value {
                 seconds,
-                kibibytes: 0,
-            })?;
+                ..Value::default()
+            };
+            figures.add(SERIES, side, value)?;
         }
     }
     Ok(())

@@ -1,20 +1,14 @@
 //! Figures as text: for the terminal, and as `docs/benchmarks.md`.
 //!
-//! In: the figures of every row. Out: medians, ranges, ratios, targets, and how they grow with the
-//! kernel. Nothing here measures.
-
-use std::process::Command;
-
-use anyhow::Result;
-use fs_err as fs;
+//! In: the figures of every row. Out: medians, ranges, ratios, targets. Nothing here measures.
 
 use super::JOBS;
 use super::figures::{Figure, Figures, quantile};
+use super::growth;
 use super::initcalls;
 use super::rows::{Row, Side, Target};
 use super::shim;
 use super::sizes::Size;
-use crate::command;
 
 /// Most that a shim may cost a probe, in milliseconds: p50 and p99.
 const SHIM_TARGETS: [(f64, f64); 2] = [(0.5, 2.0), (0.99, 4.0)];
@@ -25,47 +19,95 @@ const CLEAN_WHERE_SET: f64 = 1567.0;
 /// The most memory that klto's clean build may take, as a part of kbuild ThinLTO's.
 const MEMORY_TARGET: f64 = 1.0;
 
+/// Stands behind what comes of figures from two machines.
+const ELSEWHERE: &str = " †";
+/// What the lines of memory are of.
+const MEMORY: &str = "peak memory of any process in it";
+const INITCALLS_SECTION: &str = "## The order of initcalls\n";
 const SHIM_SECTION: &str = "## Calls through the shim\n";
 
 /// What was measured of one kernel.
 pub(super) struct Measured {
     pub size: Size,
-    /// Objects of vmlinux and its modules, where it was built.
-    pub objects: Option<usize>,
     /// In the order of [`Row::ALL`].
     pub rows: Vec<(Row, Figures)>,
 }
 
-/// The machine and the tools, one a line.
-pub(super) fn machine() -> Result<String> {
-    let processor = fs::read_to_string("/proc/cpuinfo")?;
-    let model = value_after(&processor, "model name").unwrap_or("unknown");
-    let memory = fs::read_to_string("/proc/meminfo")?;
-    let kibibytes: u64 = value_after(&memory, "MemTotal")
-        .and_then(|value| value.split(' ').next()?.parse().ok())
-        .unwrap_or(0);
-    let mut text = format!(
-        "- {} × {model}, {} GiB of memory, Linux {}\n",
-        std::thread::available_parallelism()?,
-        kibibytes >> 20,
-        fs::read_to_string("/proc/sys/kernel/osrelease")?.trim()
-    );
-    for tool in ["clang-22", "ld.lld-22", "make", "ccache"] {
-        let version = command::output(Command::new(tool).arg("--version"))?;
-        text += &format!("- {}\n", version.lines().next().unwrap_or_default().trim());
+impl Measured {
+    /// The figures of a row and side, in the order of their measurement.
+    pub fn figures(&self, row: Row, side: Side) -> Vec<&Figure> {
+        let of_row = self.rows.iter().filter(|(other, _)| *other == row);
+        let of_side = of_row.flat_map(|(_, all)| all.of(row.name(), side.name()));
+        of_side.collect()
     }
-    Ok(text)
+
+    fn seconds(&self, row: Row, side: Side) -> Sample<'_> {
+        Sample {
+            figures: self.figures(row, side),
+            of: |figure| figure.value.seconds,
+        }
+    }
+
+    fn gigabytes(&self, side: Side) -> Sample<'_> {
+        Sample {
+            figures: self.figures(Row::CleanEmpty, side),
+            of: |figure| figure.value.gigabytes(),
+        }
+    }
 }
 
-fn value_after<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let line = text.lines().find(|line| line.starts_with(name))?;
-    Some(line.split_once(':')?.1.trim())
+/// One quantity of some figures.
+struct Sample<'a> {
+    figures: Vec<&'a Figure>,
+    of: fn(&Figure) -> f64,
 }
 
-/// The whole document. Where the calls through the shim were not measured on this machine, the section
-/// about them stays as it was in the document `before`.
+impl Sample<'_> {
+    fn values(&self) -> impl Iterator<Item = f64> {
+        self.figures.iter().map(|figure| (self.of)(figure))
+    }
+
+    /// `None` without figures.
+    fn median(&self) -> Option<f64> {
+        (!self.figures.is_empty()).then(|| quantile(self.values(), 0.5))
+    }
+
+    fn commit(&self) -> &str {
+        self.figures.last().map_or("", |figure| &figure.commit)
+    }
+
+    /// [`ELSEWHERE`] where another machine measured the other.
+    fn mark(&self, other: &Self) -> &'static str {
+        let machine = |sample: &Self| sample.figures.last().map(|figure| figure.machine.clone());
+        match machine(self) == machine(other) {
+            true => "",
+            false => ELSEWHERE,
+        }
+    }
+
+    /// The ratio of the medians; blank where one is missing.
+    fn to(&self, other: &Self) -> String {
+        let medians = self.median().zip(other.median());
+        medians.map_or(String::new(), |(one, other_median)| {
+            format!("{:.2}{}", one / other_median, self.mark(other))
+        })
+    }
+
+    /// Median and range; one value stands alone, none is blank.
+    fn spread(&self) -> String {
+        let at = |part| quantile(self.values(), part);
+        match self.figures.len() {
+            0 => String::new(),
+            1 => format!("{:.1} s", at(0.5)),
+            _ => format!("{:.1} s ({:.1} to {:.1})", at(0.5), at(0.0), at(1.0)),
+        }
+    }
+}
+
+/// The whole document. Where calls through the shim or the order of initcalls were not measured on this
+/// machine, the section about them stays as it was in the document `before`.
 pub(super) fn document(
-    machine: &str,
+    tools: &[String],
     (measured, initcalls): (&[Measured], &Figures),
     shim: &Figures,
     before: &str,
@@ -74,55 +116,69 @@ pub(super) fn document(
         "# Benchmarks\n\n\
          Written by `cargo xtask bench`; do not edit. With `{JOBS}` on all sides, one build after the \
          other, each round beginning with another side. What takes a minute or longer is measured \
-         once, the rest five times: medians, with the smallest and the largest in parentheses.\n\n\
-         {machine}\n\
-         ## Builds\n\n\
-         Linux 6.12, x86_64, `bzImage modules`.\n"
+         once, the rest five times: medians, with the smallest and the largest in parentheses. \
+         `docs/figures` has the raw figures: row, side, seconds, KiB of the largest process, objects, commit \
+         and machine of each.\n\n"
     );
+    for line in machines(measured).iter().chain(tools) {
+        text += &format!("- {line}\n");
+    }
+    text += "\n## Builds\n\nLinux for x86_64, `bzImage modules`.\n";
     let is_measured = |kernel: &&Measured| kernel.rows.iter().any(|(_, row)| !row.all.is_empty());
     for kernel in measured.iter().rev().filter(is_measured) {
-        text += &format!("\n### {}\n\n{}", heading(kernel), table(kernel));
+        text += &format!(
+            "\n### {}\n\n{}{}",
+            heading(kernel),
+            table(kernel),
+            full_table(kernel)
+        );
     }
-    text += &growth(measured);
-    text += &initcall_section(initcalls);
+    if text.contains(ELSEWHERE) {
+        text += &format!(
+            "\n{} Of figures from two machines of this kind.\n",
+            ELSEWHERE.trim()
+        );
+    }
+    text += &growth::section(measured);
+    text += &match initcalls.all.is_empty() {
+        true => earlier_section(before, INITCALLS_SECTION),
+        false => initcall_section(initcalls),
+    };
     text += &match shim.all.is_empty() {
         true => earlier_section(before, SHIM_SECTION),
         false => shim_section(shim),
     };
-    text += "\n## Raw figures\n\n\
-             Seconds in the order of the measurement. Those of the shim stay in the development \
-             cache.\n\n";
-    for kernel in measured.iter().rev().filter(is_measured) {
-        for (row, figures) in &kernel.rows {
-            for side in row.sides() {
-                let seconds = seconds(figures, *row, *side);
-                let shown: Vec<String> = seconds.iter().map(|one| format!("{one:.2}")).collect();
-                if !shown.is_empty() {
-                    let name = format!("{}/{}", kernel.size.name(), row.name());
-                    text += &format!("- {name} {}: {}\n", side.name(), shown.join(", "));
-                }
-            }
-        }
-    }
     text
 }
 
+/// Those that measured, each once.
+fn machines(measured: &[Measured]) -> Vec<String> {
+    let rows = measured.iter().flat_map(|kernel| &kernel.rows);
+    let figures = rows.flat_map(|(_, figures)| &figures.all);
+    let mut machines: Vec<String> = figures.map(|figure| figure.machine.clone()).collect();
+    machines.sort();
+    machines.dedup();
+    machines
+}
+
 fn heading(kernel: &Measured) -> String {
-    let objects = kernel
-        .objects
-        .map_or(String::new(), |objects| format!(", {objects} objects"));
-    format!("{}: {}{objects}", kernel.size.name(), kernel.size.what())
+    let figures = kernel.rows.iter().flat_map(|(_, figures)| &figures.all);
+    let objects = figures.map(|figure| figure.value.objects).max();
+    format!(
+        "{}: {}, {} objects",
+        kernel.size.name(),
+        kernel.size.what(),
+        objects.unwrap_or(0)
+    )
 }
 
-fn seconds(figures: &Figures, row: Row, side: Side) -> Vec<f64> {
-    let of = figures.of(row.name(), side.name());
-    of.map(|figure| figure.seconds).collect()
-}
-
-/// The table of one kernel.
+/// The table of one kernel with ThinLTO and without LTO.
 pub(super) fn table(kernel: &Measured) -> String {
-    let titles = Side::ALL.map(Side::title).join(" | ");
-    let slower = slower(kernel);
+    const SIDES: [Side; 4] = [Side::Thin, Side::None, Side::Ccache, Side::Klto];
+    let where_set = Row::CleanEmpty;
+    let clean = kernel.seconds(where_set, Side::Thin);
+    let slower = clean.median().filter(|_| kernel.size == Size::Large);
+    let slower = slower.map(|clean| clean / CLEAN_WHERE_SET);
     let mut text = match slower {
         Some(slower) => format!(
             "Targets in seconds were set where kbuild ThinLTO's clean build took {CLEAN_WHERE_SET} s. This machine \
@@ -131,75 +187,117 @@ pub(super) fn table(kernel: &Measured) -> String {
         None => String::new(),
     };
     text += &format!(
-        "| row | what | {titles} | klto to ThinLTO | klto to none | target | commit |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n"
+        "| row | what | {} | klto to ThinLTO | klto to none | target | commit |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+        SIDES.map(Side::title).join(" | ")
     );
-    for (row, figures) in &kernel.rows {
-        let of = |side| seconds(figures, *row, side);
-        let cells = Side::ALL.map(|side| spread(&of(side))).join(" | ");
-        let (klto, thin, none) = (of(Side::Klto), of(Side::Thin), of(Side::None));
+    for (row, _) in &kernel.rows {
+        if row.sides(kernel.size).is_empty() {
+            continue;
+        }
+        let of = |side| kernel.seconds(*row, side);
+        let (klto, thin) = (of(Side::Klto), of(Side::Thin));
         let target = match (kernel.size, row.target()) {
-            (Size::Large, Some(target)) => verdict(target, &klto, &thin, slower),
+            (Size::Large, Some(target)) => {
+                let scale = slower.map(|slower| (slower, klto.mark(&clean)));
+                verdict(target, &klto, &thin, scale)
+            }
             _ => String::new(),
         };
         text += &format!(
-            "| {} | {} | {cells} | {} | {} | {target} | {} |\n",
+            "| {} | {} | {} | {} | {} | {target} | {} |\n",
             row.name(),
             row.what(),
-            ratio(&klto, &thin),
-            ratio(&klto, &none),
-            figures.commit
+            SIDES.map(|side| of(side).spread()).join(" | "),
+            klto.to(&thin),
+            klto.to(&of(Side::None)),
+            klto.commit()
         );
         if *row == Row::CleanEmpty {
-            text += &memory_line(kernel.size, figures);
+            text += &memory_line(kernel, SIDES);
         }
     }
     text
 }
 
-/// How many times as long this machine takes as the one where the targets were set.
-fn slower(kernel: &Measured) -> Option<f64> {
-    let clean = Row::CleanEmpty;
-    let (_, figures) = kernel.rows.iter().find(|(row, _)| *row == clean)?;
-    let thin = some_median(&seconds(figures, clean, Side::Thin))?;
-    (kernel.size == Size::Large).then_some(thin / CLEAN_WHERE_SET)
-}
-
 /// The memory of the largest process of the clean builds.
-fn memory_line(size: Size, figures: &Figures) -> String {
-    let row = Row::CleanEmpty.name();
-    let most = |side: Side| -> Vec<f64> {
-        let kibibytes = figures.of(row, side.name()).map(|figure| figure.kibibytes);
-        let largest = kibibytes.max().filter(|most| *most > 0);
-        largest.map(|most| most as f64 / 1e6).into_iter().collect()
-    };
-    let cell = |side| match most(side).first() {
-        Some(most) => format!("{most:.2} GB"),
-        None => String::new(),
-    };
-    let cells = Side::ALL.map(cell).join(" | ");
-    let (klto, thin) = (most(Side::Klto), most(Side::Thin));
-    let target = match size {
+fn memory_line(kernel: &Measured, sides: [Side; 4]) -> String {
+    let (klto, thin) = (kernel.gigabytes(Side::Klto), kernel.gigabytes(Side::Thin));
+    let target = match kernel.size {
         Size::Large => verdict(Target::OfThin(MEMORY_TARGET), &klto, &thin, None),
         _ => String::new(),
     };
     format!(
-        "| | peak memory of any process in it | {cells} | {} | {} | {target} | |\n",
-        ratio(&klto, &thin),
-        ratio(&klto, &most(Side::None))
+        "| | {MEMORY} | {} | {} | {} | {target} | |\n",
+        sides
+            .map(|side| in_gigabytes(&kernel.gigabytes(side)))
+            .join(" | "),
+        klto.to(&thin),
+        klto.to(&kernel.gigabytes(Side::None))
     )
 }
 
-fn verdict(target: Target, klto: &[f64], thin: &[f64], slower: Option<f64>) -> String {
+fn in_gigabytes(sample: &Sample<'_>) -> String {
+    let median = sample.median();
+    median.map_or(String::new(), |median| format!("{median:.2} GB"))
+}
+
+/// The table of one kernel with Full LTO, after an empty line; empty where nobody built it so.
+fn full_table(kernel: &Measured) -> String {
+    let mut lines = String::new();
+    for (row, _) in &kernel.rows {
+        let of = |side| kernel.seconds(*row, side);
+        let (full, klto) = (of(Side::Full), of(Side::KltoFull));
+        if full.figures.is_empty() && klto.figures.is_empty() {
+            continue;
+        }
+        lines += &format!(
+            "| {} | {} | {} | {} | {} | {} |\n",
+            row.name(),
+            row.what(),
+            full.spread(),
+            klto.spread(),
+            klto.to(&full),
+            klto.commit()
+        );
+        if *row == Row::CleanEmpty {
+            let of = |side| kernel.gigabytes(side);
+            let (full, klto) = (of(Side::Full), of(Side::KltoFull));
+            lines += &format!(
+                "| | {MEMORY} | {} | {} | {} | |\n",
+                in_gigabytes(&full),
+                in_gigabytes(&klto),
+                klto.to(&full)
+            );
+        }
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    format!(
+        "\n| row | what | {} | {} | klto to kbuild | commit |\n|---|---|---|---|---|---|\n{lines}",
+        Side::Full.title(),
+        Side::KltoFull.title()
+    )
+}
+
+/// What a target is, here too where the machine is `slower` by a factor, and whether klto met it.
+fn verdict(
+    target: Target,
+    klto: &Sample<'_>,
+    thin: &Sample<'_>,
+    slower: Option<(f64, &str)>,
+) -> String {
     let (shown, figure, most) = match target {
         Target::Seconds(most) => {
-            let here = slower.map(|slower| most * slower);
-            let in_parentheses = here.map_or(String::new(), |here| format!(" ({here:.1})"));
+            let here = slower.map(|(slower, mark)| (most * slower, mark));
+            let in_parentheses =
+                here.map_or(String::new(), |(here, mark)| format!(" ({here:.1}{mark})"));
             let shown = format!("at most {most} s{in_parentheses}");
-            (shown, some_median(klto), here.unwrap_or(most))
+            (shown, klto.median(), here.map_or(most, |(here, _)| here))
         }
         Target::OfThin(most) => {
-            let part = some_median(klto).zip(some_median(thin));
+            let part = klto.median().zip(thin.median());
             let part = part.map(|(klto, thin)| klto / thin);
             (format!("at most {most} of ThinLTO"), part, most)
         }
@@ -211,85 +309,14 @@ fn verdict(target: Target, klto: &[f64], thin: &[f64], slower: Option<f64>) -> S
     }
 }
 
-fn ratio(klto: &[f64], other: &[f64]) -> String {
-    let part = some_median(klto).zip(some_median(other));
-    part.map_or(String::new(), |(klto, other)| {
-        format!("{:.2}", klto / other)
-    })
-}
-
-fn some_median(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| quantile(values.iter().copied(), 0.5))
-}
-
-/// Median and range; one value stands alone, none is blank.
-fn spread(values: &[f64]) -> String {
-    match values {
-        [] => String::new(),
-        [value] => format!("{value:.1} s"),
-        many => format!(
-            "{:.1} s ({:.1} to {:.1})",
-            quantile(many.iter().copied(), 0.5),
-            quantile(many.iter().copied(), 0.0),
-            quantile(many.iter().copied(), 1.0)
-        ),
-    }
-}
-
-/// Seconds as a straight line over the number of objects, where a row was measured on two kernels or
-/// more.
-fn growth(measured: &[Measured]) -> String {
-    let mut lines = String::new();
-    for row in Row::ALL {
-        let cells = Side::ALL.map(|side| {
-            let mut points = Vec::new();
-            for kernel in measured {
-                let figures = kernel.rows.iter().find(|(other, _)| *other == row);
-                let median = figures.and_then(|(_, all)| some_median(&seconds(all, row, side)));
-                points.extend(kernel.objects.map(|objects| objects as f64).zip(median));
-            }
-            fitted(&points).map_or(String::new(), |(at_none, slope)| {
-                format!("{at_none:.1} s + {:.2} ms", 1000.0 * slope)
-            })
-        });
-        if cells.iter().any(|cell| !cell.is_empty()) {
-            lines += &format!("| {} | {} |\n", row.name(), cells.join(" | "));
-        }
-    }
-    if lines.is_empty() {
-        return lines;
-    }
-    format!(
-        "\n## Growth\n\n\
-         What each row costs whatever the kernel, and for each object more: the straight line of least \
-         squares through the medians of the kernels above.\n\n\
-         | row | {} |\n|---|---|---|---|---|\n{lines}",
-        Side::ALL.map(Side::title).join(" | ")
-    )
-}
-
-/// The value at zero and the slope of the line of least squares.
-fn fitted(points: &[(f64, f64)]) -> Option<(f64, f64)> {
-    let count = points.len() as f64;
-    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / count;
-    let (x, y) = (
-        mean(&mut points.iter().map(|point| point.0)),
-        mean(&mut points.iter().map(|point| point.1)),
-    );
-    let spread: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
-    let together = points.iter().map(|point| (point.0 - x) * (point.1 - y));
-    let slope = together.sum::<f64>() / spread;
-    (points.len() >= 2 && spread > 0.0).then_some((y - slope * x, slope))
-}
-
 /// Kbuild's script and klto; nothing where klto was not measured.
 fn initcall_section(figures: &Figures) -> String {
-    let of = |side| -> Vec<f64> {
-        let of = figures.of(initcalls::SERIES, side);
-        of.map(|figure| figure.seconds).collect()
+    let of = |side| Sample {
+        figures: figures.of(initcalls::SERIES, side).collect(),
+        of: |figure| figure.value.seconds,
     };
     let (klto, script) = (of(initcalls::KLTO), of(initcalls::SCRIPT));
-    let (Some(median), Some(of_script)) = (some_median(&klto), some_median(&script)) else {
+    let (Some(median), Some(of_script)) = (klto.median(), script.median()) else {
         return String::new();
     };
     let verdict = match median <= INITCALLS_TARGET {
@@ -297,11 +324,11 @@ fn initcall_section(figures: &Figures) -> String {
         false => "**missed**",
     };
     format!(
-        "\n## The order of initcalls\n\n\
+        "\n{INITCALLS_SECTION}\n\
          Of the large kernel, after an edit. `scripts/generate_initcall_order.pl`: {of_script:.2} s. klto, in \
          its place: {median:.3} s (at most {INITCALLS_TARGET} s, {verdict}; medians of {} each; commit {}).\n",
-        klto.len(),
-        figures.commit
+        klto.figures.len(),
+        klto.commit()
     )
 }
 
@@ -335,7 +362,7 @@ pub(super) fn shim_table(figures: &Figures) -> String {
             .to_owned();
     for series in shim::SERIES {
         let of = |side| -> Vec<f64> {
-            let milliseconds = |figure: &Figure| 1000.0 * figure.seconds;
+            let milliseconds = |figure: &Figure| 1000.0 * figure.value.seconds;
             figures.of(series, side).map(milliseconds).collect()
         };
         let (plain, shim) = (of(shim::PLAIN), of(shim::SHIM));
@@ -354,7 +381,7 @@ pub(super) fn shim_table(figures: &Figures) -> String {
                 at(&shim),
                 quantile(differences(), part),
                 shim.len(),
-                figures.commit
+                figures.all.last().map_or("", |figure| &figure.commit)
             );
         }
     }
@@ -365,104 +392,102 @@ pub(super) fn shim_table(figures: &Figures) -> String {
 mod tests {
     use super::*;
 
-    fn figures(measured: &[(&str, &str, f64)]) -> Figures {
-        let figure = |(series, side, seconds): &(&str, &str, f64)| Figure {
-            series: (*series).to_owned(),
-            side: (*side).to_owned(),
-            seconds: *seconds,
-            kibibytes: 1_950_000,
+    const HERE: &str = "here";
+
+    /// Series, side, seconds and machine of each figure.
+    fn figures(measured: &[(&str, &str, f64, &str)]) -> Figures {
+        let line = |(series, side, seconds, machine): &(&str, &str, f64, &str)| {
+            format!("{series}\t{side}\t{seconds}\t1950000\t2325\tabc 2026-01-01\t{machine}\n")
         };
-        Figures {
-            commit: "abc 2026-01-01".to_owned(),
-            all: measured.iter().map(figure).collect(),
-            ..Figures::default()
-        }
+        Figures::parse(&measured.iter().map(line).collect::<String>())
     }
 
-    fn kernel(size: Size, objects: usize, row: Row, all: &[(&str, &str, f64)]) -> Measured {
+    /// A row with side, seconds and machine of each figure.
+    type OfRow<'a> = (Row, &'a [(Side, f64, &'a str)]);
+
+    fn kernel(size: Size, rows: &[OfRow<'_>]) -> Measured {
+        let of_row = |(row, all): &OfRow<'_>| {
+            let all: Vec<_> = all
+                .iter()
+                .map(|(side, seconds, machine)| (row.name(), side.name(), *seconds, *machine))
+                .collect();
+            (*row, figures(&all))
+        };
         Measured {
             size,
-            objects: Some(objects),
-            rows: vec![(row, figures(all))],
+            rows: rows.iter().map(of_row).collect(),
         }
     }
 
     #[test]
     fn a_row_has_median_range_ratios_and_verdict() {
         let measured = [
-            ("touch", "thin", 243.0),
-            ("touch", "none", 31.0),
-            ("touch", "klto", 0.4),
-            ("touch", "klto", 0.3),
-            ("touch", "klto", 0.6),
+            (Side::Thin, 243.0, HERE),
+            (Side::None, 31.0, "there"),
+            (Side::Klto, 0.4, HERE),
+            (Side::Klto, 0.3, HERE),
+            (Side::Klto, 0.6, HERE),
         ];
-        let large = kernel(Size::Large, 2325, Row::Touch, &measured);
-        let line = "| touch | `touch init/main.c` | 243.0 s | 31.0 s |  | 0.4 s (0.3 to 0.6) | 0.00 | 0.01 \
+        let large = kernel(Size::Large, &[(Row::Touch, &measured)]);
+        let line = "| touch | `touch init/main.c` | 243.0 s | 31.0 s |  | 0.4 s (0.3 to 0.6) | 0.00 | 0.01 † \
                     | at most 0.5 s, met | abc 2026-01-01 |";
         assert_eq!(table(&large).lines().last().unwrap(), line);
-        let small = kernel(Size::Small, 500, Row::Touch, &measured);
+        let small = kernel(Size::Small, &[(Row::Touch, &measured)]);
         assert!(!table(&small).contains("at most"));
     }
 
     #[test]
     fn the_clean_build_has_its_memory() {
-        let measured = [
-            ("clean-empty", "thin", 1567.0),
-            ("clean-empty", "klto", 1489.0),
-        ];
-        let large = kernel(Size::Large, 2325, Row::CleanEmpty, &measured);
-        let line = "| | peak memory of any process in it | 1.95 GB |  |  | 1.95 GB | 1.00 |  \
+        let measured = [(Side::Thin, 1567.0, HERE), (Side::Klto, 1489.0, HERE)];
+        let large = kernel(Size::Large, &[(Row::CleanEmpty, &measured)]);
+        let line = "| | peak memory of any process in it | 2.00 GB |  |  | 2.00 GB | 1.00 |  \
                     | at most 1 of ThinLTO, met | |";
         assert_eq!(table(&large).lines().last().unwrap(), line);
+        assert_eq!(full_table(&large), "");
+    }
+
+    #[test]
+    fn full_lto_has_a_table_of_its_own() {
+        let measured = [(Side::Full, 100.0, HERE), (Side::KltoFull, 90.0, HERE)];
+        let large = kernel(Size::Large, &[(Row::Edit, &measured)]);
+        let line =
+            "| edit | a new printk in `init/main.c` | 100.0 s | 90.0 s | 0.90 | abc 2026-01-01 |";
+        assert_eq!(full_table(&large).lines().last().unwrap(), line);
     }
 
     #[test]
     fn targets_are_those_of_the_machine() {
-        let figure = |row, seconds: &[(&str, &str, f64)]| (row, figures(seconds));
-        let large = |klto: f64| Measured {
-            size: Size::Large,
-            objects: Some(2325),
-            rows: vec![
-                figure(Row::CleanEmpty, &[("clean-empty", "thin", 3134.0)]),
-                figure(Row::Edit, &[("edit", "klto", klto)]),
-            ],
+        let large = |klto: f64, machine| {
+            let clean: &[_] = &[(Side::Thin, 3134.0, HERE)];
+            let edit: &[_] = &[(Side::Klto, klto, machine)];
+            table(&kernel(
+                Size::Large,
+                &[(Row::CleanEmpty, clean), (Row::Edit, edit)],
+            ))
         };
-        let text = table(&large(30.0));
+        let text = large(30.0, HERE);
         assert!(
             text.contains("takes 2.00 times as long") && text.contains("at most 18 s (36.0), met")
         );
-        assert!(table(&large(37.0)).contains("at most 18 s (36.0), **missed**"));
-    }
-
-    #[test]
-    fn growth_is_a_line_through_the_kernels() {
-        let at =
-            |size, objects, seconds| kernel(size, objects, Row::Edit, &[("edit", "klto", seconds)]);
-        let two = [at(Size::Small, 500, 6.0), at(Size::Large, 2500, 10.0)];
-        let lines = growth(&two);
-        assert_eq!(
-            lines.lines().last().unwrap(),
-            "| edit |  |  |  | 5.0 s + 2.00 ms |"
-        );
-        assert_eq!(growth(&two[..1]), "");
+        assert!(large(37.0, HERE).contains("at most 18 s (36.0), **missed**"));
+        assert!(large(30.0, "there").contains("at most 18 s (36.0 †), met"));
     }
 
     #[test]
     fn what_this_machine_did_not_measure_stays() {
-        let before = format!("# Benchmarks\n\n{SHIM_SECTION}\n| a |\n\n## Raw figures\n");
-        let text = document(
-            "- m\n",
-            (&[], &Figures::default()),
-            &Figures::default(),
-            &before,
-        );
+        let before = format!("# Benchmarks\n\n{SHIM_SECTION}\n| a |\n\n## Another\n");
+        let none = Figures::default();
+        let text = document(&[], (&[], &none), &none, &before);
         assert_eq!(text.matches(SHIM_SECTION).count(), 1);
-        assert!(text.contains("\n| a |\n\n## Raw figures\n"));
+        assert!(text.ends_with("\n| a |\n"));
     }
 
     #[test]
     fn the_order_of_initcalls_has_its_section() {
-        let measured = [("initcalls", "script", 2.0), ("initcalls", "klto", 0.05)];
+        let measured = [
+            ("initcalls", "script", 2.0, HERE),
+            ("initcalls", "klto", 0.05, HERE),
+        ];
         let section = initcall_section(&figures(&measured));
         assert!(section.contains("pl`: 2.00 s. klto, in its place: 0.050 s (at most 0.1 s, met;"));
         assert_eq!(initcall_section(&figures(&measured[..1])), "");
@@ -472,10 +497,10 @@ mod tests {
     fn a_shim_s_cost_is_the_difference_of_quantiles() {
         let call = "cc-option probe";
         let table = shim_table(&figures(&[
-            (call, "plain", 0.010),
-            (call, "shim", 0.0115),
-            (call, "plain", 0.010),
-            (call, "shim", 0.0115),
+            (call, "plain", 0.010, HERE),
+            (call, "shim", 0.0115, HERE),
+            (call, "plain", 0.010, HERE),
+            (call, "shim", 0.0115, HERE),
         ]));
         let line = "| cc-option probe | p99 | 10.00 | 11.50 | 1.50 | at most 4, met | 1.50 | 2 | abc 2026-01-01 |";
         assert!(table.lines().any(|found| found == line), "{table}");

@@ -16,10 +16,30 @@ pub(super) enum Side {
     Ccache,
     /// ThinLTO by klto.
     Klto,
+    /// Kbuild's own Full LTO, by plain make.
+    Full,
+    /// Full LTO by klto.
+    KltoFull,
 }
 
 impl Side {
-    pub const ALL: [Self; 4] = [Self::Thin, Self::None, Self::Ccache, Self::Klto];
+    pub const ALL: [Self; 6] = [
+        Self::Thin,
+        Self::None,
+        Self::Ccache,
+        Self::Klto,
+        Self::Full,
+        Self::KltoFull,
+    ];
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|side| side.name() == name)
+    }
+
+    /// Whether its figures depend on the version of klto.
+    pub const fn is_klto(self) -> bool {
+        matches!(self, Self::Klto | Self::KltoFull)
+    }
 
     /// In figures and directories.
     pub const fn name(self) -> &'static str {
@@ -28,6 +48,8 @@ impl Side {
             Self::None => "none",
             Self::Ccache => "ccache",
             Self::Klto => "klto",
+            Self::Full => "full",
+            Self::KltoFull => "klto-full",
         }
     }
 
@@ -38,6 +60,8 @@ impl Side {
             Self::None => "kbuild without LTO",
             Self::Ccache => "kbuild ThinLTO, ccache",
             Self::Klto => "klto ThinLTO",
+            Self::Full => "kbuild Full LTO",
+            Self::KltoFull => "klto Full LTO",
         }
     }
 }
@@ -146,12 +170,23 @@ impl Row {
     }
 
     /// Who builds. A store has nothing to find without one, and ccache nothing after a clean build but
-    /// in an edit.
-    pub const fn sides(self) -> &'static [Side] {
-        match self {
-            Self::CleanEmpty | Self::Touch | Self::Edit => &Side::ALL,
-            Self::CleanFull => &[Side::Ccache, Side::Klto],
-            _ => &[Side::Thin, Side::None, Side::Klto],
+    /// in an edit. After a change of the header that almost all sources read kbuild compiles all of them
+    /// whatever the change is: that is measured once, with the row that has a target of its own.
+    pub const fn sides(self, size: Size) -> &'static [Side] {
+        use Side::{Ccache, Full, Klto, KltoFull, None, Thin};
+        match (size, self) {
+            (Size::Distributed, Self::CleanEmpty | Self::Nothing | Self::Touch | Self::Edit) => {
+                &[Thin, Klto]
+            }
+            (Size::Distributed, Self::CleanFull) => &[Klto],
+            (Size::Distributed, _) => &[],
+            (_, Self::CleanEmpty | Self::Edit) => &Side::ALL,
+            (_, Self::Touch) => &[Thin, None, Ccache, Klto],
+            (_, Self::EditModule) => &[Thin, None, Klto, Full, KltoFull],
+            (_, Self::HeaderComment) => &[Klto],
+            (_, Self::HeaderLine) => &[Thin, Klto],
+            (_, Self::CleanFull) => &[Ccache, Klto],
+            (_, _) => &[Thin, None, Klto],
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use fs_err as fs;
 
-use super::figures::{Figure, Figures};
+use super::figures::{Figures, Value};
 use super::load::{Environment, Load};
 use crate::cache::Cache;
 use crate::command;
@@ -50,9 +50,13 @@ pub(super) fn measure(cache: &Cache, klto: &Path, figures: &mut Figures) -> Resu
             }
             let environment = load.environment()?;
             // A session that ends in the middle of a call fails it: the pair is measured again.
-            if let Some(pair) = call.pair(series, &environment, count % 2 == 1)? {
-                for figure in pair {
-                    figures.add(figure)?;
+            if let Some(pair) = call.pair(&environment, count % 2 == 1)? {
+                for (side, seconds) in [PLAIN, SHIM].into_iter().zip(pair) {
+                    let value = Value {
+                        seconds,
+                        ..Value::default()
+                    };
+                    figures.add(series, side, value)?;
                 }
             }
         }
@@ -111,12 +115,8 @@ impl Call {
         }
     }
 
-    fn pair(
-        &self,
-        series: &str,
-        environment: &Environment,
-        shim_first: bool,
-    ) -> Result<Option<[Figure; 2]>> {
+    /// Seconds of the tool itself and of the shim.
+    fn pair(&self, environment: &Environment, shim_first: bool) -> Result<Option<[f64; 2]>> {
         let (shim, plain) = self.programs(environment)?;
         let order = match shim_first {
             true => [&shim, &plain],
@@ -133,14 +133,7 @@ impl Call {
         if shim_first {
             seconds.reverse();
         }
-        let [plain, shim] = seconds;
-        let pair = [(PLAIN, plain), (SHIM, shim)].map(|(side, seconds)| Figure {
-            series: series.to_owned(),
-            side: side.to_owned(),
-            seconds,
-            kibibytes: 0,
-        });
-        Ok(Some(pair))
+        Ok(Some(seconds))
     }
 
     /// The shim goes first in the PATH of recipes; the tool is behind it.

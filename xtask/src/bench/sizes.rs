@@ -1,10 +1,12 @@
-//! The three kernels that are measured: Linux 6.12 for x86_64, small, middle and large.
+//! The kernels that are measured, for x86_64: Linux 6.12 in three sizes, and 7.2 with distributed ThinLTO.
 //!
 //! In: nothing. Out: a tree with its configuration, and the edit of one of its modules. It does not
 //! know what is measured.
 
 use super::edits::{Edit, Kind};
-use crate::kernel::{TREES, Tree};
+use super::rows::Side;
+use crate::kernel::{Lto, TREES, Tree};
+use crate::releases::RELEASES;
 
 /// How large the kernel is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,28 +17,37 @@ pub(super) enum Size {
     Middle,
     /// A defconfig as a virtual machine's guest, with what distributions add.
     Large,
+    /// The large one of a tree whose kbuild runs the backends as jobs of make.
+    Distributed,
 }
 
 impl Size {
-    pub const ALL: [Self; 3] = [Self::Small, Self::Middle, Self::Large];
+    pub const ALL: [Self; 4] = [Self::Small, Self::Middle, Self::Large, Self::Distributed];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Small => "small",
             Self::Middle => "middle",
             Self::Large => "large",
+            Self::Distributed => "distributed",
         }
+    }
+
+    /// Whether it differs from the others in its size alone.
+    pub const fn is_of_growth(self) -> bool {
+        !matches!(self, Self::Distributed)
     }
 
     /// What is built, for the document.
     pub const fn what(self) -> &'static str {
         match self {
-            Self::Small => "the smallest that boots with modules and the function tracer",
-            Self::Middle => "the configuration of the tests, ext4 and a network",
+            Self::Small => "6.12, the smallest that boots with modules and the function tracer",
+            Self::Middle => "6.12, the configuration of the tests, ext4 and a network",
             Self::Large => {
-                "`defconfig` and `kvm_guest.config` with CFI, MODVERSIONS, the function tracer and a \
-                 dozen modules"
+                "6.12, `defconfig` and `kvm_guest.config` with CFI, MODVERSIONS, the function tracer and \
+                 a dozen modules"
             }
+            Self::Distributed => "7.2, as large, with `LTO_CLANG_THIN_DIST` on both sides",
         }
     }
 
@@ -46,7 +57,7 @@ impl Size {
             // The one object of binfmt_misc.ko.
             Self::Small => ("fs/binfmt_misc.c", "\tretval = -ENOENT;"),
             // One of many of ext4.ko.
-            Self::Middle | Self::Large => (
+            Self::Middle | Self::Large | Self::Distributed => (
                 "fs/ext4/inode.c",
                 "\tif (!ext4_has_feature_ea_inode(inode->i_sb)) {",
             ),
@@ -73,15 +84,36 @@ impl Size {
                     "bench.config",
                 ],
             ),
-            Self::Large => (
+            Self::Large | Self::Distributed => (
                 &["defconfig", "kvm_guest.config"],
                 &["bench-large.config", "bench.config"],
             ),
         };
-        Tree {
+        let tree = Tree {
             base,
             fragments,
             ..tests
+        };
+        let distributed = RELEASES.iter().find(|release| release.has_distributed_lto);
+        match distributed {
+            Some(release) if self == Self::Distributed => Tree {
+                name: release.name,
+                source: release.source,
+                package: release.package,
+                place: release.place,
+                ..tree
+            },
+            _ => tree,
+        }
+    }
+
+    /// What the `.config` of a side chooses.
+    pub const fn lto(self, side: Side) -> Lto {
+        match (side, self) {
+            (Side::None, _) => Lto::None,
+            (Side::Full | Side::KltoFull, _) => Lto::Full,
+            (Side::Thin | Side::Ccache | Side::Klto, Self::Distributed) => Lto::ThinDist,
+            (Side::Thin | Side::Ccache | Side::Klto, _) => Lto::Thin,
         }
     }
 }

@@ -15,10 +15,10 @@ use klto_core::Failure;
 use klto_verify::Comparison;
 use object::{Object as _, ObjectSymbol as _};
 
-use super::releases::{NEWEST_LLVM, OLDER_LLVM, RELEASES, Release};
 use crate::build_log::BuildLog;
 use crate::cache::Cache;
 use crate::kernel::{self, Architecture, Configuration, Feature, Lto, TREES, Tree};
+use crate::releases::{NEWEST_LLVM, OLDER_LLVM, RELEASES, Release};
 use crate::{boot, btf, command, modules, qemu, sources};
 
 /// The most that a cell may take; its own time stands beside it.

@@ -1,13 +1,13 @@
-//! The trees and the versions of LLVM that the matrix has cells of.
+//! The releases of Linux that the matrix and the benchmarks build, and the versions of LLVM.
 //!
-//! In: nothing. Out: a table. It does not know what a cell is.
+//! In: nothing. Out: a table. It does not know what is built of them.
 
 use crate::sources::Place;
 use crate::suites::Suite;
 
-/// A kernel version of the matrix.
+/// A kernel version.
 #[derive(Debug)]
-pub(super) struct Release {
+pub(crate) struct Release {
     pub name: &'static str,
     pub source: &'static str,
     pub package: &'static str,
@@ -28,7 +28,7 @@ pub(super) struct Release {
     pub has_all_variants: bool,
 }
 
-pub(super) static RELEASES: [Release; 4] = [
+pub(crate) static RELEASES: [Release; 4] = [
     Release {
         name: "5.10",
         source: "linux-5.10",
@@ -84,8 +84,8 @@ pub(super) static RELEASES: [Release; 4] = [
 ];
 
 /// The LLVM of both modes; older ones are tested with LTO.
-pub(super) const NEWEST_LLVM: u32 = 22;
+pub(crate) const NEWEST_LLVM: u32 = 22;
 /// Older versions that Debian 12 has and klto supports, on x86_64.
-pub(super) const OLDER_LLVM: [u32; 2] = [19, 16];
+pub(crate) const OLDER_LLVM: [u32; 2] = [19, 16];
 /// All of them.
 pub const LLVM_VERSIONS: [u32; 3] = [NEWEST_LLVM, OLDER_LLVM[0], OLDER_LLVM[1]];

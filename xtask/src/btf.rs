@@ -75,38 +75,73 @@ fn unpack(package: &Path, place: &Path) -> Result<()> {
     command::run(dpkg.arg("--extract").arg(package).arg(place))
 }
 
-/// Compares functions of the kernel with the reference's, and reads the types of each module of `output`.
+/// Compares functions of the kernel and of each module of `output` with the reference's.
 ///
 /// # Errors
-/// More than [`MOST`] of the functions differ in number, or a module has none.
+/// More than [`MOST`] of the kernel's functions differ in number, or a module has none.
 pub fn compare(cache: &Cache, reference: &Path, output: &Path) -> Result<String> {
     let bpftool = bpftool(cache)?;
     let vmlinux = Path::new("vmlinux");
-    let read = |output: &Path| functions(&bpftool, &output.join(vmlinux), None);
-    let (of_reference, of_output) = (read(reference)?, read(output)?);
-    let missing: BTreeSet<_> = of_reference.difference(&of_output).cloned().collect();
-    let added = of_output.difference(&of_reference).count();
-    let symbols = symbols(&fs::read_to_string(output.join("System.map"))?);
-    let inlined = missing
-        .iter()
-        .filter(|name| !symbols.contains(*name))
-        .count();
-    let what = format!(
-        "{} BTF functions of {}: {} not there, of which {inlined} have no symbol; {added} others",
-        of_output.len(),
-        of_reference.len(),
-        missing.len(),
-    );
-    let difference = of_reference.len().abs_diff(of_output.len());
-    if difference as f64 > MOST * of_reference.len() as f64 {
+    let kernel = |output: &Path| -> Result<Functions> {
+        let map = fs::read_to_string(output.join("System.map"))?;
+        Ok(Functions {
+            typed: functions(&bpftool, &output.join(vmlinux), None)?,
+            symbols: symbols(&map),
+        })
+    };
+    let (of_reference, of_output) = (kernel(reference)?, kernel(output)?);
+    let mut what = of_output.difference(&of_reference);
+    let (before, after) = (of_reference.typed.len(), of_output.typed.len());
+    if before.abs_diff(after) as f64 > MOST * before as f64 {
         return Err(Failure::build(what).into());
     }
-    for module in klto_verify::modules(output)? {
-        let base = Some(output.join(vmlinux));
-        let found = functions(&bpftool, &output.join(&module), base.as_deref());
-        found.with_context(|| format!("types of {}", module.display()))?;
-    }
+    let of_modules = |output: &Path| -> Result<usize> {
+        let base = output.join(vmlinux);
+        let mut count = 0;
+        for module in klto_verify::modules(output)? {
+            let found = functions(&bpftool, &output.join(&module), Some(&base));
+            count += found
+                .with_context(|| format!("types of {}", module.display()))?
+                .len();
+        }
+        Ok(count)
+    };
+    what += &format!(
+        "; {} of {} in modules",
+        of_modules(output)?,
+        of_modules(reference)?
+    );
     Ok(what)
+}
+
+/// The functions of one kernel.
+struct Functions {
+    /// Those that have types. pahole gives none to a function whose parameters are not all where the calling
+    /// convention has them, nor to those of one name with different parameters.
+    typed: BTreeSet<String>,
+    /// Those that are there at all, with everything else in `System.map`; what is inlined everywhere is not.
+    symbols: BTreeSet<String>,
+}
+
+impl Functions {
+    /// What is different from the reference, by class of name.
+    fn difference(&self, reference: &Self) -> String {
+        let classes = |from: &Self, to: &Self| {
+            let missing: Vec<&String> = from.typed.difference(&to.typed).collect();
+            let is_there = |name: &&&String| to.symbols.contains(**name);
+            let there = missing.iter().filter(is_there).count();
+            (missing.len() - there, there)
+        };
+        let (gone_inlined, gone_untyped) = classes(reference, self);
+        let (new_inlined, new_untyped) = classes(self, reference);
+        format!(
+            "{} BTF functions of {}: without those that LTO alone inlines ({gone_inlined}) or changes the \
+             parameters of ({gone_untyped}), with those that only the reference inlines ({new_inlined}) or has no \
+             one type of ({new_untyped})",
+            self.typed.len(),
+            reference.typed.len()
+        )
+    }
 }
 
 /// Names of functions that have types; of a module above those of the kernel.
@@ -149,5 +184,20 @@ mod tests {
         assert_eq!(names(dump), BTreeSet::from(["do_exit".to_owned()]));
         let map = "ffffffff81000000 T _text\nffffffff81000010 t do_exit\n";
         assert!(symbols(map).contains("do_exit"));
+    }
+
+    #[test]
+    fn differences_have_classes() {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let functions = |typed: &[&str], symbols: &[&str]| Functions {
+            typed: set(typed),
+            symbols: set(symbols),
+        };
+        let reference = functions(&["a", "b", "c"], &["a", "b", "c"]);
+        let output = functions(&["a", "d"], &["a", "c", "d"]);
+        let what = output.difference(&reference);
+        assert!(what.starts_with("2 BTF functions of 3:"), "{what}");
+        assert!(what.contains("inlines (1) or changes the parameters of (1)"));
+        assert!(what.contains("reference inlines (1) or has no one type of (0)"));
     }
 }

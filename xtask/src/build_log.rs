@@ -3,13 +3,15 @@
 //! In: the text of `.klto/log`. Out: which objects went through ThinLTO, which were compiled native
 //! and why, and how long klto's own steps took.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One link unit.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Unit {
     /// Bitcode objects that the thin-link took, or the link of full LTO.
-    pub inputs: usize,
+    pub inputs: Vec<String>,
+    /// Names of promoted locals that stay.
+    pub promoted: BTreeSet<String>,
     /// Seconds of the thin-link.
     pub thin_link: f64,
     /// Seconds of all backends together, as the clock on the wall saw them.
@@ -38,8 +40,12 @@ impl BuildLog {
     }
 
     fn add(&mut self, line: &str) {
-        if let Some((unit, _)) = rest(line, "input ").and_then(|rest| rest.split_once(' ')) {
-            self.unit(unit).inputs += 1;
+        if let Some((unit, object)) = rest(line, "input ").and_then(|rest| rest.split_once(' ')) {
+            self.unit(unit).inputs.push(object.to_owned());
+        } else if let Some((unit, name)) =
+            rest(line, "promoted ").and_then(|rest| rest.split_once(' '))
+        {
+            self.unit(unit).promoted.insert(name.to_owned());
         } else if let Some((unit, object)) =
             rest(line, "left-out ").and_then(|rest| rest.split_once(' '))
         {
@@ -66,7 +72,7 @@ impl BuildLog {
 
     /// Bitcode objects of all units.
     pub fn inputs(&self) -> usize {
-        self.units.values().map(|unit| unit.inputs).sum()
+        self.units.values().map(|unit| unit.inputs.len()).sum()
     }
 }
 
@@ -95,6 +101,7 @@ input vmlinux.o init/calibrate.o
 left-out vmlinux.o lib/klist.o
 ran thin-link vmlinux.o: 2 objects, 0.31 s
 ran backend init/main.o
+promoted vmlinux.o f.llvm.12
 summary vmlinux.o (2 bitcode objects: 2 backends run, 0 from the store, 0 unchanged) 4.5 s
 input lib/crc7.o lib/crc7.o
 ran thin-link lib/crc7.o: 1 objects, 0.02 s
@@ -102,7 +109,8 @@ native lib/vdso.o: read by llvm-objcopy
 ";
         let log = BuildLog::parse(text);
         let vmlinux = Unit {
-            inputs: 2,
+            inputs: vec!["init/main.o".to_owned(), "init/calibrate.o".to_owned()],
+            promoted: BTreeSet::from(["f.llvm.12".to_owned()]),
             thin_link: 0.31,
             backends: 4.5,
         };

@@ -134,7 +134,7 @@ fn what_was_built(place: &Place, log: &BuildLog, booted: &Booted) -> Result<Stri
         bitcode * 100 / objects.max(1)
     );
     for (name, unit) in &log.units {
-        text += &format!("  {name}: {} objects\n", unit.inputs);
+        text += &format!("  {name}: {} objects\n", unit.inputs.len());
     }
     for (object, reader) in &log.native {
         text += &format!("  native: {object}, read by {reader}\n");
@@ -162,7 +162,8 @@ mod tests {
             elapsed: Duration::from_secs(100),
         };
         let vmlinux = Unit {
-            inputs: 400,
+            inputs: vec![String::new(); 400],
+            promoted: Default::default(),
             thin_link: 1.0,
             backends: 29.0,
         };

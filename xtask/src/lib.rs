@@ -15,6 +15,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod matrix;
 pub mod modules;
+mod names;
 pub mod new_make;
 pub mod observe;
 pub mod oracle;

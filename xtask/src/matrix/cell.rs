@@ -19,7 +19,7 @@ use crate::build_log::BuildLog;
 use crate::cache::Cache;
 use crate::kernel::{self, Architecture, Configuration, Feature, Lto, TREES, Tree};
 use crate::releases::{NEWEST_LLVM, OLDER_LLVM, RELEASES, Release};
-use crate::{boot, btf, command, modules, qemu, sources};
+use crate::{boot, btf, command, modules, names, qemu, sources};
 
 /// The most that a cell may take; its own time stands beside it.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -323,9 +323,8 @@ impl Cell {
     /// Counts what went through LTO, and compares with the kernel without LTO.
     fn lto_happened(self, cache: &Cache, output: &Path) -> Result<String> {
         let log = BuildLog::parse(&fs::read_to_string(output.join(".klto/log"))?);
-        let of_vmlinux = ["vmlinux.o", "vmlinux.thinlto-index"];
-        let units = of_vmlinux.map(|name| log.units.get(name));
-        let vmlinux: usize = units.iter().flatten().map(|unit| unit.inputs).sum();
+        let units = names::UNITS.iter().map(|name| log.units.get(*name));
+        let vmlinux: usize = units.flatten().map(|unit| unit.inputs.len()).sum();
         let module_count = modules::load_order(output)?.len();
         if vmlinux < 200 || log.units.len() != module_count + 1 {
             let what = format!(
@@ -334,7 +333,8 @@ impl Cell {
             );
             return Err(Failure::build(what).into());
         }
-        let mut what = format!(", {vmlinux} of vmlinux from bitcode");
+        let names = names::changed(output, self.mode.lto(), &log)?;
+        let mut what = format!(", {vmlinux} of vmlinux from bitcode, {names}");
         if self.variant == Variant::WithoutModules {
             what += &members_of_lib_stay_out(output, &log)?;
         }

@@ -26,3 +26,4 @@ mod releases;
 pub mod sources;
 pub mod suites;
 pub mod test;
+mod verdict;

@@ -3,6 +3,7 @@
 //! In: names of cells. Out: a table of results on standard output, and in `docs/matrix.md` the last
 //! result of each cell with its commit. Cells that have a result of this commit are not run again.
 
+mod build;
 mod cell;
 
 use anyhow::Result;
@@ -11,10 +12,9 @@ use klto_core::Failure;
 
 use crate::cache::Cache;
 use crate::releases::LLVM_VERSIONS;
+use crate::verdict::Verdict;
 use crate::{choice, packages, product};
 use cell::Cell;
-
-pub(crate) use cell::Verdict;
 
 /// Runs the cells that `words` name or begin the names of, all without words; `--again` runs also those
 /// that have a result, `--list` only names them.

@@ -12,7 +12,7 @@ use fs_err as fs;
 use klto_core::Failure;
 
 use crate::cache::Cache;
-use crate::matrix::Verdict;
+use crate::verdict::Verdict;
 use crate::{choice, command, packages, product};
 
 /// Sequences, by their seeds, and edits in each.

@@ -9,17 +9,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use fs_err as fs;
 use klto_core::Failure;
 use klto_verify::Comparison;
 use object::{Object as _, ObjectSymbol as _};
 
+use super::build::Build;
 use crate::build_log::BuildLog;
 use crate::cache::Cache;
 use crate::kernel::{self, Architecture, Configuration, Feature, Lto, TREES, Tree};
 use crate::releases::{NEWEST_LLVM, OLDER_LLVM, RELEASES, Release};
-use crate::{boot, btf, command, modules, names, qemu, sources};
+use crate::verdict::Verdict;
+use crate::{btf, command, modules, names, qemu, sources};
 
 /// The most that a cell may take; its own time stands beside it.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -63,19 +65,6 @@ enum Variant {
     Btf,
     /// It checks indirect calls (CFI_CLANG), and is patched while it runs (LIVEPATCH).
     CfiAndLivepatch,
-}
-
-/// What came of a cell, or of another test that takes long.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Verdict {
-    /// The commit that was tested.
-    pub commit: String,
-    /// Whether everything was as it must be.
-    pub pass: bool,
-    /// From the configuration to the end of the boot.
-    pub seconds: f64,
-    /// What was built; or why the cell does not pass, in one line.
-    pub why: String,
 }
 
 impl Cell {
@@ -209,16 +198,15 @@ impl Cell {
             let pahole = format!("PAHOLE={}", btf::pahole(cache)?.display());
             tree.variables = [tree.variables, &[pahole.leak()]].concat().leak();
         }
-        let source = sources::fetch(cache, &tree)?;
-        let output = directory.join("kernel");
-        let configuration = Configuration {
+        let build = Build {
             lto: self.mode.lto(),
-            modules: self.variant != Variant::WithoutModules,
-            trim: self.variant == Variant::Trimmed,
-            btf: self.variant == Variant::Btf,
-            cfi_and_livepatch: self.variant == Variant::CfiAndLivepatch,
-            ..Configuration::default()
+            source: sources::fetch(cache, &tree)?,
+            output: directory.join("kernel"),
+            tree,
+            klto,
+            directory,
         };
+        let configuration = self.configuration();
         if let Mode::SwitchedTo(_) = self.mode {
             let other = self.clean(match self.mode.lto() {
                 Lto::None => Lto::Thin,
@@ -226,65 +214,40 @@ impl Cell {
             });
             let mut copy = Command::new("cp");
             copy.arg("-a").arg(other.kernel_that_passed(cache)?);
-            command::run(copy.arg(&output))?;
+            command::run(copy.arg(&build.output))?;
         }
-        kernel::configure(&tree, &source, &output, configuration)?;
-        let jobs = std::thread::available_parallelism()?;
-        let printed = fs::File::create(directory.join("printed"))?.into_parts().0;
-        let mut make = Command::new(klto);
-        make.arg("make");
-        if !tree.has_lto_option {
-            make.arg(match self.mode.lto() {
-                Lto::None => "--lto=none",
-                Lto::Thin | Lto::ThinDist => "--lto=thin",
-                Lto::Full => "--lto=full",
-            });
-        }
-        make.args(kernel::make_arguments(&tree, &source, &output))
-            .arg(format!("-j{jobs}"))
-            .envs(kernel::REPRODUCIBLE)
-            .env("KLTO_CACHE", directory.join("store"));
-        let make = |words: &[&str]| -> Result<()> {
-            let mut called = Command::new(make.get_program());
-            called.args(make.get_args()).args(words);
-            for (name, value) in make.get_envs() {
-                called.env(name, value.unwrap_or_default());
-            }
-            called
-                .stdout(printed.try_clone()?)
-                .stderr(printed.try_clone()?);
-            let ended = command::run(&mut called);
-            ended.with_context(|| format!("see {}", directory.join("printed").display()))
-        };
-        make(&tree.goals(configuration))?;
-        let mut what = format!("{} objects", modules::linked_objects(&output)?);
+        kernel::configure(&build.tree, &build.source, &build.output, configuration)?;
+        build.make(&build.tree.goals(configuration))?;
+        let mut what = format!("{} objects", modules::linked_objects(&build.output)?);
         if self.mode.lto() != Lto::None {
-            what += &self.lto_happened(cache, &output)?;
+            what += &self.lto_happened(cache, &build.output)?;
         }
         if let Mode::SwitchedTo(lto) = self.mode {
             let clean = self.clean(lto);
-            what += &clean.equals_bit_for_bit(cache, &tree, &output)?;
+            what += &clean.equals_bit_for_bit(cache, &build.tree, &build.output)?;
         }
-        let mut external = Vec::new();
-        if matches!(self.variant, Variant::Plain | Variant::CfiAndLivepatch) {
-            external.push(external_module(&make, directory)?);
-        }
-        let booted = boot::boot_with(&tree, &output, &external)?;
-        fs::write(directory.join("console"), &booted.console)?;
-        boot::verdict(&booted)?;
-        what += &format!(", {} modules loaded", booted.expected.modules.len());
-        if !external.is_empty() {
-            if !booted.console.contains(EXTERNAL_LINE) {
-                return Err(Failure::build("the external module said nothing").into());
-            }
-            what += " and an external one";
-        }
+        let external = match self.variant {
+            Variant::Plain | Variant::CfiAndLivepatch => Some(build.external_module()?),
+            Variant::Trimmed | Variant::WithoutModules | Variant::Btf => None,
+        };
+        what += &build.boot(external)?;
         // A store of all cells would fill the disk, and no cell may find another's results.
-        let store = directory.join("store");
+        let store = build.store();
         if store.exists() {
             fs::remove_dir_all(store)?;
         }
         Ok(what)
+    }
+
+    fn configuration(self) -> Configuration {
+        Configuration {
+            lto: self.mode.lto(),
+            modules: self.variant != Variant::WithoutModules,
+            trim: self.variant == Variant::Trimmed,
+            btf: self.variant == Variant::Btf,
+            cfi_and_livepatch: self.variant == Variant::CfiAndLivepatch,
+            ..Configuration::default()
+        }
     }
 
     /// The cell that gets to this mode from nothing.
@@ -408,19 +371,6 @@ impl Cell {
     }
 }
 
-/// What `tests/kernel/external` prints when it is loaded.
-const EXTERNAL_LINE: &str = "klto_sample: sum 5";
-
-/// Builds a module of three sources outside of the tree; `make` is a build of the kernel without goals.
-fn external_module(make: &dyn Fn(&[&str]) -> Result<()>, directory: &Path) -> Result<PathBuf> {
-    let place = directory.join("external");
-    let mut copy = Command::new("cp");
-    copy.arg("-a").arg(kernel::fragments().join("external"));
-    command::run(copy.arg(&place))?;
-    make(&[&format!("M={}", place.display()), "modules"])?;
-    Ok(place.join("klto_sample.ko"))
-}
-
 /// The lines of `Module.symvers` in any order.
 fn exports(output: &Path) -> Result<BTreeSet<String>> {
     let text = fs::read_to_string(output.join("Module.symvers"))?;
@@ -469,39 +419,6 @@ fn with_llvm(words: &[&str], llvm: u32) -> &'static [&'static str] {
     words.iter().map(word).collect::<Vec<_>>().leak()
 }
 
-impl Verdict {
-    /// The one that [`Verdict::write`] left in a file, if it did.
-    pub fn read(path: &Path) -> Result<Option<Self>> {
-        match path.exists() {
-            true => Ok(Self::parse(&fs::read_to_string(path)?)),
-            false => Ok(None),
-        }
-    }
-
-    /// Keeps it in a file.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        Ok(fs::write(path, self.to_text())?)
-    }
-
-    fn to_text(&self) -> String {
-        let pass = if self.pass { "pass" } else { "fail" };
-        format!(
-            "{}\n{pass}\n{:.0}\n{}\n",
-            self.commit, self.seconds, self.why
-        )
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let mut lines = text.lines();
-        Some(Self {
-            commit: lines.next()?.to_owned(),
-            pass: lines.next()? == "pass",
-            seconds: lines.next()?.parse().ok()?,
-            why: lines.next()?.to_owned(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -516,17 +433,5 @@ mod tests {
         let old = cells.iter().find(|cell| cell.llvm == 16).unwrap();
         assert!(old.tree().variables.contains(&"CC=clang-16"));
         assert!(old.tree().variables.contains(&"HOSTCC=gcc"));
-    }
-
-    #[test]
-    fn verdicts_are_kept() {
-        let verdict = Verdict {
-            commit: "abc 2026-01-01".into(),
-            pass: true,
-            seconds: 61.0,
-            why: "488 objects".into(),
-        };
-        assert_eq!(Verdict::parse(&verdict.to_text()), Some(verdict));
-        assert_eq!(Verdict::parse("abc\npass\n"), None);
     }
 }

@@ -53,9 +53,8 @@ impl Toolchain {
     pub(crate) fn examine(&self) -> (Option<LlvmVersion>, Vec<Failure>) {
         let mut conflicts = Vec::new();
         let mut versions = Vec::new();
-        for (role, words_before) in LLVM_TOOLS {
-            let tool = self.tool(role);
-            match self.version(tool, words_before) {
+        for (tool, version) in self.versions() {
+            match version {
                 Ok(version) => versions.push((tool, version)),
                 Err(conflict) => conflicts.push(conflict),
             }
@@ -68,6 +67,22 @@ impl Toolchain {
             .iter()
             .find(|(tool, _)| tool.role == Role::Compiler);
         (compiler.map(|(_, version)| *version), conflicts)
+    }
+
+    /// Asks all of them at once: most of the time each needs is the loader's.
+    fn versions(&self) -> Vec<(&Tool, Result<LlvmVersion, Failure>)> {
+        std::thread::scope(|scope| {
+            let ask = |(role, words_before)| {
+                let tool = self.tool(role);
+                (tool, scope.spawn(move || self.version(tool, words_before)))
+            };
+            let asked = LLVM_TOOLS.map(ask).into_iter();
+            let answered = asked.map(|(tool, asked)| {
+                let panicked = |_| Err(Failure::bug("asking a tool for its version"));
+                (tool, asked.join().unwrap_or_else(panicked))
+            });
+            answered.collect()
+        })
     }
 
     fn version(&self, tool: &Tool, words_before: &str) -> Result<LlvmVersion, Failure> {

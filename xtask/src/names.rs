@@ -17,6 +17,8 @@ use crate::kernel::Lto;
 
 /// What ThinLTO puts behind a local name that other objects import.
 const PROMOTED: &str = ".llvm.";
+/// What LLVM puts behind the name of a copy that it makes for constant arguments.
+const SPECIALIZED: &str = ".specialized.";
 /// The unit of vmlinux, and that of distributed ThinLTO.
 pub const UNITS: [&str; 2] = ["vmlinux.o", "vmlinux.thinlto-index"];
 
@@ -51,9 +53,11 @@ pub fn changed(output: &Path, lto: Lto, log: &BuildLog) -> Result<String> {
             }
             let objects: Vec<String> = units.flat_map(|unit| unit.inputs.clone()).collect();
             let counted = counted(output, &objects)?;
+            let is_of_source =
+                |name: &str| counted.contains_key(name) || name.contains(SPECIALIZED);
             let numbered = names
                 .iter()
-                .filter(|name| base_name(name) != **name && !counted.contains_key(**name));
+                .filter(|name| base_name(name) != **name && !is_of_source(name));
             let count = |name: &str| counted.get(base_name(name)).copied().unwrap_or(0);
             match numbered.clone().find(|name| count(name) < 2) {
                 Some(name) => wrong("one object alone has the base name of", name),

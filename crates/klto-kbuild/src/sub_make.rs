@@ -11,12 +11,22 @@ use std::path::{Component, Path};
 ///
 /// What is made with vmlinux is none.
 pub fn makes_a_directory(arguments: &[OsString]) -> bool {
-    let makefile = arguments
-        .windows(2)
-        .find(|words| words[0] == "-f")
-        .map(|words| Path::new(&words[1]));
-    let builds = makefile.is_some_and(|path| path.ends_with("scripts/Makefile.build"));
+    let builds =
+        makefile_of(arguments).is_some_and(|path| path.ends_with("scripts/Makefile.build"));
     builds && directory_of_make(arguments).is_some_and(|directory| !is_made_with_vmlinux(directory))
+}
+
+/// Whether a make with these arguments is the tree's own in its output directory: it starts others, and makes no
+/// object itself (Makefile, `__sub-make`).
+pub fn makes_the_tree(arguments: &[OsString]) -> bool {
+    let makefile = makefile_of(arguments);
+    makefile.is_some_and(|path| path.is_absolute() && path.ends_with("Makefile"))
+}
+
+fn makefile_of(arguments: &[OsString]) -> Option<&Path> {
+    let mut pairs = arguments.windows(2);
+    let named = pairs.find(|words| words[0] == "-f")?;
+    Some(Path::new(&named[1]))
 }
 
 /// The directory of which a make with these arguments makes something, as kbuild names it.
@@ -59,5 +69,19 @@ mod tests {
         assert!(!is("-f ./scripts/Makefile.modpost"));
         assert!(!is("-f ./scripts/Makefile.modfinal obj=x"));
         assert!(!is("-C tools objtool"));
+    }
+
+    #[test]
+    fn the_make_of_the_tree_is_told_from_those_under_it() {
+        let is = |text: &str| {
+            let words: Vec<OsString> = text.split(' ').map(OsString::from).collect();
+            makes_the_tree(&words)
+        };
+        assert!(is(
+            "--no-print-directory -C /out -f /src/Makefile bzImage modules"
+        ));
+        assert!(!is("-f /src/scripts/Makefile.build obj=fs"));
+        assert!(!is("-C tools objtool"));
+        assert!(!is("-f ./Makefile"));
     }
 }

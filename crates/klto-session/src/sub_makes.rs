@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use klto_core::{KeyBuilder, normalize};
-use klto_kbuild::{directory_of_make, makes_a_directory};
+use klto_kbuild::{directory_of_make, makes_a_directory, makes_the_tree};
 use klto_wire::Request;
 use serde::{Deserialize, Serialize};
 
@@ -63,10 +63,22 @@ pub(crate) struct LeaveOut {
     pub needed: BTreeSet<MakeCall>,
 }
 
+/// Which makes are left out, as far as that is known.
+#[derive(Debug)]
+enum Decision {
+    /// It is being found out.
+    Pending,
+    /// These, or none.
+    Made(Option<LeaveOut>),
+    /// It cannot be known what has to be made: nothing goes on.
+    Failed,
+}
+
 /// The makes of this build.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RunningMakes {
-    leave_out: Mutex<Option<LeaveOut>>,
+    decision: Mutex<Decision>,
+    decided: Condvar,
     /// Everything in directories is made, and what reads it has begun.
     directories_are_made: AtomicBool,
     seen: Mutex<Seen>,
@@ -82,11 +94,49 @@ struct Seen {
     made: BTreeSet<PathBuf>,
 }
 
-impl RunningMakes {
+impl Default for RunningMakes {
+    /// No make is left out.
+    fn default() -> Self {
+        Self {
+            decision: Mutex::new(Decision::Made(None)),
+            decided: Condvar::new(),
+            directories_are_made: AtomicBool::new(false),
+            seen: Mutex::default(),
+        }
+    }
+}
+
+/// A decision to be made; where it is dropped without one, makes fail.
+#[must_use]
+pub(crate) struct Undecided<'a>(&'a RunningMakes);
+
+impl Undecided<'_> {
     /// From now on the makes that `leave_out` allows are left out; none with `None`.
-    pub fn leave_out(&self, leave_out: Option<LeaveOut>) {
+    pub fn decide(self, leave_out: Option<LeaveOut>) {
+        self.0.set(Decision::Made(leave_out));
+    }
+}
+
+impl Drop for Undecided<'_> {
+    fn drop(&mut self) {
+        let is_pending = matches!(*lock(&self.0.decision), Decision::Pending);
+        if is_pending {
+            self.0.set(Decision::Failed);
+        }
+    }
+}
+
+impl RunningMakes {
+    /// From now on makes wait for a decision which of them are left out.
+    pub fn decide_later(&self) -> Undecided<'_> {
         self.directories_are_made.store(false, Relaxed);
-        *lock(&self.leave_out) = leave_out;
+        self.set(Decision::Pending);
+        Undecided(self)
+    }
+
+    fn set(&self, decision: Decision) {
+        *lock(&self.decision) = decision;
+        self.decided.notify_all();
     }
 
     /// The link of vmlinux.o has begun: a make of a directory may now read what it gives.
@@ -134,13 +184,25 @@ impl RunningMakes {
             .map(PathBuf::as_path)
     }
 
+    /// Waits until it is decided which makes are left out; `false` where that failed.
+    fn wait_for_decision(&self) -> bool {
+        let is_pending = |decision: &mut Decision| matches!(decision, Decision::Pending);
+        let decision = self.decided.wait_while(lock(&self.decision), is_pending);
+        let decision = decision.unwrap_or_else(PoisonError::into_inner);
+        matches!(*decision, Decision::Made(_))
+    }
+
     /// A make begins; whether it is left out.
     fn begins(&self, process: Process, recipe: &Recipe, arguments: &[OsString]) -> bool {
         let (call, identity) = (call(recipe), identity(recipe));
         let is_of_directory =
             makes_a_directory(arguments) && !self.directories_are_made.load(Relaxed);
-        let leave_out = lock(&self.leave_out);
-        let is_left_out = leave_out.as_ref().is_some_and(|leave_out| {
+        let decision = lock(&self.decision);
+        let leave_out = match &*decision {
+            Decision::Made(leave_out) => leave_out.as_ref(),
+            Decision::Pending | Decision::Failed => None,
+        };
+        let is_left_out = leave_out.is_some_and(|leave_out| {
             let known = leave_out.known.get(&identity);
             let is_known = known.is_some_and(|make| make.is_of_directory);
             is_of_directory && is_known && !leave_out.needed.contains(&call)
@@ -164,6 +226,10 @@ impl RunningMakes {
 impl Session {
     /// Answers a make that a recipe starts.
     pub(crate) fn sub_make(&self, request: Request, caller: Caller) -> Answer {
+        // The make of the tree has much to do before it starts others.
+        if !makes_the_tree(&request.arguments) && !self.makes.wait_for_decision() {
+            return ended(2);
+        }
         let process = caller.process();
         let process = process.and_then(|process| Some((process, caller.itself()?)));
         let is_left_out = process.is_some_and(|(process, recipe)| {
@@ -235,7 +301,7 @@ mod tests {
         assert!(!begins(&first, 9, &late));
 
         let second = RunningMakes::default();
-        second.leave_out(Some(LeaveOut {
+        second.decide_later().decide(Some(LeaveOut {
             known: first.seen(),
             needed: BTreeSet::from([call(&mm)]),
         }));
@@ -253,5 +319,21 @@ mod tests {
         assert_eq!(second.counts(), (4, 1));
         second.directories_are_made();
         assert!(!begins(&second, 9, &fs));
+    }
+
+    #[test]
+    fn makes_wait_for_the_decision() {
+        let makes = RunningMakes::default();
+        assert!(makes.wait_for_decision());
+        let undecided = makes.decide_later();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| makes.wait_for_decision());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!waits.is_finished());
+            undecided.decide(None);
+            assert!(waits.join().unwrap());
+        });
+        drop(makes.decide_later());
+        assert!(!makes.wait_for_decision());
     }
 }

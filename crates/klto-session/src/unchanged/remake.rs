@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Mutex;
 
 use klto_core::normalize;
 use klto_kbuild::is_made_with_vmlinux;
@@ -17,6 +18,7 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use super::readers::targets_that_read;
 use super::{Stock, Watch};
 use crate::journal::Journal;
+use crate::session::lock;
 use crate::sub_makes::{LeaveOut, MakeCall};
 
 /// What a build has to make again after some sources have changed.
@@ -41,13 +43,23 @@ impl Watch {
 
     /// What `sources` have to be made again for, and which makes can be left out: those that are above none of
     /// it. make itself would start each of them, to find nothing to do.
-    pub fn remake(&self, sources: &[PathBuf], journal: &Journal) -> io::Result<Remake> {
+    pub fn remake(&self, sources: &[PathBuf], journal: &Mutex<Journal>) -> io::Result<Remake> {
         let pairs = targets_that_read(&self.roots.output, sources)?;
+        let is_recorded = |source: &PathBuf| {
+            let is_read = pairs.iter().any(|(_, read)| read == source);
+            is_read && source.extension().is_some_and(|end| end == "c")
+        };
+        let read_anywhere = match sources.iter().find(|source| !is_recorded(source)) {
+            Some(other) => Some(format!("{} may be read anywhere", other.display())),
+            None => self.is_read_otherwise(sources, Makefiles::OfOtherDirectories)?,
+        };
         let state = self.state.as_ref();
         let unfinished = state.map(|state| &state.unfinished);
         let mut taken_for_made: BTreeSet<PathBuf> =
             unfinished.into_iter().flatten().cloned().collect();
         let mut targets = taken_for_made.clone();
+        // Not before: whatever make calls needs the journal too.
+        let journal = lock(journal);
         for (target, source) in &pairs {
             targets.insert(target.clone());
             // Others may be files of the user's.
@@ -56,16 +68,9 @@ impl Watch {
                 taken_for_made.insert(target.clone());
             }
         }
-        let is_recorded = |source: &PathBuf| {
-            let is_read = pairs.iter().any(|(_, read)| read == source);
-            is_read && source.extension().is_some_and(|end| end == "c")
-        };
-        let leave_out = match sources.iter().find(|source| !is_recorded(source)) {
-            Some(other) => Err(format!("{} may be read anywhere", other.display())),
-            None => match self.is_read_otherwise(sources, Makefiles::OfOtherDirectories)? {
-                Some(why) => Err(why),
-                None => self.leave_out(&targets, journal),
-            },
+        let leave_out = match read_anywhere {
+            Some(why) => Err(why),
+            None => self.leave_out(&targets, &journal),
         };
         Ok(Remake {
             targets,

@@ -4,7 +4,7 @@
 //! In: how to run make. Out: how it ended. A failure to look at the trees costs time, not rightness.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use klto_kbuild::link::is_of_distributed_link;
 use super::remake::Remake;
 use super::{Difference, Stock, Watch};
 use crate::archives::record_beside;
-use crate::session::{Session, lock};
+use crate::session::Session;
 use crate::sub_makes::LeaveOut;
 
 /// The time of what make is to make again: 1980, before any source.
@@ -30,20 +30,13 @@ pub(crate) fn run_watched(
         session.log.line(&format!("comments count: {why}"));
     }
     or_warning(session, watch.make_old(session));
-    let remake = match difference {
-        Difference::Sources(sources) => {
-            let remake = watch.remake(sources, &lock(&session.journal));
-            or_warning(session, remake)
-        }
-        _ => None,
+    let (remake, mut status) = match difference {
+        Difference::Sources(sources) => run_beside(session, &watch, sources, run_make)?,
+        _ => (None, run_make()?),
     };
-    if let Some(remake) = &remake {
-        begin(session, &watch, remake)?;
-    }
     let mut leave_out = remake
         .as_ref()
         .and_then(|remake| remake.leave_out.as_ref().ok());
-    let mut status = run_make()?;
     let mut stock = or_warning(session, watch.stock(session));
     if let (Some(remake), Some(_)) = (&remake, leave_out) {
         let why = why_all(session, &watch, (stock.as_ref(), status), remake);
@@ -52,7 +45,7 @@ pub(crate) fn run_watched(
             session
                 .log
                 .line(&format!("makes: all run after all: {why}"));
-            session.makes.leave_out(None);
+            session.makes.decide_later().decide(None);
             leave_out = None;
             status = run_make()?;
             stock = or_warning(session, watch.stock(session));
@@ -123,7 +116,35 @@ fn why_all(
     Some(format!("{place} has changed"))
 }
 
-fn begin(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<()> {
+/// Runs make, and beside its start finds out what is to be made again: no make under it goes on before that is known.
+fn run_beside(
+    session: &Session,
+    watch: &Watch,
+    sources: &[PathBuf],
+    run_make: &mut dyn FnMut() -> anyhow::Result<ExitStatus>,
+) -> anyhow::Result<(Option<Remake>, ExitStatus)> {
+    let undecided = session.makes.decide_later();
+    std::thread::scope(|scope| {
+        let decision = scope.spawn(move || {
+            let remake = watch.remake(sources, &session.journal);
+            let remake = or_warning(session, remake);
+            match &remake {
+                Some(remake) => undecided.decide(begin(session, watch, remake)?),
+                None => undecided.decide(None),
+            }
+            anyhow::Ok(remake)
+        });
+        let status = run_make();
+        let remake = decision.join().map_err(|_| {
+            let what = "what has to be made again could not be found out";
+            klto_core::Failure::bug(what)
+        })?;
+        Ok((remake?, status?))
+    })
+}
+
+/// Removes what make would take for made; the makes to leave out.
+fn begin(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<Option<LeaveOut>> {
     for target in &remake.taken_for_made {
         session.log.line(&format!(
             "removed {}: its source is not newer",
@@ -131,11 +152,13 @@ fn begin(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<()> {
         ));
         watch.remove(target)?;
     }
-    match &remake.leave_out {
-        Ok(leave_out) => session.makes.leave_out(Some(leave_out.clone())),
-        Err(why) => session.log.line(&format!("makes: all run: {why}")),
-    }
-    Ok(())
+    Ok(match &remake.leave_out {
+        Ok(leave_out) => Some(leave_out.clone()),
+        Err(why) => {
+            session.log.line(&format!("makes: all run: {why}"));
+            None
+        }
+    })
 }
 
 fn end(

@@ -450,7 +450,7 @@ fn finish(session: &Session) {
     if let Some(store) = session.engine.store()
         && let Err(error) = store
             .note_build(&session.timeline.counts())
-            .and_then(|()| store.collect_garbage())
+            .and_then(|()| store.collect_when_due())
     {
         session
             .log

@@ -5,8 +5,9 @@
 //! is a miss, and its turn comes at about the same time.
 
 use std::fs::{self, DirEntry, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use klto_core::Digest;
@@ -20,6 +21,8 @@ use crate::store::Store;
 const STALE: Duration = Duration::from_secs(24 * 3600);
 /// What a file takes of the disk is a multiple of this, on most file systems.
 const BLOCK: u64 = 4096;
+/// After this time a store is looked at whatever is known to have been added.
+const LOOK_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// What a collection did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,13 @@ pub enum Collected {
         /// The size of the store now, in bytes.
         size: u64,
     },
+}
+
+/// What is known of a store's size without looking at its files.
+struct Growth {
+    collected: SystemTime,
+    /// In bytes, with all that was added; removed and replaced files count too.
+    size: u64,
 }
 
 pub(crate) struct StoreFile {
@@ -71,11 +81,70 @@ impl Store {
                 removed_files += 1;
             }
         }
+        self.write_growth(size)?;
         Ok(Collected::Done {
             removed_files,
             removed_bytes,
             size,
         })
+    }
+
+    /// [`Store::collect_garbage`], unless the store is known to be under its limit: by its size after the last
+    /// collection and what was added since. Of what a killed process has added only a collection knows; there
+    /// is one each day. `None` where none was due.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::collect_garbage`].
+    pub fn collect_when_due(&self) -> Result<Option<Collected>, StoreError> {
+        self.note_growth()?;
+        let now = (self.now)();
+        let is_known = |growth: &Growth| {
+            let age = now.duration_since(growth.collected);
+            growth.size <= self.limit && age.is_ok_and(|age| age < LOOK_AGAIN)
+        };
+        match self.growth().filter(is_known) {
+            Some(_) => Ok(None),
+            None => self.collect_garbage().map(Some),
+        }
+    }
+
+    /// Adds what this process has placed since it noted that last.
+    fn note_growth(&self) -> Result<(), StoreError> {
+        let added = self.added.swap(0, Relaxed);
+        let path = self.growth_path();
+        let file = match File::options().append(true).open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            file => file,
+        };
+        let written = file.and_then(|mut file| file.write_all(format!("{added}\n").as_bytes()));
+        written.map_err(StoreError::at(&path))
+    }
+
+    /// `None` where nothing is known.
+    fn growth(&self) -> Option<Growth> {
+        let text = fs::read_to_string(self.growth_path()).ok()?;
+        let mut lines = text.lines().map(str::parse::<u64>);
+        let seconds = Duration::from_secs(lines.next()?.ok()?);
+        Some(Growth {
+            collected: SystemTime::UNIX_EPOCH + seconds,
+            size: lines.sum::<Result<u64, _>>().ok()?,
+        })
+    }
+
+    /// The store has this size now.
+    fn write_growth(&self, size: u64) -> Result<(), StoreError> {
+        self.added.store(0, Relaxed);
+        let now = (self.now)().duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = now.map_or(0, |now| now.as_secs());
+        let path = self.growth_path();
+        let text = format!("{seconds}\n{size}\n");
+        klto_core::publish_private(&path, text.as_bytes()).map_err(StoreError::at(&path))
+    }
+
+    /// When there was a collection, in seconds since 1970; the size after it; what each process has added since.
+    fn growth_path(&self) -> PathBuf {
+        self.directory.join("growth")
     }
 
     /// The lock goes with the file; the file stays.
@@ -128,8 +197,13 @@ fn store_file(found: &DirEntry) -> Result<Option<StoreFile>, StoreError> {
         metadata => metadata.map_err(StoreError::at(&path))?,
     };
     let used = metadata.modified().map_err(StoreError::at(&path))?;
-    let size = metadata.len().next_multiple_of(BLOCK);
+    let size = of_disk(metadata.len());
     Ok(Some(StoreFile { used, path, size }))
+}
+
+/// What a file of this length takes of the disk.
+pub(crate) const fn of_disk(length: u64) -> u64 {
+    length.next_multiple_of(BLOCK)
 }
 
 /// Nothing for a directory that does not exist or is none.

@@ -2,7 +2,8 @@
 //!
 //! In: keys and files. Out: results whose bytes are verified. It does not know what a key covers.
 //!
-//! Layout: `v1/actions/ab/<key>`, `v1/blobs/ab/<digest>`, `v1/tmp/`. Several processes use it at
+//! Layout: `v1/actions/ab/<key>`, `v1/blobs/ab/<digest>`, `v1/tmp/`, and `v1/history` and `v1/growth` (`history.rs`,
+//! `collect.rs`). Several processes use it at
 //! once without a lock: a file appears whole by rename, never changes, and may be removed at any
 //! time. Nothing is flushed to disk: what a power cut tears is found by its digest and made again.
 //! A modification time says when a file was last of use; the collector goes by it.
@@ -11,6 +12,9 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use klto_core::Digest;
@@ -18,6 +22,7 @@ use rustix::fs::{Access, AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 use tempfile::NamedTempFile;
 
 use crate::clone::clone_or_copy;
+use crate::collect::of_disk;
 use crate::entry::{self, StoredResult};
 use crate::error::StoreError;
 
@@ -34,6 +39,8 @@ pub struct Store {
     pub(crate) directory: PathBuf,
     pub(crate) limit: u64,
     pub(crate) now: fn() -> SystemTime,
+    /// Bytes that were placed in it and that no [`Store::collect_when_due`] has noted.
+    pub(crate) added: Arc<AtomicU64>,
 }
 
 /// The answer to [`Store::lookup`].
@@ -50,7 +57,7 @@ pub enum Lookup {
 impl Store {
     /// Opens the store at `root`, creating it with mode 0700.
     ///
-    /// `limit` is in bytes; only [`Store::collect_garbage`] enforces it.
+    /// `limit` is in bytes; only [`Store::collect_garbage`] and [`Store::collect_when_due`] enforce it.
     ///
     /// # Errors
     ///
@@ -61,6 +68,7 @@ impl Store {
             directory: root.join(LAYOUT),
             limit,
             now: SystemTime::now,
+            added: Arc::default(),
         };
         let not_writable = |source| StoreError::NotWritable {
             root: root.to_owned(),
@@ -269,6 +277,8 @@ impl Store {
         if let Some(parent) = path.parent() {
             make_private_directory(parent).map_err(StoreError::at(parent))?;
         }
+        let size = file.as_file().metadata().map_or(0, |file| file.len());
+        self.added.fetch_add(of_disk(size), Relaxed);
         publish(file, path)
     }
 

@@ -57,6 +57,34 @@ fn collection_under_the_limit_removes_nothing() {
 }
 
 #[test]
+fn collection_is_due_when_what_was_added_passes_the_limit() {
+    let fixture = Fixture::new(3 * 20480);
+    let store = &fixture.store;
+    fixture.insert(&[0], &[0; 16384]);
+    assert!(store.collect_when_due().unwrap().is_some(), "the first");
+    for number in 1..3 {
+        fixture.insert(&[number], &[number; 16384]);
+        assert_eq!(store.collect_when_due().unwrap(), None);
+    }
+    // Another process adds something.
+    let other = klto_store::Store::open(&fixture.path("store"), u64::MAX).unwrap();
+    let content = fixture.path("content");
+    fs::write(&content, [9; 16384]).unwrap();
+    let key = klto_core::Digest::of_bytes(b"other");
+    other.insert(key, &[&content], &[]).unwrap();
+    assert_eq!(other.collect_when_due().unwrap(), None);
+    let collected = store.collect_when_due().unwrap();
+    assert!(
+        matches!(collected, Some(Collected::Done { removed_files, .. }) if removed_files > 0),
+        "{collected:?}"
+    );
+    assert_eq!(store.collect_when_due().unwrap(), None);
+    let tomorrow = || SystemTime::now() + Duration::from_secs(25 * 3600);
+    let store = store.clone().with_clock(tomorrow);
+    assert!(store.collect_when_due().unwrap().is_some());
+}
+
+#[test]
 fn collection_leaves_files_alone_that_are_not_the_stores() {
     let fixture = Fixture::new(0);
     fixture.insert(b"key", b"content");

@@ -428,11 +428,7 @@ impl<'a> Lowering<'a> {
     /// Runs the thin-link and learns which members it took.
     fn thin_link(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
-        let index = self.link.directory.join(&self.place.prefix);
-        if index.exists() {
-            fs_err::remove_dir_all(&index)?;
-        }
-        fs_err::create_dir_all(&index)?;
+        let former = self.put_former_indexes_aside()?;
         let arguments = self.thin_link_arguments();
         let words: Vec<Vec<u8>> = arguments.into_iter().map(OsString::into_vec).collect();
         let file = self.link.directory.join(self.root.join("thin-link.rsp"));
@@ -450,8 +446,14 @@ impl<'a> Lowering<'a> {
                 .iter()
                 .map(|(name, value)| (name, value)),
         );
-        let started = die_with_parent(&mut command).output();
+        let (started, removed) = std::thread::scope(|scope| {
+            let removed = scope.spawn(|| former.map_or(Ok(()), fs_err::remove_dir_all));
+            (die_with_parent(&mut command).output(), removed.join())
+        });
         let output = started.with_context(|| format!("starting {}", self.link.linker.display()))?;
+        if let Ok(removed) = removed {
+            removed?;
+        }
         pass_on(&output.stderr);
         if !output.status.success() {
             let what = format!("the thin-link of {} failed", self.link.unit.name);
@@ -482,6 +484,23 @@ impl<'a> Lowering<'a> {
             begin.elapsed().as_secs_f64()
         ));
         Ok(())
+    }
+
+    /// Makes an empty place for indexes. What was there gets another name, by which it is removed while the linker
+    /// runs: thousands of files take as long as much of the link.
+    fn put_former_indexes_aside(&self) -> anyhow::Result<Option<PathBuf>> {
+        let index = self.link.directory.join(&self.place.prefix);
+        let former = self.link.directory.join(self.root.join("former-index"));
+        if former.exists() {
+            // A build was killed.
+            fs_err::remove_dir_all(&former)?;
+        }
+        let there_was = index.exists();
+        if there_was {
+            fs_err::rename(&index, &former)?;
+        }
+        fs_err::create_dir_all(&index)?;
+        Ok(there_was.then_some(former))
     }
 
     fn digests(&self) -> HashMap<&Path, Digest> {

@@ -76,7 +76,7 @@ pub(crate) static RELEASES: [Release; 4] = [
         has_lto_option: true,
         has_distributed_lto: true,
         has_btf: true,
-        has_cfi: false,
+        has_cfi: true,
         fragments: &["matrix-7.2.config"],
         oldest_llvm: 17,
         has_all_variants: false,

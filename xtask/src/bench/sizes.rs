@@ -84,9 +84,13 @@ impl Size {
                     "bench.config",
                 ],
             ),
-            Self::Large | Self::Distributed => (
+            Self::Large => (
                 &["defconfig", "kvm_guest.config"],
-                &["bench-large.config", "bench.config"],
+                &["bench-large.config", "cfi-clang.config", "bench.config"],
+            ),
+            Self::Distributed => (
+                &["defconfig", "kvm_guest.config"],
+                &["bench-large.config", "cfi.config", "bench.config"],
             ),
         };
         let tree = Tree {

@@ -156,6 +156,14 @@ pub fn configure(
     Err(Failure::bad_input(message).into())
 }
 
+/// The fragment with CFI of a tree of that name; 6.18 gave the option another name.
+fn cfi_fragment(name: &str) -> &'static str {
+    match name {
+        "7.2" => "cfi.config",
+        _ => "cfi-clang.config",
+    }
+}
+
 fn fragment_text(tree: &Tree, configuration: Configuration) -> Result<String> {
     let mut names = tree.fragments.to_vec();
     if tree.has_lto_option {
@@ -174,7 +182,7 @@ fn fragment_text(tree: &Tree, configuration: Configuration) -> Result<String> {
         names.push("btf.config");
     }
     if configuration.cfi_and_livepatch {
-        names.push("cfi-livepatch.config");
+        names.extend([cfi_fragment(tree.name), "cfi-livepatch.config"]);
     }
     let mut text = String::new();
     for name in names {

@@ -5,6 +5,7 @@
 mod prepared;
 
 use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -217,6 +218,44 @@ fn makes_above_nothing_that_changed_are_left_out() {
     make_ran(&build).unwrap();
     write("int klto_three;\n");
     assert_eq!(made_again(&build), (object(), None));
+}
+
+/// Names, inodes and times of the answers that the compiler gave to kbuild's questions.
+fn answers(build: &Build) -> BTreeSet<(PathBuf, u64, i64)> {
+    let root = build.output_directory().join(".klto/probes");
+    let places = fs::read_dir(&root).into_iter().flatten();
+    let answers = places.flat_map(|place| fs::read_dir(place.unwrap().path()).unwrap());
+    let told = answers.map(|answer| {
+        let answer = answer.unwrap();
+        let metadata = answer.metadata().unwrap();
+        (answer.path(), metadata.ino(), metadata.mtime_nsec())
+    });
+    told.collect()
+}
+
+#[test]
+fn the_compiler_is_asked_the_same_question_once() {
+    let (build, source) = with_private_source(jbd2_of_6_12("questions"));
+    make_ran(&build).unwrap();
+    assert!(answers(&build).is_empty(), "nothing is known of the tools");
+    let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
+    let edit = |number: u32| {
+        let text = format!("{text}int klto_{number};\n");
+        source.write(COMMIT, &text).unwrap();
+        make_ran(&build).unwrap();
+        answers(&build)
+    };
+    let first = edit(1);
+    assert!(first.len() > 20, "{first:?}");
+    assert_eq!(edit(2), first);
+    // What is asked in other surroundings is another question.
+    let other = build.clone().environment("KLTO_OF_THE_TEST", "1");
+    make_ran(&other).unwrap();
+    assert_eq!(answers(&build), first);
+    source.write(COMMIT, &text).unwrap();
+    make_ran(&other).unwrap();
+    let second = answers(&build);
+    assert!(second.len() > 20 && second.is_disjoint(&first));
 }
 
 const COMMENTS: &str = "  KLTO    nothing has changed but comments in include/linux/jbd2.h\n";

@@ -100,6 +100,9 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         notices.line(line);
         tell(line);
     });
+    let surroundings = watch.as_ref().ok();
+    let surroundings = surroundings.and_then(|watch| watch.surroundings(&difference));
+    let probes = scratch.place_for_probes(surroundings.as_deref())?;
     let additions = additions(&build, settings, &scratch)?;
     let names = build
         .hooks
@@ -121,7 +124,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         (memo, log, timeline),
     );
     let session = Arc::new(session);
-    let mut run_make = || run_make_in(&session, &build, settings, &mut make);
+    let mut run_make = || run_make_in(&session, (&build, settings), probes.as_deref(), &mut make);
     let status = match watch {
         Ok(watch) => run_watched(&session, watch, &difference, &mut run_make)?,
         Err(_) => run_make()?,
@@ -226,15 +229,15 @@ fn why_make_runs(difference: &Difference) -> String {
 /// make, between the start and the end of all that serves its tools.
 fn run_make_in(
     session: &Arc<Session>,
-    build: &LtoBuild,
-    settings: &Settings,
+    (build, settings): (&LtoBuild, &Settings),
+    probes: Option<&Path>,
     make: &mut Command,
 ) -> anyhow::Result<ExitStatus> {
     if !adjusts_exports(build) {
         let journal = lock(&session.journal);
         session.archives.begin(&journal, session.scratch.output());
     }
-    let server = Server::start(Arc::clone(session))?;
+    let server = Server::start(Arc::clone(session), probes)?;
     make.env(SOCKET_VARIABLE, server.socket());
     let fork_servers = start_fork_servers(build, settings, (session, &server.socket()))?;
     let cancelled = Arc::clone(session);

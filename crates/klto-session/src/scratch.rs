@@ -15,6 +15,7 @@
 //! | `stat-memo` | digests of files by their stat |
 //! | `preload.so` | what holds a tool as a fork server, see `klto-fork` |
 //! | `shims/` | the tools' names, each a link to `klto-shim`; copies for what is a prerequisite of objects |
+//! | `probes/<digest>/` | what the compiler said to kbuild's questions, see `klto-shim/src/probe.rs` |
 //! | `compat/<digest>/` | headers for trees that lack what LTO needs |
 //! | `units/<unit>/` | `index/`, natives after each step as `unit/mod.rs` names them, `manifest` |
 //!
@@ -99,6 +100,24 @@ impl Scratch {
             true => Path::new(SCRATCH_NAME).join(name),
             false => place,
         })
+    }
+
+    /// Where answers of the tools in these surroundings are; those of others are removed. `None` where it is not
+    /// known whether the tools are others.
+    pub fn place_for_probes(&self, surroundings: Option<&str>) -> anyhow::Result<Option<PathBuf>> {
+        let Some(surroundings) = surroundings else {
+            return Ok(None);
+        };
+        let all = self.path("probes");
+        let place = all.join(surroundings);
+        fs_err::create_dir_all(&place)?;
+        for entry in fs_err::read_dir(&all)? {
+            let other = entry?.path();
+            if other != place {
+                fs_err::remove_dir_all(other)?;
+            }
+        }
+        Ok(Some(place))
     }
 
     /// Links each of `names` in `shims/` to the shim's executable, copies it to each of `stand_ins`,

@@ -5,9 +5,11 @@
 //! every call outside a session. The tool is run by its fork server where that can be, and otherwise
 //! takes the shim's place. It knows the shape of tool calls and nothing of kernels.
 
+mod probe;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -17,10 +19,10 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 use klto_fork::socket_beside;
 use klto_wire::{
-    Finished, Reply, Request, Role, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE,
+    Finished, PROBES_NAME, Reply, Request, Role, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE,
     is_initcall_script, is_kallsyms_source,
 };
-use rustix::fs::{MemfdFlags, memfd_create};
+use probe::{Answer, Probe, memory_file};
 use rustix::process::{Resource, Rlimit, getpid, kill_process, setrlimit};
 
 /// What a shim prints when it cannot do its work; the exit code is the environment's, 3.
@@ -61,7 +63,15 @@ pub fn main() -> ExitCode {
     };
     let fork_server = socket_beside(&socket, &name.to_string_lossy());
     if !session_may_care(role, &arguments) {
-        return end_as_program(&fork_server, &program, &arguments);
+        let probes = socket.with_file_name(PROBES_NAME);
+        let probe = match role {
+            Role::Compiler if probes.is_dir() => Probe::of(&arguments),
+            _ => None,
+        };
+        return match probe {
+            Some(probe) => answer(probe, &probes, &fork_server, (&program, &arguments)),
+            None => end_as_program(&fork_server, &program, &arguments),
+        };
     }
     match converse(&socket, &fork_server, (role, &called), program, arguments) {
         Ok(code) => code,
@@ -147,6 +157,59 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
     }
 }
 
+/// Answers a question about the compiler as it was answered before; the first time it is asked.
+fn answer(probe: Probe, probes: &Path, fork_server: &Path, call: (&Path, &[OsString])) -> ExitCode {
+    match answered(probe, probes, fork_server, call) {
+        Ok(code) => code,
+        Err(error) => fail(&format!("{}: {error}", call.0.display())),
+    }
+}
+
+fn answered(
+    mut probe: Probe,
+    probes: &Path,
+    fork_server: &Path,
+    call: (&Path, &[OsString]),
+) -> io::Result<ExitCode> {
+    let (is_question, input) = match probe.reads_input {
+        true => probe.take_input(&mut io::stdin())?,
+        false => (true, File::open("/dev/null")?),
+    };
+    if let Some(known) = probe.known(probes).filter(|_| is_question) {
+        if let Some(object) = &known.object {
+            std::fs::write(&probe.output, object)?;
+        }
+        print(io::stderr(), &known.printed)?;
+        return Ok(ExitCode::from(known.code));
+    }
+    let (stdout, stderr) = (memory_file()?, memory_file()?);
+    let streams = [&input, &stdout, &stderr];
+    let directory = std::env::current_dir()?;
+    let status = run(fork_server, call, &directory, streams.map(AsFd::as_fd))?;
+    let [stdout, stderr] = [stdout, stderr].map(text_of);
+    let (stdout, printed) = (stdout?, stderr?);
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    if let (Some(code), true, true) = (code, is_question, stdout.is_empty()) {
+        let answer = Answer {
+            code,
+            printed: printed.clone(),
+            object: std::fs::read(&probe.output).ok(),
+        };
+        probe.keep(probes, &answer);
+    }
+    print(io::stdout(), &stdout)?;
+    print(io::stderr(), &printed)?;
+    Ok(end_as(status))
+}
+
+/// What was written to a file from its beginning.
+fn text_of(mut file: File) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut text)?;
+    Ok(text)
+}
+
 /// Holds the conversation; `fork_server` is the socket of the tool's own, `called` its name where it is started.
 fn converse(
     socket: &Path,
@@ -193,11 +256,16 @@ fn converse(
                 quiet,
             } => {
                 let printed = match quiet {
-                    true => Some(File::from(memfd_create("printed", MemfdFlags::CLOEXEC)?)),
+                    true => Some(memory_file()?),
                     false => None,
                 };
                 let call = (program.as_path(), arguments.as_slice());
-                let status = run(fork_server, call, &directory, printed.as_ref())?;
+                let own = (io::stdin(), io::stdout(), io::stderr());
+                let streams = match &printed {
+                    Some(file) => [own.0.as_fd(), file.as_fd(), file.as_fd()],
+                    None => [own.0.as_fd(), own.1.as_fd(), own.2.as_fd()],
+                };
+                let status = run(fork_server, call, &directory, streams)?;
                 let signalled = 128 + status.signal().unwrap_or(0);
                 let code = u8::try_from(status.code().unwrap_or(signalled)).unwrap_or(u8::MAX);
                 let printed = match &printed {
@@ -218,36 +286,30 @@ fn print(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Runs a program to its end; what it prints goes to `printed`, if that is given.
+/// Runs a program to its end, with these standard streams.
 fn run(
     fork_server: &Path,
     (program, arguments): (&Path, &[OsString]),
     directory: &Path,
-    printed: Option<&File>,
+    streams: [BorrowedFd<'_>; 3],
 ) -> io::Result<ExitStatus> {
-    let (stdout, stderr) = (io::stdout(), io::stderr());
-    let outputs = match printed {
-        Some(file) => [file.as_fd(), file.as_fd()],
-        None => [stdout.as_fd(), stderr.as_fd()],
-    };
-    if let Ok(status) = run_forked(fork_server, (program, arguments), directory, outputs) {
+    if let Ok(status) = run_forked(fork_server, (program, arguments), directory, streams) {
         return Ok(status);
     }
+    let [stdin, stdout, stderr] = streams.map(|stream| stream.try_clone_to_owned());
     let mut command = Command::new(program);
     command.args(arguments).current_dir(directory);
-    if let Some(file) = printed {
-        command.stdout(file.try_clone()?).stderr(file.try_clone()?);
-    }
+    command.stdin(stdin?).stdout(stdout?).stderr(stderr?);
     command.status()
 }
 
 /// Ends as the program does: by a fork server, or by becoming it.
 fn end_as_program(fork_server: &Path, program: &Path, arguments: &[OsString]) -> ExitCode {
-    let outputs = (io::stdout(), io::stderr());
-    let outputs = [outputs.0.as_fd(), outputs.1.as_fd()];
+    let own = (io::stdin(), io::stdout(), io::stderr());
+    let streams = [own.0.as_fd(), own.1.as_fd(), own.2.as_fd()];
     let ended = std::env::current_dir().map_err(klto_fork::Unfit::from);
     let ended = ended
-        .and_then(|directory| run_forked(fork_server, (program, arguments), &directory, outputs));
+        .and_then(|directory| run_forked(fork_server, (program, arguments), &directory, streams));
     match ended {
         Ok(status) => end_as(status),
         Err(_) => exec(program, program.as_os_str(), arguments),
@@ -265,7 +327,7 @@ fn run_forked(
     fork_server: &Path,
     (program, arguments): (&Path, &[OsString]),
     directory: &Path,
-    [stdout, stderr]: [BorrowedFd<'_>; 2],
+    streams: [BorrowedFd<'_>; 3],
 ) -> Result<ExitStatus, klto_fork::Unfit> {
     let words = std::iter::once(program.as_os_str());
     klto_fork::run(
@@ -273,7 +335,7 @@ fn run_forked(
         words.chain(arguments.iter().map(OsString::as_os_str)),
         std::env::vars_os(),
         directory,
-        [io::stdin().as_fd(), stdout, stderr],
+        streams,
     )
 }
 

@@ -242,6 +242,24 @@ impl Watch {
         }
     }
 
+    /// A name for the tools, the environment, make's words and all else outside of the trees, where these are as
+    /// the last build that succeeded left them.
+    pub fn surroundings(&self, difference: &Difference) -> Option<String> {
+        let state = match difference {
+            Difference::Sources(_) => self.state.as_ref()?,
+            _ => return None,
+        };
+        let mut key = KeyBuilder::new("surroundings", 1);
+        for (name, fact) in self.facts.iter().filter(|(name, _)| !is_of_tree(name)) {
+            key.field("name", name.as_bytes()).field("fact", fact);
+        }
+        for (file, stat) in &state.tools {
+            let file = file.as_os_str().as_bytes();
+            key.field("tool", file).field("stat", stat);
+        }
+        Some(key.finish().to_hex())
+    }
+
     /// Whether another build has ended since this one began to look.
     pub fn is_outrun(&self) -> bool {
         State::read(&self.file) != self.state

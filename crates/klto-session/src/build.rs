@@ -3,8 +3,6 @@
 //! This is the table of contents of a session: scratch directory and lock, journal, engine and store,
 //! jobserver, socket, fork servers, make, and what is written down at the end.
 
-use std::collections::HashMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -13,13 +11,13 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use klto_core::Failure;
 use klto_exec::Engine;
-use klto_fork::{Server as ForkServer, socket_beside};
+use klto_fork::Server as ForkServer;
 use klto_kbuild::{
     Environment, Jobs as KbuildJobs, LtoBuild, MakeOption, Parallelism, Role, UpstreamLto,
     compat_headers,
 };
 use klto_store::{StatMemo, Store, StoreError};
-use klto_wire::{Role as ShimRole, SHIMS_VARIABLE, SOCKET_VARIABLE};
+use klto_wire::{SHIMS_VARIABLE, SOCKET_VARIABLE};
 
 use crate::jobs::Jobs;
 use crate::journal::Journal;
@@ -30,10 +28,10 @@ use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::server::Server;
 use crate::session::{LtoAdditions, Session, lock};
 use crate::timeline::Timeline;
+use crate::tools::{
+    Extent, MAKE, PERL, find_program, identify_tools, shim_table, start_fork_servers,
+};
 use crate::unchanged::{Difference, Watch, adjusts_exports, run_watched};
-
-const MAKE: &str = "make";
-const PERL: &str = "perl";
 
 /// Where results are kept between builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +101,10 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let surroundings = watch.as_ref().ok();
     let surroundings = surroundings.and_then(|watch| watch.surroundings(&difference));
     let probes = scratch.place_for_probes(surroundings.as_deref())?;
+    let extent = match difference {
+        Difference::Sources(_) => Extent::Edit,
+        _ => Extent::Whole,
+    };
     let additions = additions(&build, settings, &scratch)?;
     let names = build
         .hooks
@@ -124,7 +126,8 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         (memo, log, timeline),
     );
     let session = Arc::new(session);
-    let mut run_make = || run_make_in(&session, (&build, settings), probes.as_deref(), &mut make);
+    let served = (probes.as_deref(), extent);
+    let mut run_make = || run_make_in(&session, (&build, settings), served, &mut make);
     let status = match watch {
         Ok(watch) => run_watched(&session, watch, &difference, &mut run_make)?,
         Err(_) => run_make()?,
@@ -230,7 +233,7 @@ fn why_make_runs(difference: &Difference) -> String {
 fn run_make_in(
     session: &Arc<Session>,
     (build, settings): (&LtoBuild, &Settings),
-    probes: Option<&Path>,
+    (probes, extent): (Option<&Path>, Extent),
     make: &mut Command,
 ) -> anyhow::Result<ExitStatus> {
     if !adjusts_exports(build) {
@@ -239,7 +242,8 @@ fn run_make_in(
     }
     let server = Server::start(Arc::clone(session), probes)?;
     make.env(SOCKET_VARIABLE, server.socket());
-    let fork_servers = start_fork_servers(build, settings, (session, &server.socket()))?;
+    let fork_servers = start_fork_servers((build, settings), extent, (session, &server.socket()))?;
+    identify_tools(session, build, make);
     let cancelled = Arc::clone(session);
     let status = run_make(make, move || cancelled.engine.cancel());
     let own: Vec<u32> = fork_servers.iter().map(ForkServer::id).collect();
@@ -346,91 +350,6 @@ fn make_command(build: &LtoBuild, settings: &Settings, shims: &Path) -> Command 
     }
     make.env("PATH", path);
     make
-}
-
-/// An executable, as PATH leads to it.
-fn find_program(name: &str, settings: &Settings) -> Option<PathBuf> {
-    let path = settings.environment.get("PATH").unwrap_or_default();
-    let mut places =
-        std::env::split_paths(path).map(|place| settings.directory.join(place).join(name));
-    // klto may run under another klto.
-    let shim = settings.shim_program.file_name();
-    let is_program = |path: &PathBuf| {
-        let metadata = std::fs::metadata(path);
-        let real = std::fs::canonicalize(path).unwrap_or_default();
-        real.file_name() != shim
-            && metadata.is_ok_and(|metadata| {
-                metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
-            })
-    };
-    places.find(is_program)
-}
-
-fn shim_table(build: &LtoBuild, settings: &Settings) -> std::ffi::OsString {
-    let mut table = std::ffi::OsString::new();
-    for (name, role) in [(MAKE, ShimRole::Make), (PERL, ShimRole::Perl)] {
-        let Some(program) = find_program(name, settings) else {
-            continue;
-        };
-        table.push(format!("{name}\t{}\t", role.word()));
-        table.push(program);
-        table.push("\n");
-    }
-    for (role, hook) in &build.hooks {
-        let shim_role = match role {
-            Role::Compiler => ShimRole::Compiler,
-            Role::Linker => ShimRole::Linker,
-            Role::ObjectCopier | Role::Stripper => ShimRole::ObjectRewriter,
-            Role::Archiver => ShimRole::Archiver,
-            Role::SymbolLister => ShimRole::SymbolLister,
-            _ => ShimRole::ObjectReader,
-        };
-        let Some(program) = &build.toolchain.tool(*role).resolved else {
-            continue;
-        };
-        table.push(format!("{}\t{}\t", hook.name(), shim_role.word()));
-        table.push(program);
-        table.push("\n");
-    }
-    for name in build.steps.iter().filter_map(|step| step.stand_in()) {
-        // Its first argument is the program.
-        table.push(format!("{name}\t{}\t\n", ShimRole::AfterCompile.word()));
-    }
-    table
-}
-
-/// One for each hooked tool, by the name of its shim. A tool that has none is started for each call.
-fn start_fork_servers(
-    build: &LtoBuild,
-    settings: &Settings,
-    (session, socket): (&Session, &Path),
-) -> anyhow::Result<Vec<ForkServer>> {
-    let preload = session.scratch.path("preload.so");
-    ForkServer::write_preload(&preload)?;
-    let mut servers = Vec::new();
-    let mut sockets = HashMap::new();
-    for (role, hook) in &build.hooks {
-        let Some(program) = &build.toolchain.tool(*role).resolved else {
-            continue;
-        };
-        let place = socket_beside(socket, hook.name());
-        if place.exists() {
-            // Two roles of one tool.
-            continue;
-        }
-        match ForkServer::start(program, settings.environment.iter(), &preload, &place) {
-            Ok(server) => {
-                servers.push(server);
-                sockets.insert(program.clone(), place);
-            }
-            Err(error) => session.log.line(&format!(
-                "started for each call {}: {error}",
-                program.display()
-            )),
-        }
-    }
-    session.engine.use_fork_servers(sockets);
-    Ok(servers)
 }
 
 /// What is kept for the next build; a failure here costs time, not rightness.

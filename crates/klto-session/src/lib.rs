@@ -28,6 +28,7 @@ mod session;
 mod sub_makes;
 mod symbol_lister;
 mod timeline;
+mod tools;
 mod unchanged;
 mod unit;
 

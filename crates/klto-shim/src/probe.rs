@@ -134,7 +134,7 @@ pub(crate) fn memory_file() -> io::Result<File> {
 
 /// Whether a flag is one of those that kbuild asks about, and its value no path.
 fn names_no_file(flag: &[u8]) -> bool {
-    const KINDS: [&[u8]; 13] = [
+    const KINDS: [&[u8]; 14] = [
         b"-c",
         b"-D",
         b"-W",
@@ -148,6 +148,7 @@ fn names_no_file(flag: &[u8]) -> bool {
         b"-Q",
         b"--target=",
         b"-pipe",
+        b"-pg",
     ];
     const WITH_FILES: [&[u8]; 9] = [
         b"-Wp,",
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn questions_are_told_from_compiles() {
         for call in [
-            "-Werror -D__KERNEL__ --target=x86_64-linux-gnu -O2 -Wa,--fatal-warnings -c -x assembler-with-cpp \
+            "-Werror -D__KERNEL__ --target=x86_64-linux-gnu -O2 -pg -mfentry -Wa,--fatal-warnings -c -x assembler-with-cpp \
              -o .tmp_7/tmp -",
             "-Werror -std=gnu11 -fmacro-prefix-map=./= -march=armv8.5-a -c -x c /dev/null -o .tmp_7/tmp",
         ] {

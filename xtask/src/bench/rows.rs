@@ -220,7 +220,7 @@ impl Row {
 const fn in_main(kind: Kind) -> Edit {
     Edit {
         file: "init/main.c",
-        at: "\tpr_notice(\"Kernel command line: %s\\n\", saved_command_line);",
+        at: "\tpr_notice(\"%s\", linux_banner);",
         kind,
     }
 }

@@ -220,9 +220,9 @@ fn makes_above_nothing_that_changed_are_left_out() {
     assert_eq!(made_again(&build), (object(), None));
 }
 
-/// Names, inodes and times of the answers that the compiler gave to kbuild's questions.
+/// Names, inodes and times of the answers that the compiler gave to kbuild's probes.
 fn answers(build: &Build) -> BTreeSet<(PathBuf, u64, i64)> {
-    let root = build.output_directory().join(".klto/probes");
+    let root = build.output_directory().join(".klto/answers");
     let places = fs::read_dir(&root).into_iter().flatten();
     let answers = places.flat_map(|place| fs::read_dir(place.unwrap().path()).unwrap());
     let told = answers.map(|answer| {
@@ -234,8 +234,8 @@ fn answers(build: &Build) -> BTreeSet<(PathBuf, u64, i64)> {
 }
 
 #[test]
-fn the_compiler_is_asked_the_same_question_once() {
-    let (build, source) = with_private_source(jbd2_of_6_12("questions"));
+fn the_compiler_is_probed_once() {
+    let (build, source) = with_private_source(jbd2_of_6_12("probes"));
     make_ran(&build).unwrap();
     assert!(answers(&build).is_empty(), "nothing is known of the tools");
     let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
@@ -248,7 +248,7 @@ fn the_compiler_is_asked_the_same_question_once() {
     let first = edit(1);
     assert!(first.len() > 20, "{first:?}");
     assert_eq!(edit(2), first);
-    // What is asked in other surroundings is another question.
+    // In other surroundings another compiler may answer.
     let other = build.clone().environment("KLTO_OF_THE_TEST", "1");
     make_ran(&other).unwrap();
     assert_eq!(answers(&build), first);

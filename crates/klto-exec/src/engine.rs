@@ -26,7 +26,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{bounded, select};
@@ -83,7 +83,7 @@ pub type ForkServers = HashMap<PathBuf, PathBuf>;
 /// Runs actions; one for a session.
 pub struct Engine {
     store: Option<Store>,
-    fork_servers: OnceLock<ForkServers>,
+    fork_servers: Mutex<ForkServers>,
     store_failed: AtomicBool,
     verify_percent: u8,
     cancelled: AtomicBool,
@@ -100,7 +100,7 @@ impl Engine {
     ) -> Self {
         Self {
             store,
-            fork_servers: OnceLock::new(),
+            fork_servers: Mutex::default(),
             store_failed: AtomicBool::new(false),
             verify_percent,
             cancelled: AtomicBool::new(false),
@@ -108,9 +108,14 @@ impl Engine {
         }
     }
 
-    /// Tools that have a fork server run in it from now on; the first call counts.
+    /// Tools that have a fork server run in it from now on.
     pub fn use_fork_servers(&self, sockets: ForkServers) {
-        let _ = self.fork_servers.set(sockets);
+        *self.fork_servers() = sockets;
+    }
+
+    fn fork_servers(&self) -> MutexGuard<'_, ForkServers> {
+        let servers = self.fork_servers.lock();
+        servers.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether [`Engine::cancel`] was called.
@@ -492,9 +497,9 @@ impl Engine {
 
     /// The tool's end and all that it printed.
     fn launch(&self, action: &Action) -> io::Result<(ExitStatus, Vec<u8>)> {
-        let servers = self.fork_servers.get();
-        if let Some(socket) = servers.and_then(|servers| servers.get(&action.program))
-            && let Ok(ended) = run_forked(action, socket)
+        let socket = self.fork_servers().get(&action.program).cloned();
+        if let Some(socket) = socket
+            && let Ok(ended) = run_forked(action, &socket)
         {
             return Ok(ended);
         }

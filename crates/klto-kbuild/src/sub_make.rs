@@ -16,8 +16,8 @@ pub fn makes_a_directory(arguments: &[OsString]) -> bool {
     builds && directory_of_make(arguments).is_some_and(|directory| !is_made_with_vmlinux(directory))
 }
 
-/// Whether a make with these arguments is the tree's own in its output directory: it starts others, and makes no
-/// object itself (Makefile, `__sub-make`).
+/// Whether a make with these arguments is the tree's own in its output directory, by an absolute path to a Makefile: it
+/// starts others, and makes no object itself (Makefile, `__sub-make`).
 pub fn makes_the_tree(arguments: &[OsString]) -> bool {
     let makefile = makefile_of(arguments);
     makefile.is_some_and(|path| path.is_absolute() && path.ends_with("Makefile"))

@@ -31,7 +31,7 @@ use crate::timeline::Timeline;
 use crate::tools::{
     Extent, MAKE, PERL, find_program, identify_tools, shim_table, start_fork_servers,
 };
-use crate::unchanged::{Difference, Watch, adjusts_exports, run_watched};
+use crate::unchanged::{Difference, Watch, adjusts_exports, forget_in, run_watched};
 
 /// Where results are kept between builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,15 +92,14 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let log = Arc::new(Log::create(&scratch.path("log"), display)?);
     let timeline = Timeline::create(&scratch.path("timeline"))?;
     log.line(&format!("make runs: {}", why_make_runs(&difference)));
-    Watch::forget(build.tree.written())?;
+    if watch.is_err() {
+        forget_in(&scratch)?;
+    }
     let notices = Arc::clone(&log);
     let engine = Engine::new(store, settings.store.verify_percent, move |line: &str| {
         notices.line(line);
         tell(line);
     });
-    let surroundings = watch.as_ref().ok();
-    let surroundings = surroundings.and_then(|watch| watch.surroundings(&difference));
-    let probes = scratch.place_for_probes(surroundings.as_deref())?;
     let extent = match difference {
         Difference::Sources(_) => Extent::Edit,
         _ => Extent::Whole,
@@ -126,7 +125,16 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         (memo, log, timeline),
     );
     let session = Arc::new(session);
-    let served = (probes.as_deref(), extent);
+    // A check of what is reused begins with these.
+    let answers = match settings.store.verify_percent {
+        0 => watch
+            .as_ref()
+            .ok()
+            .and_then(|watch| watch.surroundings(&difference)),
+        _ => None,
+    };
+    let answers = answers.and_then(|surroundings| session.place_for_answers(&surroundings));
+    let served = (answers.as_deref(), extent);
     let mut run_make = || run_make_in(&session, (&build, settings), served, &mut make);
     let status = match watch {
         Ok(watch) => run_watched(&session, watch, &difference, &mut run_make)?,
@@ -233,14 +241,14 @@ fn why_make_runs(difference: &Difference) -> String {
 fn run_make_in(
     session: &Arc<Session>,
     (build, settings): (&LtoBuild, &Settings),
-    (probes, extent): (Option<&Path>, Extent),
+    (answers, extent): (Option<&Path>, Extent),
     make: &mut Command,
 ) -> anyhow::Result<ExitStatus> {
     if !adjusts_exports(build) {
         let journal = lock(&session.journal);
         session.archives.begin(&journal, session.scratch.output());
     }
-    let server = Server::start(Arc::clone(session), probes)?;
+    let server = Server::start(Arc::clone(session), answers)?;
     make.env(SOCKET_VARIABLE, server.socket());
     let fork_servers = start_fork_servers((build, settings), extent, (session, &server.socket()))?;
     identify_tools(session, build, make);
@@ -369,10 +377,13 @@ fn finish(session: &Session) {
             .log
             .line(&format!("warning the timeline was not written: {error}"));
     }
-    if let Some(store) = session.engine.store()
-        && let Err(error) = store
-            .note_build(&session.timeline.counts())
-            .and_then(|()| store.collect_when_due())
+    let Some(store) = session.engine.store() else {
+        return;
+    };
+    let noted = store.note_build(&session.timeline.counts());
+    for error in [noted.err(), store.collect_when_due().err()]
+        .into_iter()
+        .flatten()
     {
         session
             .log

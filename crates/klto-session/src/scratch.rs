@@ -15,9 +15,9 @@
 //! | `stat-memo` | digests of files by their stat |
 //! | `preload.so` | what holds a tool as a fork server, see `klto-fork` |
 //! | `shims/` | the tools' names, each a link to `klto-shim`; copies for what is a prerequisite of objects |
-//! | `probes/<digest>/` | what the compiler said to kbuild's questions, see `klto-shim/src/probe.rs` |
+//! | `answers/<digest>/` | what the compiler answered to kbuild's probes, see `klto-shim/src/probe.rs` |
 //! | `compat/<digest>/` | headers for trees that lack what LTO needs |
-//! | `units/<unit>/` | `index/`, natives after each step as `unit/mod.rs` names them, `manifest` |
+//! | `units/<unit>/` | `index/`, `former-index/` while it is removed, natives after each step as `unit/mod.rs` names them, `manifest` |
 //!
 //! A plain `make clean` may damage it without harm; `klto make clean`, `mrproper` and `distclean`
 //! remove it whole: no object is left that it speaks of.
@@ -102,13 +102,9 @@ impl Scratch {
         })
     }
 
-    /// Where answers of the tools in these surroundings are; those of others are removed. `None` where it is not
-    /// known whether the tools are others.
-    pub fn place_for_probes(&self, surroundings: Option<&str>) -> anyhow::Result<Option<PathBuf>> {
-        let Some(surroundings) = surroundings else {
-            return Ok(None);
-        };
-        let all = self.path("probes");
+    /// Where the compiler's answers in these surroundings are; those in others are removed.
+    pub fn place_for_answers(&self, surroundings: &str) -> std::io::Result<PathBuf> {
+        let all = self.path("answers");
         let place = all.join(surroundings);
         fs_err::create_dir_all(&place)?;
         for entry in fs_err::read_dir(&all)? {
@@ -117,7 +113,7 @@ impl Scratch {
                 fs_err::remove_dir_all(other)?;
             }
         }
-        Ok(Some(place))
+        Ok(place)
     }
 
     /// Links each of `names` in `shims/` to the shim's executable, copies it to each of `stand_ins`,

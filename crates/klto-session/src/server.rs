@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use klto_wire::{Finished, PROBES_NAME, Reply, Request, Role};
+use klto_wire::{ANSWERS_NAME, Finished, Reply, Request, Role};
 
 use crate::reader::reader_name;
 use crate::recipe::Caller;
@@ -25,8 +25,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Begins to serve `session`. Shims find answers to questions about the compiler in `probes`.
-    pub fn start(session: Arc<Session>, probes: Option<&Path>) -> anyhow::Result<Self> {
+    /// Begins to serve `session`. Shims find the compiler's answers to probes in `answers`.
+    pub fn start(session: Arc<Session>, answers: Option<&Path>) -> anyhow::Result<Self> {
         let preferred = std::env::temp_dir();
         let short = preferred.as_os_str().len() < 60;
         let parent = if short {
@@ -41,9 +41,9 @@ impl Server {
             .with_context(|| {
                 format!("making a directory for the socket in {}", parent.display())
             })?;
-        if let Some(probes) = probes {
-            let beside = directory.path().join(PROBES_NAME);
-            std::os::unix::fs::symlink(probes, beside).context("placing answers for shims")?;
+        if let Some(answers) = answers {
+            let beside = directory.path().join(ANSWERS_NAME);
+            std::os::unix::fs::symlink(answers, beside).context("placing answers for shims")?;
         }
         let server = Self { directory };
         let listener =

@@ -156,6 +156,16 @@ impl Session {
         exchange(&reply).map(|_| ())
     }
 
+    /// Where shims keep the compiler's answers to probes; without a place it is asked each time.
+    pub fn place_for_answers(&self, surroundings: &str) -> Option<PathBuf> {
+        let place = self.scratch.place_for_answers(surroundings);
+        let note = |error: &std::io::Error| {
+            self.log
+                .line(&format!("warning no place for answers: {error}"))
+        };
+        place.inspect_err(note).ok()
+    }
+
     /// The identity of a tool as it runs in `environment`.
     pub fn identity(
         &self,

@@ -2,7 +2,7 @@
 //!
 //! In: a tool call, under the tool's own name. Out: what the tool does, or what the session answers.
 //! A call that no session can have an opinion on goes to the tool at once, without a message; so does
-//! every call outside a session. The tool is run by its fork server where that can be, and otherwise
+//! every call outside a session. A probe of kbuild's may have its answer in a file (`probe.rs`). The tool is run by its fork server where that can be, and otherwise
 //! takes the shim's place. It knows the shape of tool calls and nothing of kernels.
 
 mod probe;
@@ -15,14 +15,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use klto_fork::socket_beside;
 use klto_wire::{
-    Finished, PROBES_NAME, Reply, Request, Role, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE,
+    ANSWERS_NAME, Finished, Reply, Request, Role, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE,
     is_initcall_script, is_kallsyms_source,
 };
-use probe::{Answer, Probe, memory_file};
+use probe::{Answer, Input, Probe, memory_file};
 use rustix::process::{Resource, Rlimit, getpid, kill_process, setrlimit};
 
 /// What a shim prints when it cannot do its work; the exit code is the environment's, 3.
@@ -63,15 +63,11 @@ pub fn main() -> ExitCode {
     };
     let fork_server = socket_beside(&socket, &name.to_string_lossy());
     if !session_may_care(role, &arguments) {
-        let probes = socket.with_file_name(PROBES_NAME);
-        let probe = match role {
-            Role::Compiler if probes.is_dir() => Probe::of(&arguments),
-            _ => None,
-        };
-        return match probe {
-            Some(probe) => answer(probe, &probes, &fork_server, (&program, &arguments)),
-            None => end_as_program(&fork_server, &program, &arguments),
-        };
+        let answers = socket.with_file_name(ANSWERS_NAME);
+        if role == Role::Compiler && answers.is_dir() {
+            return end_as_probe(&answers, &fork_server, &program, &arguments);
+        }
+        return end_as_program(&fork_server, &program, &arguments);
     }
     match converse(&socket, &fork_server, (role, &called), program, arguments) {
         Ok(code) => code,
@@ -157,49 +153,87 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
     }
 }
 
-/// Answers a question about the compiler as it was answered before; the first time it is asked.
-fn answer(probe: Probe, probes: &Path, fork_server: &Path, call: (&Path, &[OsString])) -> ExitCode {
-    match answered(probe, probes, fork_server, call) {
-        Ok(code) => code,
-        Err(error) => fail(&format!("{}: {error}", call.0.display())),
-    }
-}
-
-fn answered(
-    mut probe: Probe,
-    probes: &Path,
+/// Ends as the compiler did when it was asked the same before, if this is a probe; the first time, and else, as it does.
+fn end_as_probe(
+    answers: &Path,
     fork_server: &Path,
-    call: (&Path, &[OsString]),
-) -> io::Result<ExitCode> {
-    let (is_question, input) = match probe.reads_input {
-        true => probe.take_input(&mut io::stdin())?,
-        false => (true, File::open("/dev/null")?),
+    program: &Path,
+    arguments: &[OsString],
+) -> ExitCode {
+    let as_program = || end_as_program(fork_server, program, arguments);
+    let Ok(directory) = std::env::current_dir() else {
+        return as_program();
     };
-    if let Some(known) = probe.known(probes).filter(|_| is_question) {
-        if let Some(object) = &known.object {
-            std::fs::write(&probe.output, object)?;
+    let Some(mut probe) = Probe::of(arguments, &directory) else {
+        return as_program();
+    };
+    let [Ok(mut input), Ok(stdout), Ok(stderr)] = [(); 3].map(|()| memory_file()) else {
+        return as_program();
+    };
+    if probe.reads_input {
+        match Input::read(&mut io::stdin()) {
+            Ok(Input::Whole(text)) => {
+                if input
+                    .write_all(&text)
+                    .and_then(|()| input.rewind())
+                    .is_err()
+                {
+                    return end_with_input(program, arguments, &text);
+                }
+                probe = probe.with_input(&text);
+            }
+            Ok(Input::Other(text)) => return end_with_input(program, arguments, &text),
+            Err(_) => return as_program(),
         }
-        print(io::stderr(), &known.printed)?;
-        return Ok(ExitCode::from(known.code));
     }
-    let (stdout, stderr) = (memory_file()?, memory_file()?);
-    let streams = [&input, &stdout, &stderr];
-    let directory = std::env::current_dir()?;
-    let status = run(fork_server, call, &directory, streams.map(AsFd::as_fd))?;
-    let [stdout, stderr] = [stdout, stderr].map(text_of);
-    let (stdout, printed) = (stdout?, stderr?);
+    if let Some(known) = probe.known(answers) {
+        let object = known.object.as_ref();
+        let written = object.map_or(Ok(()), |object| std::fs::write(&probe.output, object));
+        if written.is_ok() && print(io::stderr(), &known.printed).is_ok() {
+            return ExitCode::from(known.code);
+        }
+    }
+    let streams = [&input, &stdout, &stderr].map(AsFd::as_fd);
+    let ended = run(fork_server, (program, arguments), &directory, streams);
+    let ended = ended.and_then(|status| Ok((status, text_of(stdout)?, text_of(stderr)?)));
+    let (status, stdout, stderr) = match ended {
+        Ok(ended) => ended,
+        Err(error) => return fail(&format!("{}: {error}", program.display())),
+    };
     let code = status.code().and_then(|code| u8::try_from(code).ok());
-    if let (Some(code), true, true) = (code, is_question, stdout.is_empty()) {
+    let code = code.filter(|_| stdout.is_empty());
+    // Whoever reads it may have gone away.
+    let _ = print(io::stdout(), &stdout).and_then(|()| print(io::stderr(), &stderr));
+    if let Some(code) = code {
         let answer = Answer {
             code,
-            printed: printed.clone(),
+            printed: stderr,
             object: std::fs::read(&probe.output).ok(),
         };
-        probe.keep(probes, &answer);
+        probe.keep(answers, &answer);
     }
-    print(io::stdout(), &stdout)?;
-    print(io::stderr(), &printed)?;
-    Ok(end_as(status))
+    end_as(status)
+}
+
+/// Ends as the program does that reads `text`, and then what is left of standard input.
+fn end_with_input(program: &Path, arguments: &[OsString], text: &[u8]) -> ExitCode {
+    let started = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .spawn();
+    let ended = started.and_then(|mut child| {
+        if let Some(mut pipe) = child.stdin.take() {
+            // It need not read all.
+            let _ = pipe
+                .write_all(text)
+                .and_then(|()| io::copy(&mut io::stdin(), &mut pipe));
+        }
+        child.wait()
+    });
+    match ended {
+        Ok(status) => end_as(status),
+        Err(error) => fail(&format!("{}: {error}", program.display())),
+    }
 }
 
 /// What was written to a file from its beginning.

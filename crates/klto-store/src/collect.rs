@@ -97,7 +97,10 @@ impl Store {
     ///
     /// As [`Store::collect_garbage`].
     pub fn collect_when_due(&self) -> Result<Option<Collected>, StoreError> {
-        self.note_growth()?;
+        if self.note_growth().is_err() {
+            // For want of room, it may be.
+            return self.collect_garbage().map(Some);
+        }
         let now = (self.now)();
         let is_known = |growth: &Growth| {
             let age = now.duration_since(growth.collected);
@@ -127,7 +130,7 @@ impl Store {
         let mut lines = text.lines().map(str::parse::<u64>);
         let seconds = Duration::from_secs(lines.next()?.ok()?);
         Some(Growth {
-            collected: SystemTime::UNIX_EPOCH + seconds,
+            collected: SystemTime::UNIX_EPOCH.checked_add(seconds)?,
             size: lines.sum::<Result<u64, _>>().ok()?,
         })
     }

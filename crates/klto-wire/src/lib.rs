@@ -19,8 +19,8 @@ use frame::{Body, BodyReader};
 /// The variable that holds the path of the session's socket.
 pub const SOCKET_VARIABLE: &str = "KLTO_SOCKET";
 
-/// The directory beside the socket where answers to questions about the compiler are, while they are good.
-pub const PROBES_NAME: &str = "probes";
+/// The directory beside the socket with the compiler's answers to kbuild's probes, where they still hold.
+pub const ANSWERS_NAME: &str = "answers";
 
 /// The variable that tells each shim what it stands for: lines of `name`, [`Role`] and the real
 /// tool's path, separated by tabs.

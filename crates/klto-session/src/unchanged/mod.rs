@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::Settings;
 use crate::compile::Sources;
-use crate::scratch::SCRATCH_NAME;
+use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::session::{Session, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
 use trees::{
@@ -45,6 +45,8 @@ use trees::{
 pub(crate) use trees::of_file as stamp;
 pub(crate) use watched::run_watched;
 
+/// The file with the state, in the scratch directory.
+const COMPLETE: &str = "complete";
 const MAGIC: &[u8; 8] = b"kltoall6";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
@@ -167,7 +169,7 @@ impl Watch {
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
         let environment = tool_environment(&pairs);
-        let file = roots.output.join(SCRATCH_NAME).join("complete");
+        let file = roots.output.join(SCRATCH_NAME).join(COMPLETE);
         Ok(Self {
             facts,
             state: State::read(&file),
@@ -265,12 +267,9 @@ impl Watch {
         State::read(&self.file) != self.state
     }
 
-    /// A build begins: nothing is complete.
-    pub fn forget(output: &Path) -> io::Result<()> {
-        match fs_err::remove_file(output.join(SCRATCH_NAME).join("complete")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
+    /// A build begins to change things: nothing is complete.
+    fn forget(&self) -> io::Result<()> {
+        forget(&self.file)
     }
 
     /// Takes stock after the build.
@@ -375,6 +374,18 @@ impl Watch {
             .extend(outputs.filter(|(name, _)| is_of_output(name)));
         state.unfinished.extend(targets);
         Ok(state.write(&self.file)?)
+    }
+}
+
+/// Of a build that cannot be watched nothing is known either.
+pub(crate) fn forget_in(scratch: &Scratch) -> io::Result<()> {
+    forget(&scratch.path(COMPLETE))
+}
+
+fn forget(file: &Path) -> io::Result<()> {
+    match fs_err::remove_file(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

@@ -144,7 +144,14 @@ impl Search<'_> {
     }
 
     fn look<'s>(&'s self, scope: &Scope<'s>, directory: &Path) -> io::Result<()> {
-        for entry in fs_err::read_dir(directory)? {
+        let entries = match fs_err::read_dir(directory) {
+            // A make that begins beside this tries things out in `.tmp_7`, and removes that.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && directory != self.output => {
+                return Ok(());
+            }
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
             if entry.file_type()?.is_dir() {

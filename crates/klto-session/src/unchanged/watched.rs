@@ -1,13 +1,16 @@
 //! One build under a watch: what make need not look at is left out, and what the build has left behind is
 //! written down for the next.
 //!
-//! In: how to run make. Out: how it ended. A failure to look at the trees costs time, not rightness.
+//! In: how to run make. Out: how it ended. A failure to look at the trees costs time, not rightness; where it is not
+//! known what has to be made again, the build fails.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
+use klto_core::Failure;
 use klto_kbuild::link::is_of_distributed_link;
 
 use super::remake::Remake;
@@ -16,6 +19,7 @@ use crate::archives::record_beside;
 use crate::session::Session;
 use crate::sub_makes::LeaveOut;
 
+const UNDECIDED: &str = "what has to be made again could not be found out";
 /// The time of what make is to make again: 1980, before any source.
 const OLD: Duration = Duration::from_secs(315_532_800);
 
@@ -32,7 +36,10 @@ pub(crate) fn run_watched(
     or_warning(session, watch.make_old(session));
     let (remake, mut status) = match difference {
         Difference::Sources(sources) => run_beside(session, &watch, sources, run_make)?,
-        _ => (None, run_make()?),
+        _ => {
+            watch.forget()?;
+            (None, run_make()?)
+        }
     };
     let mut leave_out = remake
         .as_ref()
@@ -116,7 +123,8 @@ fn why_all(
     Some(format!("{place} has changed"))
 }
 
-/// Runs make, and beside its start finds out what is to be made again: no make under it goes on before that is known.
+/// Runs make, and beside its start finds out what is to be made again: no make under it goes on before that is known,
+/// and before what it would take for made is removed. Where that fails, so do they.
 fn run_beside(
     session: &Session,
     watch: &Watch,
@@ -126,20 +134,14 @@ fn run_beside(
     let undecided = session.makes.decide_later();
     std::thread::scope(|scope| {
         let decision = scope.spawn(move || {
-            let remake = watch.remake(sources, &session.journal);
-            let remake = or_warning(session, remake);
-            match &remake {
-                Some(remake) => undecided.decide(begin(session, watch, remake)?),
-                None => undecided.decide(None),
-            }
+            let remake = watch.remake(sources, &session.journal)?;
+            let leave_out = begin(session, watch, &remake)?;
+            undecided.decide(leave_out);
             anyhow::Ok(remake)
         });
         let status = run_make();
-        let remake = decision.join().map_err(|_| {
-            let what = "what has to be made again could not be found out";
-            klto_core::Failure::bug(what)
-        })?;
-        Ok((remake?, status?))
+        let remake = decision.join().map_err(|_| Failure::bug(UNDECIDED))?;
+        Ok((Some(remake.context(UNDECIDED)?), status?))
     })
 }
 
@@ -152,6 +154,8 @@ fn begin(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<Option
         ));
         watch.remove(target)?;
     }
+    // Not before: when klto is killed here, the next build knows that they were removed.
+    watch.forget()?;
     Ok(match &remake.leave_out {
         Ok(leave_out) => Some(leave_out.clone()),
         Err(why) => {

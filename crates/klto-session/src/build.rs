@@ -125,14 +125,10 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         (memo, log, timeline),
     );
     let session = Arc::new(session);
-    // A check of what is reused begins with these.
-    let answers = match settings.store.verify_percent {
-        0 => watch
-            .as_ref()
-            .ok()
-            .and_then(|watch| watch.surroundings(&difference)),
-        _ => None,
-    };
+    // Who has everything checked that is reused has the compiler asked again.
+    let is_reused = settings.store.verify_percent < 100;
+    let surroundings = watch.as_ref().ok().filter(|_| is_reused);
+    let answers = surroundings.and_then(|watch| watch.surroundings(&difference));
     let answers = answers.and_then(|surroundings| session.place_for_answers(&surroundings));
     let served = (answers.as_deref(), extent);
     let mut run_make = || run_make_in(&session, (&build, settings), served, &mut make);

@@ -20,7 +20,7 @@ pub use compile::{CompileCallParts, Grain, Place, Reads, call_key, result_key};
 pub use full_link::{FullLinkParts, full_link_action};
 pub use merge::{Ambiguous, MergeParts, ambiguous_static, check_merged, merge_action};
 pub use native_link::{Substitution, native_link_arguments};
-pub use promoted::{PromotedNames, UnitObject, base_name};
+pub use promoted::{PromotedNames, UnitObject};
 pub use symbol_versions::{SymbolVersions, is_symbol_versions_script, symbol_versions_action};
 pub use thin_link::{ThinLinkPlace, imports_of, linked_members, thin_link_arguments};
 pub use unit::{LinkUnit, MemberKind, UnitMember};

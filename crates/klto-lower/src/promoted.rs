@@ -19,17 +19,36 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use klto_core::Digest;
 use klto_formats::elf::{Place, Symbol};
 
-/// The part of a promoted name before `.llvm.<digits>`; `None` for every other name.
-pub fn base_name(name: &[u8]) -> Option<&[u8]> {
-    let position = name.windows(6).rposition(|window| window == b".llvm.")?;
-    let digits = name.get(position + 6..)?;
-    let promoted = position > 0 && !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    promoted.then(|| name.get(..position)).flatten()
+/// What ThinLTO puts between a name and the digits.
+const MARK: &[u8] = b".llvm.";
+
+/// A promoted name in its parts: `foo`, `8917`, and what LLVM puts behind the name of a copy that it makes later, as
+/// `.specialized.1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Promoted<'a> {
+    base: &'a [u8],
+    digits: &'a [u8],
+    rest: &'a [u8],
 }
 
-/// The digits of a promoted name.
-fn digits<'a>(name: &'a [u8], base: &[u8]) -> &'a [u8] {
-    name.get(base.len() + b".llvm.".len()..).unwrap_or_default()
+impl<'a> Promoted<'a> {
+    /// `None` for every other name.
+    fn of(name: &'a [u8]) -> Option<Self> {
+        let mark = name.windows(MARK.len()).rposition(|part| part == MARK)?;
+        let (base, behind) = name.split_at_checked(mark)?;
+        let behind = behind.get(MARK.len()..)?;
+        let is_digit = |byte: &u8| byte.is_ascii_digit();
+        let end = behind.iter().position(|byte| !is_digit(byte));
+        let (digits, rest) = behind.split_at_checked(end.unwrap_or(behind.len()))?;
+        let is_promoted =
+            !base.is_empty() && !digits.is_empty() && (rest.is_empty() || rest.starts_with(b"."));
+        is_promoted.then_some(Self { base, digits, rest })
+    }
+
+    /// The name as it would be without promotion.
+    fn plain(self) -> Vec<u8> {
+        [self.base, self.rest].concat()
+    }
 }
 
 /// An object of the unit, as its link takes it.
@@ -54,22 +73,27 @@ impl PromotedNames {
     /// Decides from the symbols of every object of the unit and from names that are `reserved`.
     pub fn decide(objects: &[UnitObject], reserved: &dyn Fn(&[u8]) -> bool) -> Self {
         let mut plain: HashSet<&[u8]> = HashSet::new();
-        let mut promoted: HashMap<&[u8], HashSet<&[u8]>> = HashMap::new();
+        let mut promoted: HashMap<Vec<u8>, HashMap<&[u8], Promoted>> = HashMap::new();
         for symbol in objects.iter().flat_map(|object| &object.symbols) {
-            match base_name(&symbol.name) {
-                Some(base) => promoted.entry(base).or_default().insert(&symbol.name),
-                None => plain.insert(&symbol.name),
+            match Promoted::of(&symbol.name) {
+                Some(parts) => {
+                    let names = promoted.entry(parts.plain()).or_default();
+                    names.insert(&symbol.name, parts);
+                }
+                None => _ = plain.insert(&symbol.name),
             };
         }
         let owners = owners(objects);
         let mut decision = Self::default();
-        for (base, names) in promoted {
-            let unique = names.len() == 1 && !plain.contains(base) && !reserved(base);
-            for name in names {
-                let owner = owners.get(digits(name, base));
-                let new = match (unique, owner) {
-                    (true, _) => base.to_vec(),
-                    (false, Some(owner)) => [base, b".llvm.", &stable_digits(owner)].concat(),
+        for (without, names) in promoted {
+            let unique =
+                names.len() == 1 && !plain.contains(without.as_slice()) && !reserved(&without);
+            for (name, parts) in names {
+                let new = match (unique, owners.get(parts.digits)) {
+                    (true, _) => without.clone(),
+                    (false, Some(owner)) => {
+                        [parts.base, MARK, &stable_digits(owner), parts.rest].concat()
+                    }
                     (false, None) => name.to_vec(),
                 };
                 if !unique {
@@ -85,14 +109,16 @@ impl PromotedNames {
 }
 
 /// The object that each digits stand for: the one that defines such names. Two of the same bitcode
-/// would define the same names, and could not be linked.
+/// would define the same names, and could not be linked. A copy that LLVM makes of a function can be in any object
+/// that imports it.
 fn owners(objects: &[UnitObject]) -> HashMap<&[u8], &str> {
     let mut owners = HashMap::new();
     for object in objects {
         let is_defined = |symbol: &&Symbol| symbol.place == Place::Defined;
         for symbol in object.symbols.iter().filter(is_defined) {
-            if let Some(base) = base_name(&symbol.name) {
-                owners.insert(digits(&symbol.name, base), object.name.as_str());
+            let parts = Promoted::of(&symbol.name).filter(|parts| parts.rest.is_empty());
+            if let Some(parts) = parts {
+                owners.insert(parts.digits, object.name.as_str());
             }
         }
     }
@@ -112,16 +138,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_promoted_names_have_a_base() {
-        assert_eq!(base_name(b"foo_ops.llvm.8917"), Some(&b"foo_ops"[..]));
+    fn promoted_names_have_parts() {
+        let parts = |name: &'static str| {
+            let parts = Promoted::of(name.as_bytes())?;
+            let parts = [parts.base, parts.digits, parts.rest];
+            Some(parts.map(|part| std::str::from_utf8(part).unwrap()))
+        };
+        assert_eq!(parts("foo_ops.llvm.8917"), Some(["foo_ops", "8917", ""]));
+        let copy = parts("foo.llvm.12.specialized.1");
+        assert_eq!(copy, Some(["foo", "12", ".specialized.1"]));
         for name in [
             "foo",
             "foo.llvm.",
-            "foo.llvm.12.cold",
+            "foo.llvm.12x",
             ".llvm.12",
             "foo.llvm.x1",
         ] {
-            assert_eq!(base_name(name.as_bytes()), None, "{name}");
+            assert_eq!(parts(name), None, "{name}");
         }
     }
 
@@ -160,15 +193,12 @@ mod tests {
     fn unique_names_return_and_all_others_get_their_object_s_digits() {
         let decision = decide(["1", "2"]);
         assert_eq!(decision.renamed[&b"ops.llvm.1"[..]], b"ops");
-        let bases: Vec<&[u8]> = decision
-            .kept
-            .iter()
-            .filter_map(|name| base_name(name))
-            .collect();
+        let kept = decision.kept.iter();
+        let bases: Vec<&[u8]> = kept.map(|name| Promoted::of(name).unwrap().base).collect();
         assert_eq!(bases, [&b"probe"[..], b"reset", b"twice", b"twice"]);
         let digits_of = |base: &[u8]| {
             let name = decision.kept.iter().find(|name| name.starts_with(base));
-            digits(name.unwrap(), base).to_vec()
+            Promoted::of(name.unwrap()).unwrap().digits.to_vec()
         };
         assert_eq!(digits_of(b"probe"), stable_digits("a.o"));
         assert_eq!(digits_of(b"probe"), digits_of(b"reset"));
@@ -178,5 +208,26 @@ mod tests {
     fn digits_of_the_bitcode_do_not_matter() {
         let kept = decide(["1", "2"]).kept;
         assert_eq!(decide(["71", "58"]).kept, kept);
+    }
+
+    #[test]
+    fn copies_of_promoted_functions_are_named_after_them() {
+        let objects = [
+            object("a.o", "show.llvm.7 print.llvm.7 print"),
+            object(
+                "b.o",
+                "show.llvm.7.specialized.1 print.llvm.7.specialized.2",
+            ),
+            object("c.o", "show.llvm.7.specialized.1 print.specialized.2"),
+        ];
+        let decision = PromotedNames::decide(&objects, &|_| false);
+        assert_eq!(
+            decision.renamed[&b"show.llvm.7.specialized.1"[..]],
+            b"show.specialized.1"
+        );
+        let of_a = stable_digits("a.o");
+        let named = |rest: &[u8]| [b"print.llvm.", of_a.as_slice(), rest].concat();
+        let kept = BTreeSet::from([named(b""), named(b".specialized.2")]);
+        assert_eq!(decision.kept, kept);
     }
 }

@@ -381,7 +381,7 @@ impl<'a> Lowering<'a> {
     /// what klto cannot name, so that it must run each time.
     fn unit_key(&self) -> anyhow::Result<Option<Digest>> {
         let environment = self.link.environment;
-        let mut key = KeyBuilder::new("unit", 3);
+        let mut key = KeyBuilder::new("unit", 4);
         key.field("klto", env!("CARGO_PKG_VERSION").as_bytes());
         let linker = self.session.identity(&self.link.linker, environment)?;
         let unnamed = self.link_options.iter().any(|option| may_name_file(option));

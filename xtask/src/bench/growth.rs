@@ -156,6 +156,7 @@ fn draw_panel(panel: &Panel, measured: &[Measured], area: &Area<'_>) -> Drawn {
     chart
         .configure_mesh()
         .x_desc("objects")
+        .x_label_formatter(&|objects| format!("{objects:.0}"))
         .light_line_style(WHITE)
         .label_style(FONT)
         .draw()?;

@@ -131,7 +131,7 @@ impl Store {
         let seconds = Duration::from_secs(lines.next()?.ok()?);
         Some(Growth {
             collected: SystemTime::UNIX_EPOCH.checked_add(seconds)?,
-            size: lines.sum::<Result<u64, _>>().ok()?,
+            size: lines.try_fold(0u64, |size, line| size.checked_add(line.ok()?))?,
         })
     }
 

@@ -15,6 +15,7 @@
 mod comments;
 mod readers;
 mod remake;
+mod surroundings;
 mod trees;
 mod watched;
 
@@ -37,6 +38,7 @@ use crate::compile::Sources;
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::session::{Session, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
+use surroundings::outside;
 use trees::{
     Change, ChangedSource, Contents, Facts, Knowledge, Looked, Roots, digest, is_input, is_of_tree,
     of_file,
@@ -50,38 +52,6 @@ const COMPLETE: &str = "complete";
 const MAGIC: &[u8; 8] = b"kltoall6";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
-
-/// Variables that differ from shell to shell and that no build reads; make's own flags are
-/// compared without the jobserver.
-const VOLATILE: [&str; 7] = [
-    "_",
-    "SHLVL",
-    "OLDPWD",
-    "WINDOWID",
-    "MAKEFLAGS",
-    "MFLAGS",
-    "GNUMAKEFLAGS",
-];
-
-/// Where package managers note each change of the system, and what the loader's libraries are: headers and
-/// libraries of host programs, and what `pkg-config` says of them.
-const PACKAGES: [&str; 7] = [
-    "/var/lib/dpkg/status",
-    "/usr/lib/sysimage/rpm/rpmdb.sqlite",
-    "/var/lib/rpm/rpmdb.sqlite",
-    "/var/lib/rpm/Packages",
-    "/var/lib/pacman/local",
-    "/lib/apk/db/installed",
-    "/etc/ld.so.cache",
-];
-
-/// Where a user's choices are that make's programs follow: a variable, its default below HOME, names. git says which
-/// version a tree is; programs in PATH that choose a version of rustc or Python are others by that.
-const CHOICES: [(&str, &str, &[&str]); 3] = [
-    ("XDG_CONFIG_HOME", ".config", &["git/config"]),
-    ("RUSTUP_HOME", ".rustup", &["settings.toml", "toolchains"]),
-    ("PYENV_ROOT", ".pyenv", &["version", "versions"]),
-];
 
 /// Options that name files by lists, or below a directory that another option names.
 const NAMES_FILES: [&str; 5] = [
@@ -435,65 +405,6 @@ fn trusted_roots(build: &LtoBuild) -> Result<Roots, String> {
     Ok(roots)
 }
 
-/// What a build depends on besides the two trees.
-fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf]) -> Facts {
-    let mut facts = Facts::new();
-    facts.insert("the arguments".into(), arguments(build));
-    // klto's own argument, or what is remembered for the tree.
-    facts.insert("the mode of LTO".into(), digest(&[u8::from(build.full)]));
-    facts.insert(
-        "the environment".into(),
-        of_environment(&settings.environment),
-    );
-    facts.insert("the host".into(), of_host());
-    let directory = settings.directory.as_os_str().as_bytes();
-    facts.insert("the directory".into(), digest(directory));
-    let path = settings.environment.get("PATH").unwrap_or_default();
-    for directory in std::env::split_paths(path) {
-        let found = of_programs(&directory).unwrap_or_default();
-        facts.insert(directory.display().to_string(), found);
-    }
-    for named in build.config.values().filter(|value| value.starts_with('/')) {
-        let name = format!("{named}, which the configuration names,");
-        facts.insert(name, of_file(Path::new(named)));
-    }
-    // As `PAHOLE=/opt/pahole`.
-    for assignment in build.arguments.assignments() {
-        let named = Path::new(&assignment.value);
-        if named.is_absolute() && named.is_file() {
-            let name = format!("{}, which make's words name,", named.display());
-            facts.insert(name, of_file(named));
-        }
-    }
-    let packages: Vec<u8> = PACKAGES.map(|file| of_file(Path::new(file))).concat();
-    facts.insert("the set of installed packages".into(), digest(&packages));
-    facts.insert("a choice of the user's".into(), of_choices(settings));
-    if let Ok(klto) = std::env::current_exe() {
-        facts.insert("klto".into(), of_file(&klto));
-    }
-    for program in programs {
-        facts.insert(program.display().to_string(), of_file(program));
-    }
-    facts
-}
-
-fn of_choices(settings: &Settings) -> [u8; 32] {
-    let value = |name| {
-        settings
-            .environment
-            .get(name)
-            .filter(|value| !value.is_empty())
-    };
-    let home = PathBuf::from(value("HOME").unwrap_or_default());
-    let mut stats = of_file(&home.join(".gitconfig")).to_vec();
-    for (variable, below_home, names) in CHOICES {
-        let root = value(variable).map_or_else(|| home.join(below_home), PathBuf::from);
-        let files = names.iter().map(|name| of_file(&root.join(name)));
-        stats.extend(files.flatten());
-    }
-    digest(&stats)
-}
-
 /// Why no answer for this build can do without make.
 fn refuse(build: &LtoBuild) -> Result<(), String> {
     use MakeOption::{AlwaysMake, Eval, File, IgnoreErrors, IncludeDirectory, NewFile, OldFile};
@@ -565,52 +476,4 @@ fn only_makes_files(goal: &OsStr) -> bool {
     let goal = goal.as_bytes();
     known.iter().any(|name| name.as_bytes() == goal)
         || endings.into_iter().any(|end| goal.ends_with(end))
-}
-
-fn arguments(build: &LtoBuild) -> [u8; 32] {
-    let mut key = KeyBuilder::new("arguments", 1);
-    for word in build.arguments.words() {
-        key.field("word", word.as_bytes());
-    }
-    key.field("flags", build.make_flags.without_jobserver().as_bytes());
-    *key.finish().as_bytes()
-}
-
-fn of_environment(environment: &Environment) -> [u8; 32] {
-    let mut key = KeyBuilder::new("environment", 1);
-    for (name, value) in environment.iter() {
-        if VOLATILE.iter().all(|volatile| name != *volatile) {
-            key.field("name", name.as_bytes())
-                .field("value", value.as_bytes());
-        }
-    }
-    *key.finish().as_bytes()
-}
-
-/// kbuild writes the names of host and user into the kernel.
-fn of_host() -> [u8; 32] {
-    let host = rustix::system::uname();
-    let mut key = KeyBuilder::new("host", 1);
-    for name in [host.nodename(), host.release(), host.machine()] {
-        key.field("name", name.to_bytes());
-    }
-    let user = rustix::process::geteuid().as_raw();
-    key.field("user", &user.to_le_bytes());
-    *key.finish().as_bytes()
-}
-
-/// The digest of names and stats in a directory of PATH, links followed.
-fn of_programs(directory: &Path) -> io::Result<[u8; 32]> {
-    let mut programs = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name().as_bytes().to_vec();
-        programs.push((name, of_file(&entry.path())));
-    }
-    programs.sort();
-    let mut key = KeyBuilder::new("programs", 1);
-    for (name, stat) in programs {
-        key.field("name", &name).field("stat", &stat);
-    }
-    Ok(*key.finish().as_bytes())
 }

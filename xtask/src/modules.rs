@@ -4,14 +4,19 @@
 //! archiver, and does not know how the build was made.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use fs_err as fs;
 use klto_core::Failure;
+use object::read::archive::ArchiveFile;
 
 use crate::command;
+
+/// The first bytes of bitcode (LLVM Bitcode File Format, "Magic Numbers").
+const BITCODE: [u8; 4] = *b"BC\xc0\xde";
 
 /// The modules of `output` so that each comes after those it needs; otherwise in the order of
 /// `modules.order`. Empty for a kernel without modules.
@@ -108,6 +113,28 @@ pub fn linked_objects(output: &Path) -> Result<usize> {
     Ok(count)
 }
 
+/// Bytes of bitcode among the objects of vmlinux in `output`, by the archive of all of them that trees since 6.1
+/// make; zero without it.
+pub fn bitcode_of_vmlinux(output: &Path) -> Result<u64> {
+    let path = output.join("vmlinux.a");
+    if !path.exists() {
+        return Ok(0);
+    }
+    let bytes = fs::read(&path)?;
+    let archive =
+        ArchiveFile::parse(bytes.as_slice()).with_context(|| path.display().to_string())?;
+    let mut sum = 0;
+    for member in archive.members() {
+        let name = std::str::from_utf8(member?.name())?.to_owned();
+        let mut file = fs::File::open(output.join(name))?;
+        let mut magic = [0; BITCODE.len()];
+        if file.read_exact(&mut magic).is_ok() && magic == BITCODE {
+            sum += file.metadata()?.len();
+        }
+    }
+    Ok(sum)
+}
+
 /// Host programs, the boot wrapper, and objects that are linked on their own and embedded.
 fn is_apart(output: &Path, directory: &Path) -> bool {
     let apart = ["scripts", "tools"].map(|name| output.join(name));
@@ -150,6 +177,22 @@ mod tests {
         let order = in_dependency_order(&modules).unwrap();
         let names: Vec<String> = order.iter().map(|file| module_name(file)).collect();
         assert_eq!(names, ["virtio", "virtio_ring", "virtio_blk"]);
+    }
+
+    #[test]
+    fn bitcode_is_that_of_vmlinux_s_archive() {
+        let output = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| fs::write(output.path().join(name), bytes).unwrap();
+        assert_eq!(bitcode_of_vmlinux(output.path()).unwrap(), 0);
+        write("a.o", b"BC\xc0\xde1234");
+        write("b.o", b"\x7fELF");
+        write("c.o", b"BC\xc0\xde");
+        let header = |name: &str, size: usize| {
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 644)
+        };
+        let (first, second) = (header("a.o/", 8), header("b.o/", 4));
+        write("vmlinux.a", format!("!<thin>\n{first}{second}").as_bytes());
+        assert_eq!(bitcode_of_vmlinux(output.path()).unwrap(), 8);
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod unit;
 
 pub use build::{Settings, StoreChoice, forecast, run};
 pub use journal::Journal;
+pub use memory::needed_by_full_link;
 pub use recipe::Recipe;
 pub use scratch::{SCRATCH_NAME, remove_scratch};
 pub use timeline::{Event, read_timeline};

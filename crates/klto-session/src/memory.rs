@@ -13,8 +13,9 @@ const LINKER: u64 = 100 << 20;
 /// Bytes for each byte of bitcode, at the peak of a full link.
 const FOR_EACH_BYTE: u64 = 30;
 
-/// What a full link of so much bitcode needs.
-pub(crate) const fn needed_by_full_link(bitcode: u64) -> u64 {
+/// Bytes of memory that a full link of so many bytes of bitcode is taken to need.
+#[must_use]
+pub const fn needed_by_full_link(bitcode: u64) -> u64 {
     LINKER + bitcode.saturating_mul(FOR_EACH_BYTE)
 }
 

@@ -167,6 +167,7 @@ impl Builds {
                 .parse()
                 .with_context(|| format!("what time said: {kibibytes}"))?,
             objects: modules::linked_objects(output)?,
+            bitcode: modules::bitcode_of_vmlinux(output)?,
         })
     }
 

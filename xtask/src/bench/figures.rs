@@ -1,8 +1,8 @@
 //! Raw figures of one table row, in a file of the repository or, where there are thousands, of the
 //! development cache.
 //!
-//! Each line is a figure, added when it is measured: series, side, seconds, KiB, objects, klto's commit
-//! with its date, and the machine, with tabs between them. What klto had not finished at another commit is
+//! Each line is a figure, added when it is measured: series, side, seconds, KiB, objects, bytes of bitcode, klto's
+//! commit with its date, and the machine, with tabs between them. What klto had not finished at another commit is
 //! dropped, so that no row of a side mixes two versions of klto.
 
 use std::collections::BTreeSet;
@@ -37,6 +37,8 @@ pub(super) struct Value {
     pub kibibytes: u64,
     /// Objects of the kernel and its modules; zero where no kernel was built.
     pub objects: usize,
+    /// Bytes of bitcode in vmlinux; zero where nothing was made of bitcode, or it was not looked for.
+    pub bitcode: u64,
 }
 
 impl Value {
@@ -139,8 +141,11 @@ impl Figure {
             seconds,
             kibibytes,
             objects,
+            bitcode,
         } = value;
-        format!("{series}\t{side}\t{seconds:.6}\t{kibibytes}\t{objects}\t{commit}\t{machine}\n")
+        format!(
+            "{series}\t{side}\t{seconds:.6}\t{kibibytes}\t{objects}\t{bitcode}\t{commit}\t{machine}\n"
+        )
     }
 
     /// `None` for a line that was cut off in the middle.
@@ -153,6 +158,7 @@ impl Figure {
                 seconds: fields.next()?.parse().ok()?,
                 kibibytes: fields.next()?.parse().ok()?,
                 objects: fields.next()?.parse().ok()?,
+                bitcode: fields.next()?.parse().ok()?,
             },
             commit: fields.next()?.to_owned(),
             machine: fields.next()?.to_owned(),
@@ -172,8 +178,8 @@ pub(super) fn quantile(values: impl Iterator<Item = f64>, part: f64) -> f64 {
 mod tests {
     use super::*;
 
-    const THIN: &str = "touch\tthin\t10.500000\t2048\t500\tabc 2026-01-01\t2 × x\n";
-    const KLTO: &str = "touch\tklto\t2.000000\t1024\t500\tabc 2026-01-01\t2 × x\n";
+    const THIN: &str = "touch\tthin\t10.500000\t2048\t500\t7\tabc 2026-01-01\t2 × x\n";
+    const KLTO: &str = "touch\tklto\t2.000000\t1024\t500\t7\tabc 2026-01-01\t2 × x\n";
 
     #[test]
     fn figures_are_read_as_they_were_written() {
@@ -182,6 +188,7 @@ mod tests {
             seconds: 10.5,
             kibibytes: 2048,
             objects: 500,
+            bitcode: 7,
         };
         assert_eq!((figure.side.as_str(), figure.value), ("thin", value));
         assert_eq!(figure.to_line(), THIN);

@@ -1,4 +1,4 @@
-//! How time and memory grow with the kernel: straight lines, and a plot.
+//! How time and memory grow with the kernel: straight lines, a plot, and what a full link needs.
 //!
 //! In: the figures of kernels of several sizes. Out: a section of the document, and an SVG file. Nothing here
 //! measures.
@@ -98,6 +98,56 @@ pub(super) fn section(measured: &[Measured]) -> String {
     )
 }
 
+/// The memory of full links beside what klto keeps free for one; empty where none was measured.
+pub(super) fn memory_section(measured: &[Measured]) -> String {
+    const SIDES: [Side; 2] = [Side::Full, Side::KltoFull];
+    let mut lines = String::new();
+    let mut points = SIDES.map(|_| Vec::new());
+    for kernel in measured.iter().filter(|kernel| kernel.size.is_of_growth()) {
+        let figures = SIDES.map(|side| kernel.figures(Row::CleanEmpty, side).last().copied());
+        let values = figures.map(|figure| figure.map(|figure| figure.value));
+        let Some(bitcode) = values
+            .into_iter()
+            .flatten()
+            .map(|value| value.bitcode)
+            .max()
+        else {
+            continue;
+        };
+        for (value, points) in values.into_iter().zip(&mut points) {
+            points.extend(value.map(|value| (value.bitcode as f64, value.gigabytes())));
+        }
+        let cells = values.map(|value| {
+            value.map_or(String::new(), |value| {
+                format!("{:.2} GB", value.gigabytes())
+            })
+        });
+        lines += &format!(
+            "| {} | {:.1} MB | {} | {:.2} GB |\n",
+            kernel.size.name(),
+            bitcode as f64 / 1e6,
+            cells.join(" | "),
+            klto_session::needed_by_full_link(bitcode) as f64 / 1e9
+        );
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    let lines_of_sides = points.map(|points| {
+        fitted(&points).map_or(String::new(), |(at_none, slope)| {
+            format!("{at_none:.2} GB + {:.1} for each byte", 1e9 * slope)
+        })
+    });
+    format!(
+        "\n## Memory of a full link\n\n\
+         The largest process of a clean build with Full LTO is the link of vmlinux. klto keeps memory free for it by the \
+         bytes of bitcode that it reads (`klto-session/src/memory.rs`). The last line is that of least squares.\n\n\
+         | kernel | bitcode | {} | kept free |\n|---|---|---|---|---|\n{lines}| | | {} | |\n",
+        SIDES.map(Side::title).join(" | "),
+        lines_of_sides.join(" | ")
+    )
+}
+
 /// The value at zero and the slope of the line of least squares.
 fn fitted(points: &[(f64, f64)]) -> Option<(f64, f64)> {
     let count = points.len() as f64;
@@ -188,7 +238,7 @@ mod tests {
     use super::*;
 
     fn kernel(size: Size, objects: usize, seconds: f64) -> Measured {
-        let line = format!("edit\tklto\t{seconds}\t1000\t{objects}\tabc 2026-01-01\tm\n");
+        let line = format!("edit\tklto\t{seconds}\t1000\t{objects}\t0\tabc 2026-01-01\tm\n");
         Measured {
             size,
             rows: vec![(Row::Edit, Figures::parse(&line))],
@@ -207,6 +257,27 @@ mod tests {
         let other_tree = kernel(Size::Distributed, 2500, 10.0);
         let one = [kernel(Size::Small, 500, 6.0), other_tree];
         assert_eq!(section(&one), "");
+    }
+
+    #[test]
+    fn the_memory_of_a_full_link_goes_by_its_bitcode() {
+        let kernel = |size, kibibytes: u64, bitcode: u64| {
+            let side = Side::KltoFull.name();
+            let line = format!("clean-empty\t{side}\t1\t{kibibytes}\t9\t{bitcode}\tabc\tm\n");
+            Measured {
+                size,
+                rows: vec![(Row::CleanEmpty, Figures::parse(&line))],
+            }
+        };
+        let two = [
+            kernel(Size::Small, 500_000, 10_000_000),
+            kernel(Size::Large, 1_000_000, 30_000_000),
+        ];
+        let text = memory_section(&two);
+        let has = |line: &str| text.lines().any(|found| found == line);
+        assert!(has("| large | 30.0 MB |  | 1.02 GB | 1.00 GB |"), "{text}");
+        assert!(has("| | |  | 0.26 GB + 25.6 for each byte | |"), "{text}");
+        assert_eq!(memory_section(&[]), "");
     }
 
     #[test]

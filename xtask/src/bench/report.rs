@@ -117,8 +117,8 @@ pub(super) fn document(
          Written by `cargo xtask bench`; do not edit. With `{JOBS}` on all sides, one build after the \
          other, each round beginning with another side. What takes a minute or longer is measured \
          once, the rest five times: medians, with the smallest and the largest in parentheses. \
-         `docs/figures` has the raw figures: row, side, seconds, KiB of the largest process, objects, commit \
-         and machine of each.\n\n"
+         `docs/figures` has the raw figures: row, side, seconds, KiB of the largest process, objects, bytes of bitcode \
+         in vmlinux, commit and machine of each.\n\n"
     );
     for line in machines(measured).iter().chain(tools) {
         text += &format!("- {line}\n");
@@ -140,6 +140,7 @@ pub(super) fn document(
         );
     }
     text += &growth::section(measured);
+    text += &growth::memory_section(measured);
     text += &match initcalls.all.is_empty() {
         true => earlier_section(before, INITCALLS_SECTION),
         false => initcall_section(initcalls),
@@ -397,7 +398,7 @@ mod tests {
     /// Series, side, seconds and machine of each figure.
     fn figures(measured: &[(&str, &str, f64, &str)]) -> Figures {
         let line = |(series, side, seconds, machine): &(&str, &str, f64, &str)| {
-            format!("{series}\t{side}\t{seconds}\t1950000\t2325\tabc 2026-01-01\t{machine}\n")
+            format!("{series}\t{side}\t{seconds}\t1950000\t2325\t0\tabc 2026-01-01\t{machine}\n")
         };
         Figures::parse(&measured.iter().map(line).collect::<String>())
     }

@@ -23,7 +23,8 @@ const SPECIALIZED: &str = ".specialized.";
 pub const UNITS: [&str; 2] = ["vmlinux.o", "vmlinux.thinlto-index"];
 
 /// Checks the names of vmlinux. Under ThinLTO a promoted one stays where klto's log says that another symbol has
-/// its base name. Full LTO promotes none; it numbers a local name that two objects define.
+/// its base name. Full LTO promotes none; it numbers a local name that two objects define, and the members of a
+/// variable that it has split.
 pub fn changed(output: &Path, lto: Lto, log: &BuildLog) -> Result<String> {
     let units = UNITS.iter().filter_map(|name| log.units.get(*name));
     let map = fs::read_to_string(output.join("System.map"))?;
@@ -32,6 +33,7 @@ pub fn changed(output: &Path, lto: Lto, log: &BuildLog) -> Result<String> {
         .filter_map(|line| line.split(' ').nth(2))
         .map(|name| name.trim_start_matches("__cfi_"))
         .collect();
+    let variables: BTreeSet<&str> = map.lines().filter_map(variable).collect();
     let promoted = names.iter().filter(|name| name.contains(PROMOTED));
     let wrong = |what: &str, name: &str| Err(Failure::build(format!("{what}: {name}")).into());
     match lto {
@@ -59,12 +61,24 @@ pub fn changed(output: &Path, lto: Lto, log: &BuildLog) -> Result<String> {
                 .iter()
                 .filter(|name| base_name(name) != **name && !is_of_source(name));
             let count = |name: &str| counted.get(base_name(name)).copied().unwrap_or(0);
-            match numbered.clone().find(|name| count(name) < 2) {
+            let is_member =
+                |name: &str| variables.contains(name) && !names.contains(base_name(name));
+            match numbered
+                .clone()
+                .find(|name| count(name) < 2 && !is_member(name))
+            {
                 Some(name) => wrong("one object alone has the base name of", name),
                 None => Ok(format!("{} names numbered", numbered.count())),
             }
         }
     }
+}
+
+/// The name of a line of `System.map` for data.
+fn variable(line: &str) -> Option<&str> {
+    let mut fields = line.split(' ');
+    let kind = fields.nth(1)?;
+    matches!(kind, "b" | "B" | "d" | "D" | "r" | "R").then(|| fields.next())?
 }
 
 /// How many of the objects, whose paths are below the output directory, have each name.

@@ -4,13 +4,14 @@
 
 mod prepared;
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fs_err as fs;
-use klto_tests::{Build, step};
+use klto_tests::{Build, Outcome, step};
 
 use prepared::{jbd2_of_6_12, with_private_source};
 
@@ -144,7 +145,10 @@ fn a_source_that_changes_during_the_build_is_not_taken_for_built() {
 
 /// What a build made again, the makes under it that were left out, if any were.
 fn made_again(build: &Build) -> (BTreeSet<String>, Option<usize>) {
-    let outcome = build.succeed();
+    made_by(&build.succeed())
+}
+
+fn made_by(outcome: &Outcome) -> (BTreeSet<String>, Option<usize>) {
     let made = outcome.log.objects("ran", "compile");
     let found = outcome.log.objects("hit", "compile");
     let left_out = outcome.log.makes_left_out;
@@ -171,10 +175,16 @@ fn makes_above_nothing_that_changed_are_left_out() {
     let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
     let write = |more: &str| source.write(COMMIT, &format!("{text}{more}")).unwrap();
     let object = || BTreeSet::from(["fs/jbd2/commit.o".to_owned()]);
+    let begun_before_make_asked = Cell::new(0);
     let expect_left_out = || {
-        let (made, left_out) = made_again(&build);
+        let outcome = build.succeed();
+        let (made, left_out) = made_by(&outcome);
         assert_eq!(made, object());
         assert!(left_out.is_some_and(|count| count > 0), "{left_out:?}");
+        let mut actions = outcome.log.actions.iter();
+        if actions.any(|action| action.note.starts_with("before make asked")) {
+            begun_before_make_asked.set(begun_before_make_asked.get() + 1);
+        }
         assert_eq!(make_ran(&build), None);
     };
 
@@ -206,6 +216,8 @@ fn makes_above_nothing_that_changed_are_left_out() {
     file.file().set_modified(old.modified().unwrap()).unwrap();
     expect_left_out();
     assert!(klto_two());
+    // Where make had a slot to spare.
+    assert!(begun_before_make_asked.get() > 0);
 
     // A header may be read by what leaves no record.
     let header = "include/linux/jbd2.h";

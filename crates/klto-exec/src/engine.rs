@@ -435,6 +435,19 @@ impl Batch<'_> {
     }
 }
 
+/// A call of a tool that is no action.
+#[derive(Debug)]
+pub struct ToolCall<'a> {
+    /// The executable.
+    pub program: &'a Path,
+    /// Without the program's name.
+    pub arguments: Vec<OsString>,
+    /// Where it runs.
+    pub directory: &'a Path,
+    /// All of it.
+    pub environment: &'a [(OsString, OsString)],
+}
+
 impl Engine {
     /// Runs the tool and moves checked outputs to their places.
     fn run_tool(&self, action: &Action, check: &OutputCheck<'_>) -> Outcome {
@@ -495,25 +508,37 @@ impl Engine {
         Ok(printed)
     }
 
-    /// The tool's end and all that it printed.
     fn launch(&self, action: &Action) -> io::Result<(ExitStatus, Vec<u8>)> {
-        let socket = self.fork_servers().get(&action.program).cloned();
+        self.call(&ToolCall {
+            program: &action.program,
+            arguments: action.command_arguments(),
+            directory: &action.directory,
+            environment: &action.environment,
+        })
+    }
+
+    /// Runs a call in a slot of the caller's: the tool's end, and all that it printed.
+    ///
+    /// # Errors
+    /// The tool cannot be started, or the build was stopped.
+    pub fn call(&self, call: &ToolCall<'_>) -> io::Result<(ExitStatus, Vec<u8>)> {
+        let socket = self.fork_servers().get(call.program).cloned();
         if let Some(socket) = socket
-            && let Ok(ended) = run_forked(action, &socket)
+            && let Ok(ended) = run_forked(call, &socket)
         {
             return Ok(ended);
         }
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(io::Error::other("the build was stopped"));
         }
-        let mut command = Command::new(&action.program);
+        let mut command = Command::new(call.program);
         command
-            .args(action.command_arguments())
-            .current_dir(&action.directory)
+            .args(&call.arguments)
+            .current_dir(call.directory)
             .stdin(Stdio::null());
         command
             .env_clear()
-            .envs(action.environment.iter().map(|(name, value)| (name, value)));
+            .envs(call.environment.iter().map(|(name, value)| (name, value)));
         let output = die_with_parent(&mut command).output()?;
         let mut printed = output.stdout;
         printed.extend_from_slice(&output.stderr);
@@ -538,17 +563,16 @@ fn with_label(printed: Vec<u8>, action: &Action) -> Vec<u8> {
     named
 }
 
-fn run_forked(action: &Action, socket: &Path) -> anyhow::Result<(ExitStatus, Vec<u8>)> {
-    let arguments = action.command_arguments();
-    let words = std::iter::once(action.program.as_os_str());
+fn run_forked(call: &ToolCall<'_>, socket: &Path) -> anyhow::Result<(ExitStatus, Vec<u8>)> {
+    let words = std::iter::once(call.program.as_os_str());
     let nothing = File::open("/dev/null")?;
     let mut printed = File::from(memfd_create("printed", MemfdFlags::CLOEXEC)?);
     let descriptors = [nothing.as_fd(), printed.as_fd(), printed.as_fd()];
     let status = klto_fork::run(
         socket,
-        words.chain(arguments.iter().map(OsString::as_os_str)),
-        action.environment.iter().cloned(),
-        &action.directory,
+        words.chain(call.arguments.iter().map(OsString::as_os_str)),
+        call.environment.iter().cloned(),
+        call.directory,
         descriptors,
     )?;
     let mut text = Vec::new();

@@ -9,7 +9,7 @@ mod progress;
 mod slots;
 mod tool_identity;
 
-pub use engine::{Completed, Engine, How, OutputCheck};
+pub use engine::{Completed, Engine, How, OutputCheck, ToolCall};
 pub use progress::{Progress, Snapshot};
 pub use slots::{Crew, Slot, Slots};
 pub use tool_identity::{ToolIdentity, tool_identity};

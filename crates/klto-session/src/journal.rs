@@ -221,6 +221,11 @@ impl Journal {
         self.file.sync_all()
     }
 
+    /// The recipe that makes an object, as it was when it last did.
+    pub fn recipe(&self, object: &Path) -> Option<Recipe> {
+        self.records.recipe(object)
+    }
+
     /// The recipe that makes an object.
     pub fn set_recipe(&mut self, object: &Path, recipe: &Recipe) -> io::Result<()> {
         if self.records.recipe(object).as_ref() == Some(recipe) {

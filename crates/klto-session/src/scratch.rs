@@ -8,6 +8,7 @@
 //! | `timeline` | when each call and action of that build ran |
 //! | `complete` | what was so after the last build that succeeded, see `unchanged/mod.rs` |
 //! | `single/` | bitcode of modules of one object, whose native kbuild expects in its place |
+//! | `ahead/` | what a compile writes that make has not asked for yet |
 //! | `previous/` | bitcode that a compile replaces, until it has ended |
 //! | `versions/` | texts for genksyms, while they are made |
 //! | `kallsyms/` | sources of the table of kernel symbols, folded |

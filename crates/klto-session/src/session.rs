@@ -15,7 +15,7 @@ use klto_store::StatMemo;
 use klto_wire::{Finished, Reply, Request, Role};
 
 use crate::archives::Archives;
-use crate::compile::Sources;
+use crate::compile::{Ahead, Sources};
 use crate::journal::Journal;
 use crate::log::Log;
 use crate::memory::Memory;
@@ -60,6 +60,8 @@ pub(crate) struct Session {
     pub timeline: Timeline,
     /// The makes under make.
     pub makes: RunningMakes,
+    /// Compiles that make has not asked for yet.
+    pub ahead: Ahead,
     /// The archives of kbuild's directories.
     pub archives: Archives,
     /// What was decoded from bitcode in this build.
@@ -117,6 +119,7 @@ impl Session {
             log,
             timeline,
             makes: RunningMakes::default(),
+            ahead: Ahead::default(),
             archives: Archives::default(),
             contents: Contents::default(),
             natives: Mutex::default(),

@@ -3,6 +3,7 @@
 //! A compile is recorded before it runs, for the backend needs its flags. Its bitcode comes out of the store,
 //! or the session says with which arguments the shim has the compiler run.
 
+mod ahead;
 mod call;
 mod kallsyms;
 mod previous;
@@ -32,9 +33,13 @@ use crate::recipe::Caller;
 use crate::session::{Answer, Run, Session, as_called, ended, lock, tool_environment};
 use crate::unit::UnitLink;
 
+pub(crate) use ahead::Ahead;
+use ahead::Outcome;
 use previous::Previous;
 pub(crate) use sources::{Sources, essence_of};
 use stored::StoredCompile;
+
+const PRINTS_SOMETHING: &str = "not stored: it prints something";
 
 /// What follows a compile, if anything does.
 type Then = Option<Box<dyn FnOnce(&Session) -> anyhow::Result<Answer> + Send>>;
@@ -112,33 +117,48 @@ impl Session {
             directory: request.directory.clone(),
         };
         lock(&self.journal).begin_compile(&object, record)?;
-        if !self.additions.adds_flags {
-            let arguments = request.arguments.clone();
+        let (to_bitcode, arguments) = self.to_bitcode(&request, &call, &object)?;
+        if to_bitcode.output == call.output {
             return self.compile(request, &call, arguments, None);
         }
-        let first = &self.additions.first_arguments;
-        let arguments = match self.full {
-            true => {
-                let object = (!call.module_part).then_some(object.as_path());
-                with_full_lto(&request.arguments, first, object)
-            }
-            false => with_thin_lto(&request.arguments, first),
-        };
-        if !call.single_object_module {
-            return self.compile(request, &call, arguments, None);
-        }
-        let bitcode = self.scratch.single(&request.directory, &object)?;
-        let arguments = with_output(&arguments, &bitcode).context("a compile without -o")?;
-        let to_bitcode = CompileCall {
-            output: bitcode.clone(),
-            ..call.clone()
-        };
         let asked = request.clone();
+        let bitcode = to_bitcode.output.clone();
         let lower = move |session: &Session| {
             let reply = session.lower_single_object(&asked, &call, &bitcode)?;
             Ok(Answer::Reply(reply))
         };
         self.compile(request, &to_bitcode, arguments, Some(Box::new(lower)))
+    }
+
+    /// What makes bitcode of `object` where kbuild calls the compiler so: the call with the bitcode's place, which
+    /// is another than kbuild's for a module of one object on a tree where nothing links it, and its arguments.
+    fn to_bitcode(
+        &self,
+        request: &Request,
+        call: &CompileCall,
+        object: &Path,
+    ) -> anyhow::Result<(CompileCall, Vec<OsString>)> {
+        if !self.additions.adds_flags {
+            return Ok((call.clone(), request.arguments.clone()));
+        }
+        let first = &self.additions.first_arguments;
+        let arguments = match self.full {
+            true => {
+                let object = (!call.module_part).then_some(object);
+                with_full_lto(&request.arguments, first, object)
+            }
+            false => with_thin_lto(&request.arguments, first),
+        };
+        if !call.single_object_module {
+            return Ok((call.clone(), arguments));
+        }
+        let bitcode = self.scratch.single(&request.directory, object)?;
+        let arguments = with_output(&arguments, &bitcode).context("a compile without -o")?;
+        let to_bitcode = CompileCall {
+            output: bitcode,
+            ..call.clone()
+        };
+        Ok((to_bitcode, arguments))
     }
 
     /// Has a compile done with `arguments`, by the store or by the shim, and goes on with `then`.
@@ -167,11 +187,25 @@ impl Session {
                 return Ok(run_then(as_written, then));
             }
         };
+        let ahead = self.ahead.take(&label);
+        if ahead == Some(Outcome::Said) {
+            self.log
+                .line(&format!("ran compile {label}: {PRINTS_SOMETHING}"));
+            return Ok(run_then(as_written, then));
+        }
         let previous = Previous::keep(self, &request.directory.join(&call.output), &label);
         if stored.find(self) {
             let note = same_code(previous);
-            self.log.line(&format!("hit compile {label}{note}"));
-            self.timeline.ended(start, "compile", "hit", &label);
+            match ahead {
+                Some(Outcome::Stored) => {
+                    let line = format!("ran compile {label}: before make asked{note}");
+                    self.log.line(&line);
+                }
+                _ => {
+                    self.log.line(&format!("hit compile {label}{note}"));
+                    self.timeline.ended(start, "compile", "hit", &label);
+                }
+            }
             return then.map_or(Ok(ended(0)), |then| then(self));
         }
         let run = stored.run();
@@ -179,8 +213,8 @@ impl Session {
             session.timeline.ended(start, "compile", "ran", &label);
             if finished.code != 0 || finished.printed {
                 // kbuild's own call says it in its own words.
-                let note = "not stored: it prints something";
-                session.log.line(&format!("ran compile {label}: {note}"));
+                let line = format!("ran compile {label}: {PRINTS_SOMETHING}");
+                session.log.line(&line);
                 return Ok(run_then(as_written, then));
             }
             let note = match stored.keep(session) {

@@ -20,7 +20,7 @@ use klto_core::{Digest, Failure, Storable, normalize, publish};
 use klto_formats::c_source::options;
 use klto_formats::depfile::Depfile;
 use klto_kbuild::compile::CompileCall;
-use klto_kbuild::front_end::FrontEnd;
+use klto_kbuild::front_end::{FrontEnd, PathUse, with_paths};
 use klto_lower::{CompileCallParts, Grain, Place, Reads, call_key, result_key};
 use klto_wire::Request;
 
@@ -163,6 +163,25 @@ impl StoredCompile {
             target: target.as_bytes().to_vec(),
             ..self
         }
+    }
+
+    /// With these places of what the compiler writes, which no key depends on; both absolute.
+    pub fn written_to(mut self, object: PathBuf, depfile: PathBuf) -> Self {
+        self.normal.arguments = with_paths(&self.normal.arguments, &|path, used| match used {
+            PathUse::Object => object.clone().into(),
+            PathUse::Depfile => depfile.clone().into(),
+            PathUse::Source | PathUse::Read | PathUse::Prefix => path.into(),
+        });
+        Self {
+            object,
+            depfile,
+            ..self
+        }
+    }
+
+    /// Whether the store may have its result.
+    pub fn is_storable(&self) -> bool {
+        self.not_stored.is_none()
     }
 
     /// The call to run when nothing is found.

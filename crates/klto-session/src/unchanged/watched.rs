@@ -123,7 +123,7 @@ fn why_all(
     Some(format!("{place} has changed"))
 }
 
-/// Runs make, and beside its start finds out what is to be made again: no make under it goes on before that is known,
+/// Runs make, and beside its start finds out what is to be made again, and begins to compile that: no make under it goes on before that is known,
 /// and before what it would take for made is removed. Where that fails, so do they.
 fn run_beside(
     session: &Session,
@@ -136,10 +136,15 @@ fn run_beside(
         let decision = scope.spawn(move || {
             let remake = watch.remake(sources, &session.journal)?;
             let leave_out = begin(session, watch, &remake)?;
+            let is_known = leave_out.is_some();
             undecided.decide(leave_out);
+            if is_known {
+                session.compile_ahead(&remake.targets);
+            }
             anyhow::Ok(remake)
         });
         let status = run_make();
+        session.ahead.stop();
         let remake = decision.join().map_err(|_| Failure::bug(UNDECIDED))?;
         Ok((Some(remake.context(UNDECIDED)?), status?))
     })

@@ -193,6 +193,12 @@ fn makes_above_nothing_that_changed_are_left_out() {
     expect_left_out();
     let first = answers(&build);
     assert!(first.len() > 20, "{first:?}");
+    // A listing for the user is none of the build's.
+    build.clone().goals(&["fs/jbd2/commit.s"]).succeed();
+    make_ran(&build).unwrap();
+    write("int klto_listed;\n");
+    expect_left_out();
+    assert_eq!(answers(&build), first, "the compiler is probed once");
     // What make tells by times alone, it would not see.
     write("int klto_two;\n");
     let path = source.path().join(COMMIT);

@@ -166,7 +166,7 @@ fn made(source: &Path, output: &Path) -> io::Result<Made> {
                 continue;
             }
             let bytes = name.as_encoded_bytes();
-            let is_made = !bytes.ends_with(b".cmd") && !is_on_demand(bytes);
+            let is_made = !bytes.ends_with(b".cmd") && !is_on_demand(&directory, bytes);
             if kind.is_file() && is_made && (!is_root || record_beside(&path).exists()) {
                 let modified = entry.metadata()?.modified()?;
                 made.entry(modified).or_default().push(path);

@@ -22,8 +22,13 @@ use crate::session::lock;
 /// Ends of targets that are made when a user asks for one, and of which nothing is made.
 const ON_DEMAND: [&[u8]; 4] = [b".i", b".ll", b".lst", b".symtypes"];
 
-/// Whether a target is made only when a user asks for it.
-pub(super) fn is_on_demand(target: &[u8]) -> bool {
+/// Whether a target in `directory` is made only when a user asks for it. So is an assembly listing, but where no
+/// object is made of its source: then something reads it, as `bounds.s`.
+pub(super) fn is_on_demand(directory: &Path, target: &[u8]) -> bool {
+    if let Some(stem) = target.strip_suffix(b".s") {
+        let record = [b".".as_slice(), stem, b".o.cmd"].concat();
+        return directory.join(OsStr::from_bytes(&record)).exists();
+    }
     ON_DEMAND.iter().any(|end| target.ends_with(end))
 }
 
@@ -165,7 +170,7 @@ impl Search<'_> {
             let Some(target) = record.and_then(|record| record.strip_suffix(b".cmd")) else {
                 continue;
             };
-            if is_on_demand(target) {
+            if is_on_demand(directory, target) {
                 continue;
             }
             let text = fs_err::read(entry.path())?;
@@ -315,13 +320,16 @@ mod tests {
             (".top.cmd", "/src/init/main.c"),
             (".klto/.x.cmd", "/src/init/main.c"),
             ("init/.main.i.cmd", "/src/init/main.c"),
+            ("init/.main.s.cmd", "/src/init/main.c"),
+            ("kernel/.bounds.s.cmd", "/src/init/main.c"),
             ("init/main.o", "/src/init/main.c"),
         ] {
             klto_core::publish(&output.join(place), text.as_bytes()).unwrap();
         }
         let source = PathBuf::from("init/main.c");
         let found = targets_that_read(output, std::slice::from_ref(&source)).unwrap();
-        let expected = ["init/main.o", "top"].map(|target| (target.into(), source.clone()));
+        let expected =
+            ["init/main.o", "kernel/bounds.s", "top"].map(|target| (target.into(), source.clone()));
         assert_eq!(found, BTreeSet::from(expected));
     }
 }

@@ -248,8 +248,16 @@ fn run_make_in(
     make.env(SOCKET_VARIABLE, server.socket());
     let fork_servers = start_fork_servers((build, settings), extent, (session, &server.socket()))?;
     identify_tools(session, build, make);
+    // Where all that is reused is checked, it would be made twice.
+    if settings.store.verify_percent < 100 {
+        session.ahead.start();
+    }
     let cancelled = Arc::clone(session);
-    let status = run_make(make, move || cancelled.engine.cancel());
+    let status = run_make(make, move || {
+        cancelled.ahead.stop();
+        cancelled.engine.cancel();
+    });
+    session.ahead.stop();
     let own: Vec<u32> = fork_servers.iter().map(ForkServer::id).collect();
     end_orphans(&own);
     // Calls whose shims have just ended may still clean up.

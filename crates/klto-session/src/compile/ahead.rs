@@ -9,11 +9,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
+use klto_core::Digest;
 use klto_exec::{Slot, ToolCall};
 use klto_kbuild::compile::CompileCall;
 use klto_wire::{Request, Role, SENT_VARIABLES};
@@ -24,19 +27,21 @@ use crate::session::{Session, lock};
 /// The compiles of a build that make has not asked for yet.
 #[derive(Debug)]
 pub(crate) struct Ahead {
-    /// By the label of the compile.
-    compiles: Mutex<HashMap<String, State>>,
+    /// By the key of the call.
+    compiles: Mutex<HashMap<Digest, Compile>>,
     ended: Condvar,
+    /// What ends the wait of those that are to begin.
+    may_begin: (Sender<()>, Receiver<()>),
     /// Dropped when no more are to begin.
     go_on: Mutex<Option<Sender<()>>>,
     is_over: Receiver<()>,
 }
 
-/// How far one is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Running,
-    Ended(Outcome),
+#[derive(Debug)]
+struct Compile {
+    label: String,
+    /// `None` while it runs.
+    outcome: Option<Outcome>,
 }
 
 /// How one ended.
@@ -53,14 +58,15 @@ pub(super) enum Outcome {
 /// One that runs; it has ended when this is dropped.
 struct Running<'a> {
     ahead: &'a Ahead,
-    label: String,
+    call: Digest,
     outcome: Outcome,
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let label = std::mem::take(&mut self.label);
-        lock(&self.ahead.compiles).insert(label, State::Ended(self.outcome));
+        if let Some(compile) = lock(&self.ahead.compiles).get_mut(&self.call) {
+            compile.outcome = Some(self.outcome);
+        }
         self.ahead.ended.notify_all();
     }
 }
@@ -71,6 +77,7 @@ impl Default for Ahead {
         Self {
             compiles: Mutex::default(),
             ended: Condvar::new(),
+            may_begin: bounded(1),
             go_on: Mutex::new(Some(go_on)),
             is_over,
         }
@@ -78,32 +85,46 @@ impl Default for Ahead {
 }
 
 impl Ahead {
-    /// No more begin: make itself has its slots filled from now on.
+    /// The tools can be called: compiles may begin.
+    pub fn start(&self) {
+        // There is room for the one message.
+        let _ = self.may_begin.0.try_send(());
+    }
+
+    /// No more begin: make itself has its slots filled from now on, or has ended.
     pub fn stop(&self) {
         lock(&self.go_on).take();
     }
 
     /// Make asks for a compile: how that one ended, where it had begun.
-    pub(super) fn take(&self, label: &str) -> Option<Outcome> {
+    pub(super) fn take(&self, call: Digest) -> Option<Outcome> {
         self.stop();
-        let is_running =
-            |compiles: &mut HashMap<String, State>| compiles.get(label) == Some(&State::Running);
+        let is_running = |compiles: &mut HashMap<Digest, Compile>| {
+            compiles.get(&call).is_some_and(|one| one.outcome.is_none())
+        };
         let compiles = self.ended.wait_while(lock(&self.compiles), is_running);
         let mut compiles = compiles.unwrap_or_else(PoisonError::into_inner);
-        match compiles.remove(label) {
-            Some(State::Ended(outcome)) => Some(outcome),
-            Some(State::Running) | None => None,
-        }
+        compiles.remove(&call).and_then(|compile| compile.outcome)
+    }
+
+    /// What make has not asked for at all.
+    pub fn left(&self) -> BTreeSet<String> {
+        let compiles = std::mem::take(&mut *lock(&self.compiles));
+        compiles
+            .into_values()
+            .map(|compile| compile.label)
+            .collect()
     }
 
     /// One begins; `None` after [`Self::stop`].
-    fn begin(&self, label: String) -> Option<Running<'_>> {
+    fn begin(&self, call: Digest, label: String) -> Option<Running<'_>> {
         let go_on = lock(&self.go_on);
         go_on.as_ref()?;
-        lock(&self.compiles).insert(label.clone(), State::Running);
+        let outcome = None;
+        lock(&self.compiles).insert(call, Compile { label, outcome });
         Some(Running {
             ahead: self,
-            label,
+            call,
             outcome: Outcome::Nothing,
         })
     }
@@ -111,11 +132,7 @@ impl Ahead {
 
 /// A call that make is expected to have done.
 struct ExpectedCall {
-    /// With the variables that a shim sends.
-    request: Request,
-    to_bitcode: CompileCall,
-    arguments: Vec<OsString>,
-    /// All variables.
+    stored: StoredCompile,
     environment: Vec<(OsString, OsString)>,
     label: String,
 }
@@ -123,38 +140,50 @@ struct ExpectedCall {
 impl Session {
     /// Compiles what make will ask for, in slots that it does not use, until it asks for the first.
     pub(crate) fn compile_ahead(&self, objects: &BTreeSet<PathBuf>) {
-        if self.engine.store().is_none() {
+        let place = self.scratch.path("ahead");
+        // The name of a dependency file stands in a list with commas.
+        let is_fit = self.engine.store().is_some() && !place.as_os_str().as_bytes().contains(&b',');
+        // What a build left that was killed.
+        let _ = std::fs::remove_dir_all(&place);
+        if !is_fit || std::fs::create_dir_all(&place).is_err() {
             return;
+        }
+        let is_over = &self.ahead.is_over;
+        select! {
+            recv(self.ahead.may_begin.1) -> _ => {}
+            recv(is_over) -> _ => return,
         }
         let calls = objects
             .iter()
             .filter_map(|object| self.expected_call(object));
         let calls: Vec<ExpectedCall> = calls.collect();
-        // With what a build left that was killed.
-        let place = self.scratch.path("ahead");
-        let _ = std::fs::remove_dir_all(&place);
-        if calls.is_empty() || std::fs::create_dir_all(&place).is_err() {
-            return;
-        }
-        let crew = self.slots.crew(calls.len());
         let place = place.as_path();
         std::thread::scope(|scope| {
+            // Given up before the running ones end: make needs the slots.
+            let crew = self.slots.crew(calls.len());
             for call in calls {
                 let slot: Option<Slot> = select! {
                     recv(crew.arrivals) -> slot => slot.ok(),
-                    recv(self.ahead.is_over) -> _ => None,
+                    recv(is_over) -> _ => None,
                 };
-                let running =
-                    slot.and_then(|slot| Some((slot, self.ahead.begin(call.label.clone())?)));
-                let Some((slot, mut running)) = running else {
+                let Some(slot) = slot else { return };
+                let Some(mut running) =
+                    self.ahead.begin(call.stored.call_key(), call.label.clone())
+                else {
                     return;
                 };
-                scope.spawn(move || {
-                    let outcome = self.compile_before_make(&call, place);
+                let compile = move || {
+                    let outcome = self.compile_before_make(call, place);
                     running.outcome = outcome.unwrap_or(Outcome::Nothing);
                     drop(running);
                     drop(slot);
-                });
+                };
+                if std::thread::Builder::new()
+                    .spawn_scoped(scope, compile)
+                    .is_err()
+                {
+                    return;
+                }
             }
         });
     }
@@ -166,8 +195,14 @@ impl Session {
             return None;
         }
         let record = journal.compile(object)?.clone();
-        let environment = journal.recipe(object)?.environment;
+        let mut environment = journal.recipe(object)?.environment;
         drop(journal);
+        for (_, value) in environment.iter_mut().filter(|(name, _)| name == "PWD") {
+            // As the shell does before it calls the compiler.
+            if !is_same_directory(Path::new(value), &record.directory) {
+                *value = record.directory.clone().into();
+            }
+        }
         let sent = environment.iter();
         let sent = sent.filter(|(name, _)| SENT_VARIABLES.iter().any(|known| name == known));
         let request = Request {
@@ -178,29 +213,25 @@ impl Session {
             environment: sent.cloned().collect(),
         };
         let call = CompileCall::parse(&request.arguments)?;
-        let (to_bitcode, arguments) = self.to_bitcode(&request, &call, object).ok()?;
-        let label = self
-            .scratch
-            .object_name(&request.directory, &to_bitcode.output);
-        Some(ExpectedCall {
-            request,
-            to_bitcode,
-            arguments,
+        let (call, arguments) = self.to_bitcode(&request, &call, object).ok()?;
+        let label = self.scratch.object_name(&request.directory, &call.output);
+        let label = label.display().to_string();
+        let parts = (&call, arguments.as_slice(), &[][..]);
+        let stored = StoredCompile::of(self, &request, parts, label.clone());
+        let stored = stored.ok()?.ok()?;
+        stored.is_storable().then_some(ExpectedCall {
+            stored,
             environment,
-            label: label.display().to_string(),
+            label,
         })
     }
 
-    fn compile_before_make(&self, call: &ExpectedCall, place: &Path) -> anyhow::Result<Outcome> {
+    fn compile_before_make(&self, call: ExpectedCall, place: &Path) -> anyhow::Result<Outcome> {
         let start = Instant::now();
-        let parts = (&call.to_bitcode, call.arguments.as_slice(), &[][..]);
-        let Ok(stored) = StoredCompile::of(self, &call.request, parts, call.label.clone())? else {
-            return Ok(Outcome::Nothing);
-        };
         let place = tempfile::tempdir_in(place)?;
-        let object = place.path().join("object");
-        let mut stored = stored.written_to(object, place.path().join("depfile"));
-        if !stored.is_storable() || stored.find(self) {
+        let (object, depfile) = (place.path().join("object"), place.path().join("depfile"));
+        let mut stored = call.stored.written_to(object, depfile);
+        if stored.find(self) {
             return Ok(Outcome::Nothing);
         }
         let run = stored.run();
@@ -210,17 +241,26 @@ impl Session {
             directory: &run.directory,
             environment: &call.environment,
         })?;
+        let Some(code) = status.code() else {
+            return Ok(Outcome::Nothing);
+        };
         self.timeline.ended(start, "compile", "ran", &call.label);
-        match status.code() {
-            Some(0) if printed.is_empty() => {}
-            Some(_) => return Ok(Outcome::Said),
-            None => return Ok(Outcome::Nothing),
+        if code != 0 || !printed.is_empty() {
+            return Ok(Outcome::Said);
         }
         Ok(match stored.keep(self)? {
             None => Outcome::Stored,
             Some(_) => Outcome::Nothing,
         })
     }
+}
+
+fn is_same_directory(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    one.is_absolute() && identity(one).is_some_and(|one| Some(one) == identity(other))
 }
 
 #[cfg(test)]
@@ -230,9 +270,10 @@ mod tests {
     #[test]
     fn make_waits_for_a_compile_that_has_begun_and_begins_the_others() {
         let ahead = Ahead::default();
-        let mut running = ahead.begin("a.o".to_owned()).unwrap();
+        let [one, other] = ["a", "b"].map(|text| Digest::of_bytes(text.as_bytes()));
+        let mut running = ahead.begin(one, "a.o".to_owned()).unwrap();
         std::thread::scope(|scope| {
-            let asked = scope.spawn(|| ahead.take("a.o"));
+            let asked = scope.spawn(|| ahead.take(one));
             while lock(&ahead.go_on).is_some() {
                 std::thread::yield_now();
             }
@@ -241,8 +282,17 @@ mod tests {
             drop(running);
             assert_eq!(asked.join().unwrap(), Some(Outcome::Stored));
         });
-        assert_eq!(ahead.take("a.o"), None);
-        assert!(ahead.begin("b.o".to_owned()).is_none());
-        assert_eq!(ahead.take("b.o"), None);
+        assert_eq!(ahead.take(one), None);
+        assert!(ahead.begin(other, "b.o".to_owned()).is_none());
+        assert_eq!(ahead.take(other), None);
+    }
+
+    #[test]
+    fn what_make_did_not_ask_for_is_left() {
+        let ahead = Ahead::default();
+        let call = Digest::of_bytes(b"a");
+        drop(ahead.begin(call, "a.o".to_owned()));
+        assert_eq!(ahead.left(), BTreeSet::from(["a.o".to_owned()]));
+        assert_eq!(ahead.take(call), None);
     }
 }

@@ -187,7 +187,7 @@ impl Session {
                 return Ok(run_then(as_written, then));
             }
         };
-        let ahead = self.ahead.take(&label);
+        let ahead = self.ahead.take(stored.call_key());
         if ahead == Some(Outcome::Said) {
             self.log
                 .line(&format!("ran compile {label}: {PRINTS_SOMETHING}"));

@@ -179,6 +179,11 @@ impl StoredCompile {
         }
     }
 
+    /// The key of the call.
+    pub const fn call_key(&self) -> Digest {
+        self.call
+    }
+
     /// Whether the store may have its result.
     pub fn is_storable(&self) -> bool {
         self.not_stored.is_none()

@@ -144,8 +144,13 @@ fn run_beside(
             anyhow::Ok(remake)
         });
         let status = run_make();
+        // Where it did not even begin.
         session.ahead.stop();
         let remake = decision.join().map_err(|_| Failure::bug(UNDECIDED))?;
+        for label in session.ahead.left() {
+            let line = format!("ran compile {label}: make did not ask for it");
+            session.log.line(&line);
+        }
         Ok((Some(remake.context(UNDECIDED)?), status?))
     })
 }

@@ -156,6 +156,12 @@ impl Journal {
         self.records.compiles.get(object)
     }
 
+    /// Every compile, by its object.
+    pub fn compiles(&self) -> impl Iterator<Item = (&Path, &CompileRecord)> {
+        let compiles = self.records.compiles.iter();
+        compiles.map(|(object, record)| (object.as_path(), record))
+    }
+
     /// The symbol versions of an object whose bitcode has this digest. Those of its former content do
     /// not count: an EXPORT_SYMBOL that moved would otherwise have two CRCs.
     pub fn versions(&self, object: &Path, bitcode: Digest) -> Option<&VersionsRecord> {

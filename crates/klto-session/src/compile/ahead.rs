@@ -1,6 +1,6 @@
 //! Compiles that begin before make asks for them.
 //!
-//! In: what has to be made again after an edit. Out: bitcode in the store, where make's own call finds it. make reads
+//! In: objects of the sources that were edited. Out: bitcode in the store, where make's own call finds it. make reads
 //! its makefiles for a while before it calls the first compiler; what it will call is known from the last build.
 //!
 //! Nothing rests on that: such a compile has the same keys as any other, so that another call than the one expected, or

@@ -11,13 +11,14 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
 use klto_core::normalize;
+use klto_kbuild::compile::CompileCall;
 use klto_kbuild::is_made_with_vmlinux;
 use memchr::memmem::Finder;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::readers::targets_that_read;
 use super::{Stock, Watch};
-use crate::journal::Journal;
+use crate::journal::{CompileRecord, Journal};
 use crate::session::lock;
 use crate::sub_makes::{LeaveOut, MakeCall};
 
@@ -79,6 +80,42 @@ impl Watch {
         })
     }
 
+    /// Objects that compiles of the last complete build made of these sources.
+    pub fn compiled_from(
+        &self,
+        sources: &[PathBuf],
+        journal: &Mutex<Journal>,
+    ) -> BTreeSet<PathBuf> {
+        let calls = self.known_calls();
+        let journal = lock(journal);
+        let compiles = sources.iter().flat_map(|source| {
+            let path = self.roots.source.join(source);
+            let is_of_source = move |record: &CompileRecord| {
+                // By its name first: few records are to be read as calls.
+                let name = path.file_name().unwrap_or_default();
+                let mut words = record.arguments.iter().rev();
+                words.any(|word| word.as_bytes().ends_with(name.as_bytes()))
+                    && CompileCall::parse(&record.arguments)
+                        .is_some_and(|call| normalize(&record.directory.join(call.source)) == path)
+            };
+            let compiles = journal.compiles();
+            compiles.filter(move |(_, record)| is_of_source(record))
+        });
+        let is_made = |object: &Path| {
+            let makes = journal.makes(object).unwrap_or_default();
+            !makes.is_empty() && makes.iter().all(|make| calls.contains(make))
+        };
+        let objects = compiles.map(|(object, _)| object);
+        let made = objects.filter(|object| is_made(object));
+        made.map(Path::to_owned).collect()
+    }
+
+    /// How the makes of the last complete build were called.
+    fn known_calls(&self) -> BTreeSet<MakeCall> {
+        let makes = self.state.iter().flat_map(|state| state.makes.values());
+        makes.map(|make| make.call).collect()
+    }
+
     fn is_taken_for_made(&self, target: &Path, source: &Path) -> io::Result<bool> {
         let source = fs_err::metadata(self.roots.source.join(source))?.modified()?;
         match fs_err::metadata(self.roots.output.join(target)) {
@@ -124,7 +161,7 @@ impl Watch {
     ) -> Result<LeaveOut, String> {
         let known = self.state.as_ref().map(|state| state.makes.clone());
         let known = known.unwrap_or_default();
-        let calls: BTreeSet<MakeCall> = known.values().map(|make| make.call).collect();
+        let calls = self.known_calls();
         let mut needed = BTreeSet::new();
         for target in targets {
             let makes = journal.makes(target).unwrap_or_default();

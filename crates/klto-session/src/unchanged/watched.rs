@@ -133,14 +133,11 @@ fn run_beside(
 ) -> anyhow::Result<(Option<Remake>, ExitStatus)> {
     let undecided = session.makes.decide_later();
     std::thread::scope(|scope| {
+        scope.spawn(|| session.compile_ahead(&watch.compiled_from(sources, &session.journal)));
         let decision = scope.spawn(move || {
             let remake = watch.remake(sources, &session.journal)?;
             let leave_out = begin(session, watch, &remake)?;
-            let is_known = leave_out.is_some();
             undecided.decide(leave_out);
-            if is_known {
-                session.compile_ahead(&remake.targets);
-            }
             anyhow::Ok(remake)
         });
         let status = run_make();

@@ -107,13 +107,14 @@ impl Ahead {
         compiles.remove(&call).and_then(|compile| compile.outcome)
     }
 
-    /// What make has not asked for at all.
+    /// What was compiled and make has not asked for at all.
     pub fn left(&self) -> BTreeSet<String> {
         let compiles = std::mem::take(&mut *lock(&self.compiles));
-        compiles
-            .into_values()
-            .map(|compile| compile.label)
-            .collect()
+        let ran = compiles.into_values().filter(|compile| {
+            let outcome = compile.outcome;
+            matches!(outcome, Some(Outcome::Stored | Outcome::Said))
+        });
+        ran.map(|compile| compile.label).collect()
     }
 
     /// One begins; `None` after [`Self::stop`].
@@ -291,7 +292,10 @@ mod tests {
     fn what_make_did_not_ask_for_is_left() {
         let ahead = Ahead::default();
         let call = Digest::of_bytes(b"a");
-        drop(ahead.begin(call, "a.o".to_owned()));
+        let mut running = ahead.begin(call, "a.o".to_owned()).unwrap();
+        running.outcome = Outcome::Said;
+        drop(running);
+        drop(ahead.begin(Digest::of_bytes(b"b"), "found.o".to_owned()));
         assert_eq!(ahead.left(), BTreeSet::from(["a.o".to_owned()]));
         assert_eq!(ahead.take(call), None);
     }

@@ -43,7 +43,9 @@ pub use plan::{
     Reconfiguration,
 };
 pub use steps::Step;
-pub use sub_make::{directory_of_make, is_made_with_vmlinux, makes_a_directory, makes_the_tree};
+pub use sub_make::{
+    directory_of_make, is_made_with_vmlinux, makes_a_directory, makes_boot_image, makes_the_tree,
+};
 pub use toolchain::{LlvmVersion, Role, Tool, ToolHook, Toolchain};
 pub use tree::{ExternalModule, Tree};
 pub use variables::Variables;

@@ -39,13 +39,22 @@ pub fn directory_of_make(arguments: &[OsString]) -> Option<&Path> {
 /// Whether what is in a directory is made with vmlinux or after it: the boot image, which reads it, and init, which
 /// scripts/link-vmlinux.sh makes again for the version of the kernel.
 pub fn is_made_with_vmlinux(directory: &Path) -> bool {
+    is_of_boot_image(directory) || directory == Path::new("init")
+}
+
+/// Whether a make with these arguments makes something of the boot image, from vmlinux and sources.
+pub fn makes_boot_image(arguments: &[OsString]) -> bool {
+    directory_of_make(arguments).is_some_and(is_of_boot_image)
+}
+
+/// Whether a directory is `arch/*/boot`, or below it.
+fn is_of_boot_image(directory: &Path) -> bool {
     let mut parts = directory
         .components()
         .filter(|part| *part != Component::CurDir);
     let first = parts.next().map(Component::as_os_str);
     let third = parts.nth(1).map(Component::as_os_str);
-    let is_of_boot_image = first == Some("arch".as_ref()) && third == Some("boot".as_ref());
-    is_of_boot_image || directory == Path::new("init")
+    first == Some("arch".as_ref()) && third == Some("boot".as_ref())
 }
 
 #[cfg(test)]

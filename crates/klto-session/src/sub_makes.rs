@@ -8,12 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use klto_core::{KeyBuilder, normalize};
-use klto_kbuild::{directory_of_make, makes_a_directory, makes_the_tree};
+use klto_kbuild::{directory_of_make, makes_a_directory, makes_boot_image, makes_the_tree};
 use klto_wire::Request;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,36 @@ pub(crate) struct LeaveOut {
     pub known: SubMakes,
     /// Calls of those above what is made again.
     pub needed: BTreeSet<MakeCall>,
+    /// vmlinux, of which the last complete build has made the boot image; nothing where a later one may have changed it.
+    pub vmlinux: Option<KeptFile>,
+}
+
+/// A file that is as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeptFile {
+    path: PathBuf,
+    was: FileStamp,
+}
+
+type FileStamp = (u64, i64, i64, u64);
+
+impl KeptFile {
+    /// As the file is now; `None` where there is none.
+    pub fn now(path: PathBuf) -> Option<Self> {
+        let was = file_stamp(&path)?;
+        Some(Self { path, was })
+    }
+
+    fn is_kept(&self) -> bool {
+        file_stamp(&self.path) == Some(self.was)
+    }
+}
+
+/// Inode, ctime, and size.
+fn file_stamp(path: &Path) -> Option<FileStamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let (ctime, rest) = (metadata.ctime(), metadata.ctime_nsec());
+    Some((metadata.ino(), ctime, rest, metadata.len()))
 }
 
 /// Which makes are left out, as far as that is known.
@@ -195,8 +226,8 @@ impl RunningMakes {
     /// A make begins; whether it is left out.
     fn begins(&self, process: Process, recipe: &Recipe, arguments: &[OsString]) -> bool {
         let (call, identity) = (call(recipe), identity(recipe));
-        let is_of_directory =
-            makes_a_directory(arguments) && !self.directories_are_made.load(Relaxed);
+        let is_early = !self.directories_are_made.load(Relaxed);
+        let is_of_directory = makes_a_directory(arguments) && is_early;
         let decision = lock(&self.decision);
         let leave_out = match &*decision {
             Decision::Made(leave_out) => leave_out.as_ref(),
@@ -204,8 +235,13 @@ impl RunningMakes {
         };
         let is_left_out = leave_out.is_some_and(|leave_out| {
             let known = leave_out.known.get(&identity);
-            let is_known = known.is_some_and(|make| make.is_of_directory);
-            is_of_directory && is_known && !leave_out.needed.contains(&call)
+            let vmlinux = leave_out.vmlinux.as_ref();
+            let has_nothing_new = known.is_some_and(|make| {
+                let is_of_kept = || vmlinux.is_some_and(KeptFile::is_kept);
+                is_of_directory && make.is_of_directory
+                    || is_early && makes_boot_image(arguments) && is_of_kept()
+            });
+            has_nothing_new && !leave_out.needed.contains(&call)
         });
         let mut seen = lock(&self.seen);
         if is_left_out {
@@ -304,6 +340,7 @@ mod tests {
         second.decide_later().decide(Some(LeaveOut {
             known: first.seen(),
             needed: BTreeSet::from([call(&mm)]),
+            vmlinux: None,
         }));
         let terminal = Recipe {
             environment: vec![("_".into(), "y".into())],
@@ -319,6 +356,36 @@ mod tests {
         assert_eq!(second.counts(), (4, 1));
         second.directories_are_made();
         assert!(!begins(&second, 9, &fs));
+    }
+
+    #[test]
+    fn makes_of_the_boot_image_are_left_out_while_vmlinux_is_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vmlinux");
+        assert_eq!(KeptFile::now(path.clone()), None);
+        fs_err::write(&path, "old").unwrap();
+        let boot = recipe("obj=arch/x86/boot");
+        let first = RunningMakes::default();
+        assert!(!begins(&first, 1, &boot));
+        let leave_out = |vmlinux| LeaveOut {
+            known: first.seen(),
+            needed: BTreeSet::new(),
+            vmlinux,
+        };
+        let is_left_out = |vmlinux: Option<KeptFile>| {
+            let makes = RunningMakes::default();
+            makes.decide_later().decide(Some(leave_out(vmlinux)));
+            begins(&makes, 1, &boot)
+        };
+        let kept = KeptFile::now(path.clone());
+        assert!(is_left_out(kept.clone()));
+        assert!(!is_left_out(None));
+        let late = RunningMakes::default();
+        late.decide_later().decide(Some(leave_out(kept.clone())));
+        late.directories_are_made();
+        assert!(!begins(&late, 1, &boot));
+        fs_err::write(&path, "other").unwrap();
+        assert!(!is_left_out(kept));
     }
 
     #[test]

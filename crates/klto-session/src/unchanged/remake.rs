@@ -20,7 +20,7 @@ use super::readers::targets_that_read;
 use super::{Stock, Watch};
 use crate::journal::{CompileRecord, Journal};
 use crate::session::lock;
-use crate::sub_makes::{LeaveOut, MakeCall};
+use crate::sub_makes::{KeptFile, LeaveOut, MakeCall};
 
 /// What a build has to make again after some sources have changed.
 #[derive(Debug)]
@@ -170,7 +170,16 @@ impl Watch {
             }
             needed.extend(makes);
         }
-        Ok(LeaveOut { known, needed })
+        // A build that failed may have linked it, and then made no boot image of it.
+        let vmlinux = match self.is_unfinished() {
+            true => None,
+            false => KeptFile::now(self.roots.output.join("vmlinux")),
+        };
+        Ok(LeaveOut {
+            known,
+            needed,
+            vmlinux,
+        })
     }
 
     /// Removes a target, so that make makes it.

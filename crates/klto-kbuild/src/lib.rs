@@ -45,6 +45,7 @@ pub use plan::{
 pub use steps::Step;
 pub use sub_make::{
     directory_of_make, is_made_with_vmlinux, makes_a_directory, makes_boot_image, makes_the_tree,
+    makes_tools,
 };
 pub use toolchain::{LlvmVersion, Role, Tool, ToolHook, Toolchain};
 pub use tree::{ExternalModule, Tree};

@@ -36,6 +36,15 @@ pub fn directory_of_make(arguments: &[OsString]) -> Option<&Path> {
     Some(Path::new(OsStr::from_bytes(directory)))
 }
 
+/// Whether a make with these arguments makes a program of the source tree's `tools`, from what is there (Makefile,
+/// `tools/%`).
+pub fn makes_tools(arguments: &[OsString]) -> bool {
+    let mut pairs = arguments.windows(2);
+    let directory = pairs.find(|words| words[0] == "-C").map(|words| &words[1]);
+    arguments.iter().any(|word| word == "subdir=tools")
+        && directory.is_some_and(|directory| Path::new(directory).ends_with("tools"))
+}
+
 /// Whether what is in a directory is made with vmlinux or after it: the boot image, which reads it, and init, which
 /// scripts/link-vmlinux.sh makes again for the version of the kernel.
 pub fn is_made_with_vmlinux(directory: &Path) -> bool {
@@ -78,6 +87,21 @@ mod tests {
         assert!(!is("-f ./scripts/Makefile.modpost"));
         assert!(!is("-f ./scripts/Makefile.modfinal obj=x"));
         assert!(!is("-C tools objtool"));
+    }
+
+    #[test]
+    fn makes_of_tools_and_of_the_boot_image_are_told() {
+        let words = |text: &str| -> Vec<OsString> { text.split(' ').map(OsString::from).collect() };
+        assert!(makes_tools(&words(
+            "O=/out subdir=tools -C ../tools/ objtool"
+        )));
+        assert!(!makes_tools(&words("-C /out -f /src/Makefile tools")));
+        assert!(!makes_tools(&words("subdir=tools -C objtool")));
+        let boot = "-f ./scripts/Makefile.build obj=arch/x86/boot/compressed vmlinux";
+        assert!(makes_boot_image(&words(boot)));
+        assert!(!makes_boot_image(&words(
+            "-f ./scripts/Makefile.build obj=init"
+        )));
     }
 
     #[test]

@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use klto_core::{KeyBuilder, normalize};
-use klto_kbuild::{directory_of_make, makes_a_directory, makes_boot_image, makes_the_tree};
+use klto_kbuild::{
+    directory_of_make, makes_a_directory, makes_boot_image, makes_the_tree, makes_tools,
+};
 use klto_wire::Request;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +66,8 @@ pub(crate) struct LeaveOut {
     pub needed: BTreeSet<MakeCall>,
     /// vmlinux, of which the last complete build has made the boot image; nothing where a later one may have changed it.
     pub vmlinux: Option<KeptFile>,
+    /// Whether the makes of tools look at none of the sources that have changed.
+    pub without_tools: bool,
 }
 
 /// A file that is as it was.
@@ -240,6 +244,7 @@ impl RunningMakes {
                 let is_of_kept = || vmlinux.is_some_and(KeptFile::is_kept);
                 is_of_directory && make.is_of_directory
                     || is_early && makes_boot_image(arguments) && is_of_kept()
+                    || leave_out.without_tools && makes_tools(arguments)
             });
             has_nothing_new && !leave_out.needed.contains(&call)
         });
@@ -341,6 +346,7 @@ mod tests {
             known: first.seen(),
             needed: BTreeSet::from([call(&mm)]),
             vmlinux: None,
+            without_tools: false,
         }));
         let terminal = Recipe {
             environment: vec![("_".into(), "y".into())],
@@ -371,6 +377,7 @@ mod tests {
             known: first.seen(),
             needed: BTreeSet::new(),
             vmlinux,
+            without_tools: false,
         };
         let is_left_out = |vmlinux: Option<KeptFile>| {
             let makes = RunningMakes::default();

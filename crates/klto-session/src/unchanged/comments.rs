@@ -46,7 +46,7 @@ impl Watch {
         if self.config.is_set("LOCALVERSION_AUTO") && !self.keeps_version() {
             return Some("the version says whether a source has changed".to_owned());
         }
-        let makefile = self.is_read_otherwise(sources, Makefiles::OfKernel);
+        let makefile = self.is_read_otherwise(sources, Makefiles::Kernel);
         let found = makefile.and_then(|found| match found {
             None => why_more_than_tokens_show(&self.roots.output, sources),
             some => Ok(some),

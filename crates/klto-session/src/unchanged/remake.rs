@@ -52,7 +52,7 @@ impl Watch {
         };
         let read_anywhere = match sources.iter().find(|source| !is_recorded(source)) {
             Some(other) => Some(format!("{} may be read anywhere", other.display())),
-            None => self.is_read_otherwise(sources, Makefiles::OfOtherDirectories)?,
+            None => self.is_read_otherwise(sources, Makefiles::OtherDirectories)?,
         };
         let state = self.state.as_ref();
         let unfinished = state.map(|state| &state.unfinished);
@@ -71,7 +71,10 @@ impl Watch {
         }
         let leave_out = match read_anywhere {
             Some(why) => Err(why),
-            None => self.leave_out(&targets, &journal),
+            None => {
+                let without_tools = !self.is_read_by_tools(sources)?;
+                self.leave_out(&targets, &journal, without_tools)
+            }
         };
         Ok(Remake {
             targets,
@@ -141,7 +144,6 @@ impl Watch {
         let look = |makefile: &PathBuf| -> io::Result<Option<String>> {
             let place = makefile.strip_prefix(&self.roots.source);
             let place = place.unwrap_or(makefile);
-            // Makes of tools are none of directories, and never left out.
             if !makefiles.includes(place) {
                 return Ok(None);
             }
@@ -154,10 +156,19 @@ impl Watch {
         Ok(found?.into_iter().flatten().next())
     }
 
+    /// Whether a make of tools looks at a source: its makefile names it, or compares the tools' copy with it
+    /// (tools/objtool/sync-check.sh).
+    fn is_read_by_tools(&self, sources: &[PathBuf]) -> io::Result<bool> {
+        let tools = self.roots.source.join("tools");
+        let is_copied = sources.iter().any(|source| tools.join(source).exists());
+        Ok(is_copied || self.is_read_otherwise(sources, Makefiles::Tools)?.is_some())
+    }
+
     fn leave_out(
         &self,
         targets: &BTreeSet<PathBuf>,
         journal: &Journal,
+        without_tools: bool,
     ) -> Result<LeaveOut, String> {
         let known = self.state.as_ref().map(|state| state.makes.clone());
         let known = known.unwrap_or_default();
@@ -179,6 +190,7 @@ impl Watch {
             known,
             needed,
             vmlinux,
+            without_tools,
         })
     }
 
@@ -223,11 +235,12 @@ impl Watch {
 /// Which makefiles may name a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Makefiles {
-    /// Those of other directories, without tools: a source's own makefile runs in any case, and makes of tools are
-    /// never left out.
-    OfOtherDirectories,
+    /// Those of other directories, without tools: a source's own makefile runs in any case.
+    OtherDirectories,
+    /// Those of [`TOOLS_OF_KERNEL`].
+    Tools,
     /// All that a build of the kernel reads: of tools those in [`TOOLS_OF_KERNEL`].
-    OfKernel,
+    Kernel,
 }
 
 /// Tools that a build of the kernel makes, and what makes them.
@@ -246,14 +259,19 @@ impl Makefiles {
                 .iter()
                 .any(|place| makefile.starts_with(place))
         };
-        !makefile.starts_with("tools") || self == Self::OfKernel && is_of_kernel()
+        let is_of_tools = makefile.starts_with("tools");
+        match self {
+            Self::OtherDirectories => !is_of_tools,
+            Self::Tools => is_of_kernel(),
+            Self::Kernel => !is_of_tools || is_of_kernel(),
+        }
     }
 }
 
 /// Whether a makefile names a source: by its path from there, from the root of the tree, or behind a variable.
 fn names(text: &[u8], makefile: &Path, source: &Path, makefiles: Makefiles) -> bool {
     let directory = makefile.parent().unwrap_or(makefile);
-    if makefiles == Makefiles::OfOtherDirectories && source.parent() == Some(directory) {
+    if makefiles == Makefiles::OtherDirectories && source.parent() == Some(directory) {
         return false;
     }
     let name = source.file_name().unwrap_or_default().as_bytes();
@@ -292,7 +310,7 @@ mod tests {
         let names_of = |text: &str, makefiles| {
             names(text.as_bytes(), makefile, Path::new("fs/a.c"), makefiles)
         };
-        let names = |text: &str| names_of(text, Makefiles::OfOtherDirectories);
+        let names = |text: &str| names_of(text, Makefiles::OtherDirectories);
         for text in [
             "x := $(shell grep -q x $(srctree)/fs/a.c)",
             "$(obj)/b.o: $(src)/../../fs/a.c",
@@ -315,14 +333,16 @@ mod tests {
         }
         let (makefile, source) = (Path::new("fs/Makefile"), Path::new("fs/a.c"));
         let tools = |place: &str, makefiles: Makefiles| makefiles.includes(Path::new(place));
-        assert!(tools("tools/objtool/Makefile", Makefiles::OfKernel));
-        assert!(!tools("tools/perf/Makefile.perf", Makefiles::OfKernel));
+        assert!(tools("tools/objtool/Makefile", Makefiles::Kernel));
+        assert!(!tools("tools/perf/Makefile.perf", Makefiles::Kernel));
         assert!(!tools(
             "tools/objtool/Makefile",
-            Makefiles::OfOtherDirectories
+            Makefiles::OtherDirectories
         ));
+        assert!(tools("tools/objtool/Makefile", Makefiles::Tools));
+        assert!(!tools("fs/Makefile", Makefiles::Tools));
         let own = |makefiles| super::names(b"$(src)/a.c", makefile, source, makefiles);
-        assert!(!own(Makefiles::OfOtherDirectories));
-        assert!(own(Makefiles::OfKernel));
+        assert!(!own(Makefiles::OtherDirectories));
+        assert!(own(Makefiles::Kernel));
     }
 }

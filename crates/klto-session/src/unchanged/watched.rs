@@ -123,8 +123,8 @@ fn why_all(
     Some(format!("{place} has changed"))
 }
 
-/// Runs make, and beside its start finds out what is to be made again, and begins to compile that: no make under it goes on before that is known,
-/// and before what it would take for made is removed. Where that fails, so do they.
+/// Runs make, and beside its start finds out what is to be made again, and begins to compile that. No make under it goes
+/// on before it is known, and before what it would take for made is removed. Where that fails, so do they.
 fn run_beside(
     session: &Session,
     watch: &Watch,

@@ -133,18 +133,21 @@ pub(super) fn memory_section(measured: &[Measured]) -> String {
     if lines.is_empty() {
         return lines;
     }
-    let lines_of_sides = points.map(|points| {
-        fitted(&points).map_or(String::new(), |(at_none, slope)| {
-            format!("{at_none:.2} GB + {:.1} for each byte", 1e9 * slope)
-        })
-    });
+    let fits = points.map(|points| fitted(&points));
+    if fits.iter().any(Option::is_some) {
+        let fits = fits.map(|fit| {
+            fit.map_or(String::new(), |(at_none, slope)| {
+                format!("{at_none:.2} GB + {:.1} for each byte", 1e9 * slope)
+            })
+        });
+        lines += &format!("| least squares | | {} | |\n", fits.join(" | "));
+    }
     format!(
         "\n## Memory of a full link\n\n\
          The largest process of a clean build with Full LTO is the link of vmlinux. klto keeps memory free for it by the \
-         bytes of bitcode that it reads (`klto-session/src/memory.rs`). The last line is that of least squares.\n\n\
-         | kernel | bitcode | {} | kept free |\n|---|---|---|---|---|\n{lines}| | | {} | |\n",
-        SIDES.map(Side::title).join(" | "),
-        lines_of_sides.join(" | ")
+         bytes of bitcode that it reads (`klto-session/src/memory.rs`).\n\n\
+         | kernel | bitcode | {} | kept free |\n|---|---|---|---|---|\n{lines}",
+        SIDES.map(Side::title).join(" | ")
     )
 }
 
@@ -276,7 +279,11 @@ mod tests {
         let text = memory_section(&two);
         let has = |line: &str| text.lines().any(|found| found == line);
         assert!(has("| large | 30.0 MB |  | 1.02 GB | 1.00 GB |"), "{text}");
-        assert!(has("| | |  | 0.26 GB + 25.6 for each byte | |"), "{text}");
+        assert!(
+            has("| least squares | |  | 0.26 GB + 25.6 for each byte | |"),
+            "{text}"
+        );
+        assert!(!memory_section(&two[..1]).contains("least squares"));
         assert_eq!(memory_section(&[]), "");
     }
 

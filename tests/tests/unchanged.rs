@@ -236,6 +236,17 @@ fn makes_above_nothing_that_changed_are_left_out() {
     assert!(begun_before_make_asked.get() > 0);
     make_ran(&build).unwrap();
 
+    // A make of tools compares its copy of a source with the kernel's.
+    write("int klto_without_copy;\n");
+    let (_, without) = made_again(&build);
+    let copies = source.path().join("tools/fs/jbd2");
+    fs::create_dir_all(&copies).unwrap();
+    fs::write(copies.join("commit.c"), "").unwrap();
+    make_ran(&build).unwrap();
+    write("int klto_with_copy;\n");
+    let (_, with) = made_again(&build);
+    assert!(with < without, "{with:?} {without:?}");
+
     // A header may be read by what leaves no record.
     let header = "include/linux/jbd2.h";
     let text = fs::read_to_string(source.path().join(header)).unwrap();

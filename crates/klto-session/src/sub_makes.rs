@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -22,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::recipe::{Caller, Process, Recipe};
 use crate::session::{Answer, Session, as_called, ended, lock};
+use crate::unchanged::stamp;
 
 /// How a make is called: digest of its arguments and directory.
 pub(crate) type MakeCall = [u8; 32];
@@ -70,32 +70,23 @@ pub(crate) struct LeaveOut {
     pub without_tools: bool,
 }
 
-/// A file that is as it was.
+/// A file that is as it was, by its stat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeptFile {
     path: PathBuf,
-    was: FileStamp,
+    was: [u8; 32],
 }
 
-type FileStamp = (u64, i64, i64, u64);
-
 impl KeptFile {
-    /// As the file is now; `None` where there is none.
-    pub fn now(path: PathBuf) -> Option<Self> {
-        let was = file_stamp(&path)?;
-        Some(Self { path, was })
+    /// As the file is now.
+    pub fn now(path: PathBuf) -> Self {
+        let was = stamp(&path);
+        Self { path, was }
     }
 
     fn is_kept(&self) -> bool {
-        file_stamp(&self.path) == Some(self.was)
+        stamp(&self.path) == self.was
     }
-}
-
-/// Inode, ctime, and size.
-fn file_stamp(path: &Path) -> Option<FileStamp> {
-    let metadata = std::fs::metadata(path).ok()?;
-    let (ctime, rest) = (metadata.ctime(), metadata.ctime_nsec());
-    Some((metadata.ino(), ctime, rest, metadata.len()))
 }
 
 /// Which makes are left out, as far as that is known.
@@ -368,7 +359,6 @@ mod tests {
     fn makes_of_the_boot_image_are_left_out_while_vmlinux_is_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("vmlinux");
-        assert_eq!(KeptFile::now(path.clone()), None);
         fs_err::write(&path, "old").unwrap();
         let boot = recipe("obj=arch/x86/boot");
         let first = RunningMakes::default();
@@ -384,7 +374,7 @@ mod tests {
             makes.decide_later().decide(Some(leave_out(vmlinux)));
             begins(&makes, 1, &boot)
         };
-        let kept = KeptFile::now(path.clone());
+        let kept = Some(KeptFile::now(path.clone()));
         assert!(is_left_out(kept.clone()));
         assert!(!is_left_out(None));
         let late = RunningMakes::default();

@@ -182,10 +182,8 @@ impl Watch {
             needed.extend(makes);
         }
         // A build that failed may have linked it, and then made no boot image of it.
-        let vmlinux = match self.is_unfinished() {
-            true => None,
-            false => KeptFile::now(self.roots.output.join("vmlinux")),
-        };
+        let vmlinux = self.roots.output.join("vmlinux");
+        let vmlinux = (!self.is_unfinished()).then(|| KeptFile::now(vmlinux));
         Ok(LeaveOut {
             known,
             needed,

@@ -65,6 +65,7 @@ const REMOVED: &[&str] = &[
     "KLTO_CACHE",
     "KLTO_CACHE_LIMIT",
     "KLTO_IMPORT_LIMIT",
+    "KLTO_MEMORY",
     "KLTO_VERIFY",
 ];
 

@@ -11,7 +11,7 @@ mod prepared;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use klto_tests::{Build, Outcome, step};
+use klto_tests::{Build, Outcome, klto_binary, step};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SymbolKind};
 use xtask::kernel::Lto;
 
@@ -81,6 +81,67 @@ fn an_edit_links_its_module_anew() {
     let back = step("the edit taken back", || build.succeed());
     assert_eq!(links(&back), [format!("hit full-link {UNIT}")]);
     assert!(fs_err::read(build.output_directory().join(JBD2)).unwrap() == before);
+}
+
+/// When the full links of a build began and ended, in microseconds, in the order of their begin.
+fn times_of_links(build: &Build) -> Vec<(u64, u64)> {
+    let mut trace = Command::new(klto_binary());
+    trace.args(["trace", "-O"]).arg(build.output_directory());
+    let trace = xtask::command::output(&mut trace).unwrap();
+    let trace: serde_json::Value = serde_json::from_str(&trace).unwrap();
+    let mut times = Vec::new();
+    for event in trace["traceEvents"].as_array().unwrap() {
+        if event["cat"] == "full-link" {
+            assert_eq!(event["args"]["how"], "ran", "{event}");
+            let begin = event["ts"].as_u64().unwrap();
+            times.push((begin, begin + event["dur"].as_u64().unwrap()));
+        }
+    }
+    times.sort_unstable();
+    times
+}
+
+#[test]
+fn links_of_modules_run_beside_each_other_where_memory_allows_it() {
+    const OTHER_UNIT: &str = "fs/autofs/autofs4.o";
+    let build = full("memory").goals(&[JBD2, "fs/autofs/autofs4.ko"]);
+    build.succeed();
+    // All that is left to do is the two links, which make begins at once.
+    let link = |store: String, memory: &str| {
+        for unit in [UNIT, OTHER_UNIT] {
+            fs_err::remove_file(build.output_directory().join(unit)).unwrap();
+        }
+        let store = build.store_directory().join(store);
+        let build = build.clone().store(&store);
+        let outcome = build.environment("KLTO_MEMORY", memory).succeed();
+        assert_eq!(links(&outcome).len(), 2, "{outcome:?}");
+        outcome
+    };
+    let warning = "klto: warning: a full link needs about ";
+
+    let alone = link("alone".to_owned(), "64M");
+    let [first, second] = times_of_links(&build)[..] else {
+        panic!("{alone:?}");
+    };
+    assert!(first.1 <= second.0, "{first:?} {second:?}");
+    assert_eq!(alone.stderr.matches(warning).count(), 2, "{alone:?}");
+    assert!(
+        alone.stderr.contains("and 64 MB are available"),
+        "{alone:?}"
+    );
+
+    let mut tried = Vec::new();
+    let is_together = (0..5).any(|attempt| {
+        let outcome = link(format!("together-{attempt}"), "4G");
+        assert!(!outcome.stderr.contains(warning), "{outcome:?}");
+        let times = times_of_links(&build);
+        tried.push(times.clone());
+        times[1].0 < times[0].1
+    });
+    assert!(is_together, "{tried:?}");
+
+    let wrong = build.environment("KLTO_MEMORY", "little");
+    run(&mut wrong.command()).expect(2, &["KLTO_MEMORY is \"little\""]);
 }
 
 /// Two directories of vmlinux. Its unit is made before its last link, which misses the others.

@@ -27,6 +27,8 @@ pub struct BuildLog {
     pub left_out: BTreeMap<String, Vec<String>>,
     /// Objects compiled native, and what reads each as ELF.
     pub native: BTreeMap<String, String>,
+    /// Whether the tree's script gave the order of initcalls that klto finds.
+    pub initcalls_agree: bool,
 }
 
 impl BuildLog {
@@ -40,6 +42,7 @@ impl BuildLog {
     }
 
     fn add(&mut self, line: &str) {
+        self.initcalls_agree |= line == "initcalls by klto and the script agree";
         if let Some((unit, object)) = rest(line, "input ").and_then(|rest| rest.split_once(' ')) {
             self.unit(unit).inputs.push(object.to_owned());
         } else if let Some((unit, name)) =

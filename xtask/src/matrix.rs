@@ -5,6 +5,7 @@
 
 mod build;
 mod cell;
+mod reuse;
 
 use anyhow::Result;
 use fs_err as fs;

@@ -255,6 +255,11 @@ impl Engine {
         }
     }
 
+    /// Whether an action of this key runs its tool: nothing is stored for it, or that is to be made again.
+    pub fn will_run(&self, key: Digest) -> bool {
+        self.is_chosen_for_verification(key) || self.find(key).is_none()
+    }
+
     /// The bytes that [`Engine::keep_bytes`] stored for `key`.
     pub fn find_bytes(&self, key: Digest) -> Option<Vec<u8>> {
         let result = self.find(key)?;

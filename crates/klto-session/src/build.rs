@@ -23,6 +23,7 @@ use crate::jobs::Jobs;
 use crate::journal::Journal;
 use crate::log::{Log, tell};
 use crate::make::{end_orphans, run_make};
+use crate::memory::Memory;
 use crate::progress::Display;
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::server::Server;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub store: StoreChoice,
     /// The largest function that is imported, in LLVM's instructions; the tree's own limit without it.
     pub import_limit: Option<u32>,
+    /// The most bytes of memory that full links may take together; what the machine has without it.
+    pub memory_limit: Option<u64>,
     /// The shim's executable.
     pub shim_program: PathBuf,
     /// What make inherits.
@@ -121,7 +124,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         (scratch, build.tree.source.clone()),
         journal,
         (additions, build.full),
-        (engine, jobs.slots),
+        (engine, jobs.slots, Memory::new(settings.memory_limit)),
         (memo, log, timeline),
     );
     let session = Arc::new(session);

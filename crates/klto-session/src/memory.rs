@@ -1,14 +1,16 @@
 //! Room for links that need much memory: those that do not fit beside each other run one after the other.
 //!
-//! In: what a link will need, in bytes. Out: when it may run, and whether the machine has less than that. Under full LTO
-//! the linker holds the code of the whole unit, so the need goes by the size of its bitcode.
+//! In: what a link will need, in bytes. Out: when it may run, and whether there is less than that. Under full LTO the
+//! linker holds the code of the whole unit, so the need goes by the size of its bitcode.
 
+use std::path::Path;
 use std::sync::{Condvar, Mutex};
 
 use crate::session::lock;
 
 /// Bytes that a full link needs beside what its bitcode takes: the linker itself. Measured with LLVM 22: 79 MB for
-/// a module, and 441 MB for a kernel of 15.2 MB of bitcode, thus 24 bytes for each of it; with a fourth more.
+/// a module, 441 MB for a kernel of 15.2 MB of bitcode and 2382 MB for one of 96.5 MB, thus 24 bytes for each of it;
+/// with a fourth more.
 const LINKER: u64 = 100 << 20;
 /// Bytes for each byte of bitcode, at the peak of a full link.
 const FOR_EACH_BYTE: u64 = 30;
@@ -22,8 +24,8 @@ pub const fn needed_by_full_link(bitcode: u64) -> u64 {
 /// The memory of a build.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// Bytes that were available when the build began; `None` where the kernel does not say it.
-    available: Option<u64>,
+    /// The most that full links may take together, as the user says.
+    limit: Option<u64>,
     running: Mutex<Running>,
     changed: Condvar,
 }
@@ -33,6 +35,8 @@ struct Running {
     links: usize,
     /// What they were to need together.
     needed: u64,
+    /// Bytes that there were when the first of them began; `None` where nothing says it.
+    available: Option<u64>,
 }
 
 /// A link that runs; its room is free again when this is dropped.
@@ -40,32 +44,31 @@ struct Running {
 pub(crate) struct Room<'a> {
     memory: &'a Memory,
     needed: u64,
+    available: Option<u64>,
 }
 
 impl Memory {
-    /// What the machine has now.
-    pub fn of_machine() -> Self {
-        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        Self::of(available(&text))
-    }
-
-    fn of(available: Option<u64>) -> Self {
+    /// What the machine has, and no more than `limit`.
+    pub fn new(limit: Option<u64>) -> Self {
         Self {
-            available,
+            limit,
             running: Mutex::default(),
             changed: Condvar::new(),
         }
     }
 
-    /// Whether so much is more than there is; the bytes that there are.
-    pub fn lacks(&self, needed: u64) -> Option<u64> {
-        self.available.filter(|available| needed > *available)
-    }
-
-    /// Waits until so much is free, or nothing else runs.
+    /// Waits until so much is free, or no other link runs.
     pub fn take(&self, needed: u64) -> Room<'_> {
         let mut running = lock(&self.running);
-        while !self.fits(&running, needed) {
+        loop {
+            if running.links == 0 {
+                let found = [self.limit, of_machine(), of_control_groups()];
+                running.available = found.into_iter().flatten().min();
+                break;
+            }
+            if running.fits(needed) {
+                break;
+            }
             running = self
                 .changed
                 .wait(running)
@@ -76,12 +79,22 @@ impl Memory {
         Room {
             memory: self,
             needed,
+            available: running.available,
         }
     }
+}
 
-    fn fits(&self, running: &Running, needed: u64) -> bool {
-        let together = running.needed.saturating_add(needed);
-        running.links == 0 || self.available.is_none_or(|available| together <= available)
+impl Running {
+    fn fits(&self, needed: u64) -> bool {
+        let together = self.needed.saturating_add(needed);
+        self.available.is_none_or(|available| together <= available)
+    }
+}
+
+impl Room<'_> {
+    /// The bytes that there are, where the link needs more: it runs alone then.
+    pub fn lacks(&self) -> Option<u64> {
+        self.available.filter(|available| self.needed > *available)
     }
 }
 
@@ -94,6 +107,11 @@ impl Drop for Room<'_> {
     }
 }
 
+/// Bytes that the machine can give now.
+fn of_machine() -> Option<u64> {
+    available(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
 /// `MemAvailable` of /proc/meminfo, in bytes (proc_meminfo(5)).
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo
@@ -101,6 +119,38 @@ fn available(meminfo: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     kilobytes.checked_mul(1024)
+}
+
+/// Bytes that the control groups of this process leave it, where they limit it.
+fn of_control_groups() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    // That of the second version is the one with an empty list of controllers (cgroups(7)).
+    let group = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    below(Path::new("/sys/fs/cgroup"), group)
+}
+
+/// The least that `group`, a path below `root`, or a group above it leaves to its processes, in bytes; file pages that
+/// were not used for a while can be had back.
+fn below(root: &Path, group: &str) -> Option<u64> {
+    let directory = root.join(group);
+    let groups = directory.ancestors();
+    let groups = groups.take_while(|group| group.starts_with(root));
+    groups.filter_map(left_by).min()
+}
+
+/// What one group leaves: `memory.max` less what is in use (Documentation/admin-guide/cgroup-v2.rst).
+fn left_by(group: &Path) -> Option<u64> {
+    let read = |name: &str| std::fs::read_to_string(group.join(name)).ok();
+    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+    // `max` is no number: no limit.
+    let limit = number("memory.max")?;
+    let inactive = read("memory.stat").and_then(|text| {
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix("inactive_file "))?;
+        line.parse::<u64>().ok()
+    });
+    let used = number("memory.current")?.saturating_sub(inactive.unwrap_or(0));
+    Some(limit.saturating_sub(used))
 }
 
 #[cfg(test)]
@@ -115,25 +165,46 @@ mod tests {
     }
 
     #[test]
+    fn a_control_group_leaves_what_those_above_it_leave() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("user/build");
+        std::fs::create_dir_all(&inner).unwrap();
+        let write = |path: &str, text: &str| std::fs::write(root.path().join(path), text).unwrap();
+        assert_eq!(below(root.path(), "user/build"), None);
+        write("user/build/memory.max", "max\n");
+        write("user/build/memory.current", "10\n");
+        assert_eq!(below(root.path(), "user/build"), None);
+        write("user/memory.max", "1000\n");
+        write("user/memory.current", "700\n");
+        assert_eq!(below(root.path(), "user/build"), Some(300));
+        write("user/memory.stat", "anon 100\ninactive_file 200\n");
+        assert_eq!(below(root.path(), "user/build"), Some(500));
+        write("user/build/memory.max", "90\n");
+        assert_eq!(below(root.path(), "user/build"), Some(80));
+        assert_eq!(below(root.path(), ""), None);
+    }
+
+    #[test]
     fn links_that_do_not_fit_wait_for_each_other() {
-        let memory = Memory::of(Some(100));
+        let memory = Memory::new(Some(100));
         let first = memory.take(60);
-        assert!(memory.fits(&lock(&memory.running), 40));
-        assert!(!memory.fits(&lock(&memory.running), 41));
+        assert!(lock(&memory.running).fits(40));
+        assert!(!lock(&memory.running).fits(41));
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| drop(memory.take(50)));
-            assert!(!second.is_finished());
+            let second = scope.spawn(|| memory.take(50).lacks());
+            // It would have been in an instant.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert_eq!(lock(&memory.running).links, 1);
             drop(first);
-            second.join().unwrap();
+            assert_eq!(second.join().unwrap(), None);
         });
         assert_eq!(lock(&memory.running).links, 0);
     }
 
     #[test]
     fn one_alone_always_runs() {
-        let memory = Memory::of(Some(100));
-        assert_eq!(memory.lacks(200), Some(100));
-        drop(memory.take(200));
-        assert_eq!(Memory::of(None).lacks(200), None);
+        let memory = Memory::new(Some(100));
+        assert_eq!(memory.take(200).lacks(), Some(100));
+        assert_eq!(memory.take(100).lacks(), None);
     }
 }

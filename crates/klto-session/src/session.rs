@@ -102,7 +102,7 @@ impl Session {
         (scratch, source): (Scratch, PathBuf),
         journal: Journal,
         (additions, full): (LtoAdditions, bool),
-        (engine, slots): (Engine, Slots),
+        (engine, slots, memory): (Engine, Slots, Memory),
         (memo, log, timeline): (StatMemo, Arc<Log>, Timeline),
     ) -> Self {
         Self {
@@ -112,7 +112,7 @@ impl Session {
             journal: Mutex::new(journal),
             additions,
             full,
-            memory: Memory::of_machine(),
+            memory,
             engine,
             slots,
             memo,

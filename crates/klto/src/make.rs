@@ -44,6 +44,7 @@ fn settings(invocation: Invocation) -> anyhow::Result<Settings> {
     Ok(Settings {
         store: variables::store(&invocation.environment)?,
         import_limit: variables::import_limit(&invocation.environment)?,
+        memory_limit: variables::memory_limit(&invocation.environment)?,
         shim_program: shim_program()?,
         environment: invocation.environment,
         directory: invocation.directory,

@@ -1,5 +1,5 @@
 //! klto's own environment variables: where the store is, how large it may grow, how much of it is
-//! checked, and how large an imported function may be.
+//! checked, how large an imported function may be, and how much memory full links may take.
 
 use std::path::PathBuf;
 
@@ -59,6 +59,17 @@ pub fn import_limit(environment: &Environment) -> anyhow::Result<Option<u32>> {
         )
     };
     Ok(Some(number.ok_or_else(bad)?))
+}
+
+/// KLTO_MEMORY: the most bytes of memory that full links may take together.
+pub fn memory_limit(environment: &Environment) -> anyhow::Result<Option<u64>> {
+    const NAME: &str = "KLTO_MEMORY";
+    let Some(value) = environment.get(NAME).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let value = value.to_string_lossy();
+    let number = bytes(&value).ok_or_else(|| bad(NAME, &value, "bytes, as 8G"))?;
+    Ok(Some(number))
 }
 
 fn bad(name: &str, value: &str, wanted: &str) -> Failure {

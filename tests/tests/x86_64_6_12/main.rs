@@ -297,6 +297,47 @@ fn b4_an_edit_of_a_variable_is_seen_by_its_importers() {
 }
 
 #[test]
+fn b5_the_boot_image_is_made_when_it_can_differ() {
+    let (build, source) = (&thin().build, &thin().source);
+    // Its makefile says so with every run.
+    let is_made = |outcome: &Outcome| outcome.stdout.contains("arch/x86/boot/bzImage is ready");
+    let image = || fs_err::read(file("arch/x86/boot/bzImage")).unwrap();
+    let append = |path: &str, more: &str| {
+        let text = fs_err::read_to_string(source.path().join(path)).unwrap();
+        source.write(path, &format!("{text}{more}")).unwrap();
+        let edited = step(&format!("6.12 x86_64: edit {path}"), || build.succeed());
+        (edited, text)
+    };
+    build.succeed();
+    let first = image();
+
+    let (of_module, module) = append("fs/autofs/waitq.c", "int klto_of_module;\n");
+    assert!(of_module.log.makes_left_out.is_some());
+    assert!(!is_made(&of_module), "{}", of_module.describe());
+
+    let setup = "arch/x86/boot/version.c";
+    let (of_setup, text) = append(setup, "int klto_of_setup __attribute__((used)) = 1;\n");
+    assert!(is_made(&of_setup), "{}", of_setup.describe());
+    assert_ne!(image(), first);
+    source.write(setup, &text).unwrap();
+    let reverted = step("6.12 x86_64: revert it", || build.succeed());
+    assert!(is_made(&reverted), "{}", reverted.describe());
+    assert_eq!(image(), first);
+
+    // vmlinux as it was, at another time, while make has a reason to run.
+    let vmlinux = fs_err::OpenOptions::new()
+        .append(true)
+        .open(file("vmlinux"))
+        .unwrap();
+    let now = std::time::SystemTime::now();
+    vmlinux.file().set_modified(now).unwrap();
+    source.write("fs/autofs/waitq.c", &module).unwrap();
+    let touched = step("6.12 x86_64: touch vmlinux", || build.succeed());
+    assert!(is_made(&touched), "{}", touched.describe());
+    assert_eq!(image(), first);
+}
+
+#[test]
 fn c1_a_changed_incbin_file_is_seen() {
     let config = file(".config");
     let old = fs_err::read_to_string(&config).unwrap();

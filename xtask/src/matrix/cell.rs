@@ -16,6 +16,7 @@ use klto_verify::Comparison;
 use object::{Object as _, ObjectSymbol as _};
 
 use super::build::Build;
+use super::reuse;
 use crate::build_log::BuildLog;
 use crate::cache::Cache;
 use crate::kernel::{self, Architecture, Configuration, Feature, Lto, TREES, Tree};
@@ -65,6 +66,8 @@ enum Variant {
     Btf,
     /// It checks indirect calls (CFI_CLANG), and is patched while it runs (LIVEPATCH).
     CfiAndLivepatch,
+    /// It has PCI with its quirks, and a disk on it.
+    Pci,
 }
 
 impl Cell {
@@ -88,6 +91,11 @@ impl Cell {
                 if release.has_distributed_lto {
                     let distributed = Mode::Clean(Lto::ThinDist);
                     cells.push(cell(distributed, NEWEST_LLVM, Variant::Plain));
+                }
+                // Elsewhere the entries of the table are the tree's own.
+                if !release.has_lto_option {
+                    let modes = [clean[0], full];
+                    cells.extend(modes.map(|mode| cell(mode, NEWEST_LLVM, Variant::Pci)));
                 }
                 if architecture == Architecture::Arm64 {
                     continue;
@@ -148,6 +156,7 @@ impl Cell {
             Variant::WithoutModules => "no-modules",
             Variant::Btf => "btf",
             Variant::CfiAndLivepatch => "cfi-livepatch",
+            Variant::Pci => "pci",
         };
         let llvm = self.llvm.to_string();
         [self.release.name, architecture, mode, &llvm, variant].map(str::to_owned)
@@ -198,9 +207,14 @@ impl Cell {
             let pahole = format!("PAHOLE={}", btf::pahole(cache)?.display());
             tree.variables = [tree.variables, &[pahole.leak()]].concat().leak();
         }
+        let shared = sources::fetch(cache, &tree)?;
+        let source = match self.is_edited() {
+            true => copy_of(&shared, &directory.join("linux"))?,
+            false => shared,
+        };
         let build = Build {
             lto: self.mode.lto(),
-            source: sources::fetch(cache, &tree)?,
+            source,
             output: directory.join("kernel"),
             tree,
             klto,
@@ -217,7 +231,8 @@ impl Cell {
             command::run(copy.arg(&build.output))?;
         }
         kernel::configure(&build.tree, &build.source, &build.output, configuration)?;
-        build.make(&build.tree.goals(configuration))?;
+        let goals = build.tree.goals(configuration);
+        build.make(&goals)?;
         let mut what = format!("{} objects", modules::linked_objects(&build.output)?);
         if self.mode.lto() != Lto::None {
             what += &self.lto_happened(cache, &build.output)?;
@@ -228,15 +243,26 @@ impl Cell {
         }
         let external = match self.variant {
             Variant::Plain | Variant::CfiAndLivepatch => Some(build.external_module()?),
-            Variant::Trimmed | Variant::WithoutModules | Variant::Btf => None,
+            Variant::Trimmed | Variant::WithoutModules | Variant::Btf | Variant::Pci => None,
         };
         what += &build.boot(external)?;
+        if self.is_edited() {
+            what += &reuse::check(&build, &goals)?;
+            fs::remove_dir_all(&build.source)?;
+        }
         // A store of all cells would fill the disk, and no cell may find another's results.
         let store = build.store();
         if store.exists() {
             fs::remove_dir_all(store)?;
         }
         Ok(what)
+    }
+
+    /// Whether its sources are edited, to see what that costs: where one link has all of vmlinux, and where
+    /// kbuild's own make would run each backend again.
+    fn is_edited(self) -> bool {
+        let lto = self.mode.lto();
+        self.variant == Variant::Plain && matches!(lto, Lto::Full | Lto::ThinDist)
     }
 
     fn configuration(self) -> Configuration {
@@ -307,7 +333,22 @@ impl Cell {
             return Ok(what);
         }
         let reference = plain.directory(cache)?.join("kernel");
+        if self.architecture == Architecture::Arm64 {
+            what += &acquire_loads(&reference, output)?;
+        }
         let report = Comparison::of(&reference, output)?;
+        let fixups = report.row("PCI fixups").map_or(0, |row| row.count);
+        match self.variant {
+            Variant::Pci if fixups == 0 => {
+                return Err(Failure::build("the build without LTO has no PCI fixups").into());
+            }
+            Variant::Pci => what += &format!(", {fixups} PCI fixups"),
+            _ => {}
+        }
+        if self.release.has_lto_option && !log.initcalls_agree {
+            let what = "the order of initcalls was not held against that of the tree's script";
+            return Err(Failure::build(what).into());
+        }
         let mut rows = vec!["initcalls", "PCI fixups", "modules", "modinfo"];
         match self.mode.lto() {
             // The kernel is one object, and its symbols are in the order of that.
@@ -345,7 +386,13 @@ impl Cell {
             place: self.release.place,
             has_lto_option: self.release.has_lto_option,
             variables: with_llvm(like.variables, self.llvm),
-            fragments: [fragments, self.release.fragments].concat().leak(),
+            fragments: [
+                fragments,
+                self.release.fragments,
+                self.fragments_of_variant(),
+            ]
+            .concat()
+            .leak(),
             machine,
             features: match self.variant {
                 Variant::WithoutModules => &[Feature::Tracer, Feature::Vdso, Feature::Stack],
@@ -358,6 +405,13 @@ impl Cell {
                     Feature::Cfi,
                     Feature::Livepatch,
                 ],
+                Variant::Pci => &[
+                    Feature::Versions,
+                    Feature::Disk,
+                    Feature::Tracer,
+                    Feature::Vdso,
+                    Feature::Stack,
+                ],
                 Variant::Plain | Variant::Trimmed | Variant::Btf => &[
                     Feature::Versions,
                     Feature::Tracer,
@@ -367,6 +421,44 @@ impl Cell {
             },
             boot_proofs: &[],
             ..like.clone()
+        }
+    }
+
+    /// What a variant adds that only the matrix knows.
+    const fn fragments_of_variant(self) -> &'static [&'static str] {
+        match (self.variant, self.architecture) {
+            (Variant::Pci, Architecture::Arm64) => &["pci.config", "pci-arm64.config"],
+            (Variant::Pci, Architecture::X86_64) => &["pci.config"],
+            _ => &[],
+        }
+    }
+}
+
+/// A copy of a source tree that may be edited, made of hard links.
+fn copy_of(source: &Path, copy: &Path) -> Result<PathBuf> {
+    command::run(Command::new("cp").arg("-al").arg(source).arg(copy))?;
+    Ok(copy.to_owned())
+}
+
+/// Checks that a `READ_ONCE` is an acquire under LTO: `llist_add_batch` has one, and no other acquire.
+fn acquire_loads(reference: &Path, output: &Path) -> Result<String> {
+    const FUNCTION: &str = "llist_add_batch";
+    let count = |kernel: &Path| -> Result<usize> {
+        let mut objdump = Command::new(format!("llvm-objdump-{NEWEST_LLVM}"));
+        objdump.arg(format!("--disassemble-symbols={FUNCTION}"));
+        let text = command::output(objdump.arg(kernel.join("vmlinux")))?;
+        if !text.contains(&format!("<{FUNCTION}>:")) {
+            return Err(Failure::build(format!("vmlinux has no {FUNCTION}")).into());
+        }
+        // `ldar` and `ldapr`; `ldaxr` is of an atomic.
+        Ok(text.matches("\tlda").count() - text.matches("\tldax").count())
+    };
+    let counts = (count(reference)?, count(output)?);
+    match counts {
+        (0, 1..) => Ok(", READ_ONCE an acquire".to_owned()),
+        (plain, lto) => {
+            let what = format!("{FUNCTION} has {plain} acquire loads without LTO, {lto} with it");
+            Err(Failure::build(what).into())
         }
     }
 }

@@ -64,11 +64,13 @@ impl Session {
             // With all that the recipe gives the linker: its environment, and where it prints.
             let line = format!("ran full-link {name}: not stored: {reason}");
             self.log.line(&line);
+            // The shim becomes the linker: nothing tells when it has ended, so it keeps no room.
+            drop(self.room_for(&objects, &request.directory)?);
             return Ok(as_called(request));
         }
-        let room = match self.engine.find(action.key()) {
-            Some(_) => None,
-            None => Some(self.room_for(&objects, &request.directory)?),
+        let room = match self.engine.will_run(action.key()) {
+            true => Some(self.room_for(&objects, &request.directory)?),
+            false => None,
         };
         let progress = Progress::default();
         let actions = [action];
@@ -106,14 +108,15 @@ impl Session {
         Ok(finished(0, stderr))
     }
 
-    /// Waits for the memory that a full link of these objects needs; says so where the machine has less.
+    /// Waits for the memory that a full link of these objects needs; says so where there is less.
     pub(super) fn room_for(&self, objects: &[&Path], directory: &Path) -> anyhow::Result<Room<'_>> {
         let mut bitcode = 0;
         for object in objects {
             bitcode += fs_err::metadata(directory.join(object))?.len();
         }
         let needed = needed_by_full_link(bitcode);
-        if let Some(available) = self.memory.lacks(needed) {
+        let room = self.memory.take(needed);
+        if let Some(available) = room.lacks() {
             tell(&format!(
                 "klto: warning: a full link needs about {} MB of memory, and {} MB are available; \
                  thin needs less: klto config --lto=thin",
@@ -121,7 +124,7 @@ impl Session {
                 available >> 20
             ));
         }
-        Ok(self.memory.take(needed))
+        Ok(room)
     }
 
     /// Whether linker scripts name no further file.

@@ -197,8 +197,8 @@ impl Lowering<'_> {
             Storable::No(reason) => format!(": not stored: {reason}"),
         };
         let output = action.outputs.first().cloned().unwrap_or_default();
-        let room = match (action.kind, session.engine.find(action.key())) {
-            (ActionKind::Merge | ActionKind::Backend, None) => {
+        let room = match action.kind {
+            ActionKind::Merge | ActionKind::Backend if session.engine.will_run(action.key()) => {
                 let objects = self.members.iter().map(|member| member.path.as_path());
                 let objects: Vec<&Path> = objects.collect();
                 Some(session.room_for(&objects, self.link.directory)?)

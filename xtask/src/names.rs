@@ -22,11 +22,15 @@ const SPECIALIZED: &str = ".specialized.";
 /// The unit of vmlinux, and that of distributed ThinLTO.
 pub const UNITS: [&str; 2] = ["vmlinux.o", "vmlinux.thinlto-index"];
 
-/// Checks the names of vmlinux. Under ThinLTO a promoted one stays where klto's log says that another symbol has
-/// its base name. Full LTO promotes none; it numbers a local name that two objects define, and the members of a
-/// variable that it has split.
+/// Checks the names of a vmlinux that went through LTO. Under ThinLTO a promoted one stays where klto's log says so and
+/// two objects have its base name; literals, which the compiler numbers in each object, have no name in the bitcode.
+/// Full LTO promotes none; it numbers a local name that two objects define, and the members of a variable that it has
+/// split.
 pub fn changed(output: &Path, lto: Lto, log: &BuildLog) -> Result<String> {
     let units = UNITS.iter().filter_map(|name| log.units.get(*name));
+    let objects: Vec<String> = units.clone().flat_map(|unit| unit.inputs.clone()).collect();
+    let counted = counted(output, &objects)?;
+    let count = |name: &str| counted.get(name).copied().unwrap_or(0);
     let map = fs::read_to_string(output.join("System.map"))?;
     let names: BTreeSet<&str> = map
         .lines()
@@ -37,15 +41,21 @@ pub fn changed(output: &Path, lto: Lto, log: &BuildLog) -> Result<String> {
     let promoted = names.iter().filter(|name| name.contains(PROMOTED));
     let wrong = |what: &str, name: &str| Err(Failure::build(format!("{what}: {name}")).into());
     match lto {
-        Lto::None => Ok(String::new()),
-        Lto::Thin | Lto::ThinDist => {
+        Lto::None | Lto::Thin | Lto::ThinDist => {
             let listed: BTreeSet<&str> = units
                 .flat_map(|unit| &unit.promoted)
                 .map(String::as_str)
                 .collect();
             let mut unlisted = promoted.clone().filter(|name| !listed.contains(**name));
-            match unlisted.next() {
-                Some(name) => wrong("no log names the promoted", name),
+            if let Some(name) = unlisted.next() {
+                return wrong("no log names the promoted", name);
+            }
+            let could_go = |name: &&&str| {
+                let base = name.split_once(PROMOTED).map_or(**name, |(base, _)| base);
+                !base.starts_with('.') && count(base) < 2
+            };
+            match promoted.clone().find(could_go) {
+                Some(name) => wrong("one object alone has the base name of", name),
                 None => Ok(format!("{} promoted names left", promoted.count())),
             }
         }
@@ -53,19 +63,16 @@ pub fn changed(output: &Path, lto: Lto, log: &BuildLog) -> Result<String> {
             if let Some(name) = promoted.clone().next() {
                 return wrong("Full LTO promoted", name);
             }
-            let objects: Vec<String> = units.flat_map(|unit| unit.inputs.clone()).collect();
-            let counted = counted(output, &objects)?;
             let is_of_source =
                 |name: &str| counted.contains_key(name) || name.contains(SPECIALIZED);
             let numbered = names
                 .iter()
                 .filter(|name| base_name(name) != **name && !is_of_source(name));
-            let count = |name: &str| counted.get(base_name(name)).copied().unwrap_or(0);
             let is_member =
                 |name: &str| variables.contains(name) && !names.contains(base_name(name));
             match numbered
                 .clone()
-                .find(|name| count(name) < 2 && !is_member(name))
+                .find(|name| count(base_name(name)) < 2 && !is_member(name))
             {
                 Some(name) => wrong("one object alone has the base name of", name),
                 None => Ok(format!("{} names numbered", numbered.count())),

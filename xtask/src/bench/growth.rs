@@ -3,6 +3,7 @@
 //! In: the figures of kernels of several sizes. Out: a section of the document, and an SVG file. Nothing here
 //! measures.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
@@ -10,7 +11,7 @@ use fs_err as fs;
 use plotters::prelude::*;
 
 use super::figures::{Figure, quantile};
-use super::report::Measured;
+use super::report::{ELSEWHERE, Measured};
 use super::rows::{Row, Side};
 
 /// The file beside the document.
@@ -71,6 +72,14 @@ fn points(measured: &[Measured], row: Row, side: Side, of: fn(&Figure) -> f64) -
     points
 }
 
+/// Whether the kernels of a line were measured on more than one machine.
+fn is_of_many_machines(measured: &[Measured], row: Row, side: Side) -> bool {
+    let kernels = measured.iter().filter(|kernel| kernel.size.is_of_growth());
+    let figures = kernels.flat_map(|kernel| kernel.figures(row, side));
+    let machines: BTreeSet<&str> = figures.map(|figure| figure.machine.as_str()).collect();
+    machines.len() > 1
+}
+
 /// Seconds as a straight line over the number of objects, where a row was measured on two kernels or
 /// more; empty without such a row.
 pub(super) fn section(measured: &[Measured]) -> String {
@@ -78,8 +87,12 @@ pub(super) fn section(measured: &[Measured]) -> String {
     for row in Row::ALL {
         let cells = Side::ALL.map(|side| {
             let line = fitted(&points(measured, row, side, seconds));
+            let mark = match is_of_many_machines(measured, row, side) {
+                true => ELSEWHERE,
+                false => "",
+            };
             line.map_or(String::new(), |(at_none, slope)| {
-                format!("{at_none:.1} s + {:.2} ms", 1000.0 * slope)
+                format!("{at_none:.1} s + {:.2} ms{mark}", 1000.0 * slope)
             })
         });
         if cells.iter().any(|cell| !cell.is_empty()) {
@@ -92,7 +105,8 @@ pub(super) fn section(measured: &[Measured]) -> String {
     format!(
         "\n## Growth\n\n\
          What each row costs whatever the kernel, and for each object more: the straight line of least \
-         squares through the medians of the kernels of 6.12 above.\n\n\
+         squares through the medians of the kernels of 6.12 above;{ELSEWHERE} marks a line through figures of \
+         more than one machine.\n\n\
          | row | {} |\n|---|---|---|---|---|---|---|\n{lines}\n![Time and memory by the number of objects]({PLOT})\n",
         Side::ALL.map(Side::title).join(" | ")
     )
@@ -260,6 +274,12 @@ mod tests {
         let other_tree = kernel(Size::Distributed, 2500, 10.0);
         let one = [kernel(Size::Small, 500, 6.0), other_tree];
         assert_eq!(section(&one), "");
+        let elsewhere = "edit\tklto\t10\t1000\t2500\t0\tabc 2026-01-01\tanother\n";
+        let [small, mut large] = two;
+        large.rows = vec![(Row::Edit, Figures::parse(elsewhere))];
+        let marked = section(&[small, large]);
+        let line = "| edit |  |  |  | 5.0 s + 2.00 ms † |  |  |";
+        assert!(marked.lines().any(|found| found == line), "{marked}");
     }
 
     #[test]
@@ -299,5 +319,27 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(Side::Klto.title()) && text.contains("</svg>"));
         assert!(!text.contains(Side::Full.title()));
+
+        let clean = |size, objects: usize, seconds: f64, kibibytes: u64| {
+            let line = |side: Side| {
+                let side = side.name();
+                format!("clean-empty\t{side}\t{seconds}\t{kibibytes}\t{objects}\t9\tabc\tm\n")
+            };
+            let lines = line(Side::Full) + &line(Side::Thin);
+            Measured {
+                size,
+                rows: vec![(Row::CleanEmpty, Figures::parse(&lines))],
+            }
+        };
+        let two = [
+            clean(Size::Small, 500, 100.0, 500_000),
+            clean(Size::Large, 2500, 700.0, 3_000_000),
+        ];
+        draw(&two, &path).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        // Once in the panel of seconds, once in that of memory.
+        for side in [Side::Full, Side::Thin] {
+            assert_eq!(text.matches(side.title()).count(), 2, "{text}");
+        }
     }
 }

@@ -20,7 +20,7 @@ const CLEAN_WHERE_SET: f64 = 1567.0;
 const MEMORY_TARGET: f64 = 1.0;
 
 /// Stands behind what comes of figures from two machines.
-const ELSEWHERE: &str = " †";
+pub(super) const ELSEWHERE: &str = " †";
 /// What the lines of memory are of.
 const MEMORY: &str = "peak memory of any process in it";
 const INITCALLS_SECTION: &str = "## The order of initcalls\n";

@@ -117,14 +117,14 @@ fn links_of_modules_run_beside_each_other_where_memory_allows_it() {
         assert_eq!(links(&outcome).len(), 2, "{outcome:?}");
         outcome
     };
-    let warning = "klto: warning: a full link needs about ";
+    let warning = "klto: warning: the full link of ";
 
     let alone = link("alone".to_owned(), "64M");
     let [first, second] = times_of_links(&build)[..] else {
         panic!("{alone:?}");
     };
     assert!(first.1 <= second.0, "{first:?} {second:?}");
-    assert_eq!(alone.stderr.matches(warning).count(), 2, "{alone:?}");
+    assert!(alone.stderr.contains(warning), "{alone:?}");
     assert!(
         alone.stderr.contains("and 64 MB are available"),
         "{alone:?}"

@@ -4,6 +4,7 @@
 //! linker holds the code of the whole unit, so the need goes by the size of its bitcode.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex};
 
 use crate::session::lock;
@@ -28,6 +29,8 @@ pub(crate) struct Memory {
     limit: Option<u64>,
     running: Mutex<Running>,
     changed: Condvar,
+    /// The most bytes that the user was told are not there.
+    told: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +57,7 @@ impl Memory {
             limit,
             running: Mutex::default(),
             changed: Condvar::new(),
+            told: AtomicU64::new(0),
         }
     }
 
@@ -92,9 +96,14 @@ impl Running {
 }
 
 impl Room<'_> {
-    /// The bytes that there are, where the link needs more: it runs alone then.
+    /// The bytes that there are, where the link needs more: it runs alone then. Nothing for a link that needs no more
+    /// than one before it that had too little.
     pub fn lacks(&self) -> Option<u64> {
-        self.available.filter(|available| self.needed > *available)
+        let available = self
+            .available
+            .filter(|available| self.needed > *available)?;
+        let told = self.memory.told.fetch_max(self.needed, Relaxed);
+        (self.needed > told).then_some(available)
     }
 }
 
@@ -205,6 +214,8 @@ mod tests {
     fn one_alone_always_runs() {
         let memory = Memory::new(Some(100));
         assert_eq!(memory.take(200).lacks(), Some(100));
+        assert_eq!(memory.take(200).lacks(), None, "it was told");
+        assert_eq!(memory.take(201).lacks(), Some(100));
         assert_eq!(memory.take(100).lacks(), None);
     }
 }

@@ -65,11 +65,11 @@ impl Session {
             let line = format!("ran full-link {name}: not stored: {reason}");
             self.log.line(&line);
             // The shim becomes the linker: nothing tells when it has ended, so it keeps no room.
-            drop(self.room_for(&objects, &request.directory)?);
+            drop(self.room_for(name, &objects, &request.directory)?);
             return Ok(as_called(request));
         }
         let room = match self.engine.will_run(action.key()) {
-            true => Some(self.room_for(&objects, &request.directory)?),
+            true => Some(self.room_for(name, &objects, &request.directory)?),
             false => None,
         };
         let progress = Progress::default();
@@ -108,8 +108,13 @@ impl Session {
         Ok(finished(0, stderr))
     }
 
-    /// Waits for the memory that a full link of these objects needs; says so where there is less.
-    pub(super) fn room_for(&self, objects: &[&Path], directory: &Path) -> anyhow::Result<Room<'_>> {
+    /// Waits for the memory that the full link of a unit with these objects needs; says so where there is less.
+    pub(super) fn room_for(
+        &self,
+        unit: &str,
+        objects: &[&Path],
+        directory: &Path,
+    ) -> anyhow::Result<Room<'_>> {
         let mut bitcode = 0;
         for object in objects {
             bitcode += fs_err::metadata(directory.join(object))?.len();
@@ -118,7 +123,7 @@ impl Session {
         let room = self.memory.take(needed);
         if let Some(available) = room.lacks() {
             tell(&format!(
-                "klto: warning: a full link needs about {} MB of memory, and {} MB are available; \
+                "klto: warning: the full link of {unit} needs about {} MB of memory, and {} MB are available; \
                  thin needs less: klto config --lto=thin",
                 needed >> 20,
                 available >> 20

@@ -201,7 +201,7 @@ impl Lowering<'_> {
             ActionKind::Merge | ActionKind::Backend if session.engine.will_run(action.key()) => {
                 let objects = self.members.iter().map(|member| member.path.as_path());
                 let objects: Vec<&Path> = objects.collect();
-                Some(session.room_for(&objects, self.link.directory)?)
+                Some(session.room_for(name, &objects, self.link.directory)?)
             }
             _ => None,
         };

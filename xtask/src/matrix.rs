@@ -76,7 +76,8 @@ fn write_document(cache: &Cache) -> Result<()> {
         with modules and the function tracer (`tests/kernel/matrix-*.config`), built by `klto make -j2` \
         from an empty store and booted in QEMU. *thin-none* and *none-thin* go on in a copy of the other \
         mode's output. *trim* is TRIM_UNUSED_KSYMS, *btf* DEBUG_INFO_BTF, *cfi-livepatch* CFI, which \
-        lkdtm puts to the test, and the livepatch sample of the tree. *Equal to none*: initcalls in boot order, PCI fixups, \
+        lkdtm puts to the test, and the livepatch sample of the tree, *pci* PCI with its quirks and a disk that the \
+        machine finds on it; the others have no PCI. *Equal to none*: initcalls in boot order, PCI fixups, \
         `Module.symvers`, the list of modules and `modinfo` are those of the cell without LTO.\n\n\
         | tree | architecture | mode | LLVM | variant | result | seconds | what, or why | commit |\n\
         |---|---|---|---|---|---|---|---|---|\n"

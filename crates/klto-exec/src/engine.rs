@@ -255,9 +255,12 @@ impl Engine {
         }
     }
 
-    /// Whether an action of this key runs its tool: nothing is stored for it, or that is to be made again.
-    pub fn will_run(&self, key: Digest) -> bool {
-        self.is_chosen_for_verification(key) || self.find(key).is_none()
+    /// Whether an action will run its tool: nothing is stored for it, or that is to be made again. It may run also
+    /// where this says no, when what is stored turns out to be damaged.
+    pub fn will_run(&self, action: &Action) -> bool {
+        let key = action.key();
+        let is_reused = action.storable == Storable::Yes && !self.is_chosen_for_verification(key);
+        !is_reused || self.find(key).is_none()
     }
 
     /// The bytes that [`Engine::keep_bytes`] stored for `key`.

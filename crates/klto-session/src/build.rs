@@ -52,7 +52,7 @@ pub struct Settings {
     pub store: StoreChoice,
     /// The largest function that is imported, in LLVM's instructions; the tree's own limit without it.
     pub import_limit: Option<u32>,
-    /// The most bytes of memory that full links may take together; what the machine has without it.
+    /// The most bytes of memory that full links may take together; at most what the machine has left.
     pub memory_limit: Option<u64>,
     /// The shim's executable.
     pub shim_program: PathBuf,

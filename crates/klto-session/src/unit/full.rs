@@ -68,7 +68,7 @@ impl Session {
             drop(self.room_for(name, &objects, &request.directory)?);
             return Ok(as_called(request));
         }
-        let room = match self.engine.will_run(action.key()) {
+        let room = match self.engine.will_run(&action) {
             true => Some(self.room_for(name, &objects, &request.directory)?),
             false => None,
         };

@@ -198,7 +198,7 @@ impl Lowering<'_> {
         };
         let output = action.outputs.first().cloned().unwrap_or_default();
         let room = match action.kind {
-            ActionKind::Merge | ActionKind::Backend if session.engine.will_run(action.key()) => {
+            ActionKind::Merge | ActionKind::Backend if session.engine.will_run(&action) => {
                 let objects = self.members.iter().map(|member| member.path.as_path());
                 let objects: Vec<&Path> = objects.collect();
                 Some(session.room_for(name, &objects, self.link.directory)?)

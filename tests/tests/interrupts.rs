@@ -13,7 +13,7 @@ use klto_tests::Build;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use prepared::processes::{Process, assert_all_gone, await_process, of_build};
-use prepared::{assert_clean, jbd2};
+use prepared::{JBD2, assert_clean, jbd2};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -86,6 +86,21 @@ fn kill_make(child: &Child, processes: &[Process]) {
 #[test]
 fn control_c_in_a_compile() {
     stopped("int-compile", Moment::Compile, interrupt);
+}
+
+/// As a supervisor does it, not a terminal: make, which passes SIGINT to nobody, would go on to its end.
+#[test]
+fn an_interrupt_of_klto_alone() {
+    let build = jbd2("int-alone");
+    let mut child = start(&build);
+    await_process(build.output_directory(), "compiler", Process::is_compile);
+    let process = Pid::from_raw(klto_of(&child)).unwrap();
+    kill_process(process, Signal::INT).unwrap();
+    assert!(!child.wait().unwrap().success());
+    assert_all_gone(build.output_directory(), SOON);
+    assert!(!build.output_directory().join(JBD2).exists());
+    build.succeed();
+    assert_clean(&build);
 }
 
 /// A shell's loop around it then stops too. At SIGTERM make tells its children and dies of it; what it

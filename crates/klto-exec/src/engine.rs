@@ -530,14 +530,18 @@ impl Engine {
     /// # Errors
     /// The tool cannot be started, or the build was stopped.
     pub fn call(&self, call: &ToolCall<'_>) -> io::Result<(ExitStatus, Vec<u8>)> {
+        let stopped = || io::Error::other("the build was stopped");
+        if self.is_cancelled() {
+            return Err(stopped());
+        }
         let socket = self.fork_servers().get(call.program).cloned();
         if let Some(socket) = socket
             && let Ok(ended) = run_forked(call, &socket)
         {
             return Ok(ended);
         }
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the build was stopped"));
+        if self.is_cancelled() {
+            return Err(stopped());
         }
         let mut command = Command::new(call.program);
         command

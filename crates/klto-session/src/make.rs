@@ -4,6 +4,7 @@
 //! fall to klto, which ends them. When klto is killed, make receives SIGTERM and ends its own.
 
 use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,6 +12,10 @@ use klto_core::signal_with_parent;
 use rustix::process::{Pid, Signal, kill_process, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+/// How long after SIGINT make may go on. It takes it for granted that its children were told too, as a terminal does,
+/// and waits for them; SIGTERM it passes on.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs make to its end; `cancel` is called when the user stops the build.
 pub(crate) fn run_make(
@@ -25,6 +30,7 @@ pub(crate) fn run_make(
     let mut signals = Signals::new(watched_signals()).context("watching signals")?;
     let handle = signals.handle();
     let make_pid = pid_of(&child);
+    let (end, ended) = std::sync::mpsc::channel::<()>();
     let watcher = std::thread::spawn(move || {
         for signal in signals.forever() {
             cancel();
@@ -36,12 +42,19 @@ pub(crate) fn run_make(
             // The terminal may have told make already; a second signal changes nothing.
             if let Some(pid) = make_pid {
                 let _ = kill_process(pid, forwarded);
+                if signal == SIGINT
+                    && ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout)
+                {
+                    let _ = kill_process(pid, Signal::TERM);
+                }
             }
         }
     });
-    let status = child.wait().context("waiting for make")?;
+    let status = child.wait();
+    drop(end);
     handle.close();
     let _ = watcher.join();
+    let status = status.context("waiting for make")?;
     Ok(status)
 }
 

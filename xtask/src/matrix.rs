@@ -78,7 +78,8 @@ fn write_document(cache: &Cache) -> Result<()> {
         mode's output. *trim* is TRIM_UNUSED_KSYMS, *btf* DEBUG_INFO_BTF, *cfi-livepatch* CFI, which \
         lkdtm puts to the test, and the livepatch sample of the tree, *pci* PCI with its quirks and a disk that the \
         machine finds on it; the others have no PCI. *Equal to none*: initcalls in boot order, PCI fixups, \
-        `Module.symvers`, the list of modules and `modinfo` are those of the cell without LTO.\n\n\
+        `Module.symvers`, the list of modules and `modinfo` are those of the cell without LTO; exports and what a module \
+        depends on may be in another order with *full*.\n\n\
         | tree | architecture | mode | LLVM | variant | result | seconds | what, or why | commit |\n\
         |---|---|---|---|---|---|---|---|---|\n"
         .to_owned();

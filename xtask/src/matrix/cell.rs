@@ -4,7 +4,7 @@
 //! an interrupted run goes on with the next cell. Thin is held against the cell without LTO of the same
 //! tools, where that is there; an output that went from one mode to the other against that mode's cell.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -358,14 +358,17 @@ impl Cell {
             Variant::Pci => what += &format!(", {fixups} PCI fixups"),
             _ => {}
         }
-        let mut rows = vec!["initcalls", "PCI fixups", "modules", "modinfo"];
+        let mut rows = vec!["initcalls", "PCI fixups", "modules"];
         match self.mode.lto() {
-            // The kernel is one object, and its symbols are in the order of that.
+            // Each unit is one object, and its symbols are in the order of that.
             Lto::Full if exports(&reference)? != exports(output)? => {
                 return Err(Failure::build("Module.symvers has other lines").into());
             }
+            Lto::Full if descriptions(&reference)? != descriptions(output)? => {
+                return Err(Failure::build("modinfo has other values").into());
+            }
             Lto::Full => {}
-            Lto::None | Lto::Thin | Lto::ThinDist => rows.push("Module.symvers"),
+            Lto::None | Lto::Thin | Lto::ThinDist => rows.extend(["Module.symvers", "modinfo"]),
         }
         if self.variant == Variant::Btf {
             what += &format!(", {}", btf::compare(cache, &reference, output)?);
@@ -476,6 +479,23 @@ fn acquire_loads(reference: &Path, output: &Path) -> Result<String> {
 fn exports(output: &Path) -> Result<BTreeSet<String>> {
     let text = fs::read_to_string(output.join("Module.symvers"))?;
     Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// What `modinfo` says of each module, sorted, and with the names of `depends` sorted, which modpost writes in the order
+/// of a module's symbols.
+fn descriptions(output: &Path) -> Result<BTreeMap<PathBuf, Vec<(String, String)>>> {
+    let mut all = BTreeMap::new();
+    for module in klto_verify::modules(output)? {
+        let mut pairs = klto_verify::modinfo(&fs::read(output.join(&module))?)?;
+        for (_, names) in pairs.iter_mut().filter(|(key, _)| key == "depends") {
+            let mut sorted: Vec<&str> = names.split(',').collect();
+            sorted.sort_unstable();
+            *names = sorted.join(",");
+        }
+        pairs.sort_unstable();
+        all.insert(module, pairs);
+    }
+    Ok(all)
 }
 
 /// Checks that the objects of `lib.a` that nothing needs are not in vmlinux, by the names that their

@@ -137,6 +137,16 @@ impl Build {
         self
     }
 
+    /// Other fragments of the configuration than the tree's own, for [`Self::configure`].
+    pub fn fragments(mut self, fragments: &'static [&'static str]) -> Self {
+        // A few for each run of the tests, which keep them to their end.
+        self.tree = Box::leak(Box::new(Tree {
+            fragments,
+            ..self.tree.clone()
+        }));
+        self
+    }
+
     /// The LTO choice, for [`Self::configure`].
     pub fn lto(mut self, lto: Lto) -> Self {
         self.configuration.lto = lto;

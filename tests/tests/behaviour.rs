@@ -172,17 +172,15 @@ fn a_terminal_shows_how_far_backends_are() {
     );
     // Nothing of it is left where kbuild's own lines go on.
     assert!(printed.contains(&format!("\r\x1b[K{summary}")), "{printed}");
-    for word in ["-s", "V=1"] {
+    // As words, see above, or as make and kbuild find them in the environment.
+    for (name, value) in [("MAKEFLAGS", "s"), ("KBUILD_VERBOSE", "1")] {
         fs::remove_dir_all(build.output_directory().join(".klto/units")).unwrap();
-        let other = build.clone().empty_store().unwrap().word(word);
+        let other = build.clone().empty_store().unwrap();
         fs::remove_file(build.output_directory().join("fs/jbd2/jbd2.o")).unwrap();
-        let printed = on_a_terminal(&other);
-        assert!(!printed.contains("\x1b[K"), "{word}: {printed}");
-        assert_eq!(
-            printed.contains(summary),
-            word == "V=1",
-            "{word}: {printed}"
-        );
+        let printed = on_a_terminal(&other.environment(name, value));
+        assert!(!printed.contains("\x1b[K"), "{name}: {printed}");
+        let is_silent = name == "MAKEFLAGS";
+        assert_eq!(printed.contains(summary), !is_silent, "{name}: {printed}");
     }
 }
 
@@ -372,6 +370,47 @@ fn a_recipe_that_klto_saw_makes_the_object_again() {
     assert!(code_of(&path) == before);
     assert!(explain("fs/jbd2/jbd2.o").stdout.contains("ld.lld"));
     explain("fs/jbd2/none.o").expect(2, &["klto saw no recipe for fs/jbd2/none.o"]);
+}
+
+/// What `klto explain` says of the build, or of one of its objects.
+fn explained(build: &Build, object: Option<&str>) -> String {
+    let mut explain = Command::new(build.command().get_program());
+    explain
+        .args(["explain", "-O"])
+        .arg(build.output_directory());
+    let ended = run(explain.args(object));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    ended.stdout
+}
+
+#[test]
+fn what_a_build_did_is_explained() {
+    let (build, source) = with_private_source(jbd2_of_6_12("explained").verify(0));
+    build.succeed();
+    let text = fs::read_to_string(source.path().join("fs/jbd2/commit.c")).unwrap();
+    source
+        .write("fs/jbd2/commit.c", &format!("{text}int klto_told;\n"))
+        .unwrap();
+    build.succeed();
+    let told = explained(&build, None);
+    for line in [
+        "make ran: source fs/jbd2/commit.c has changed",
+        "ran     compile fs/jbd2/commit.o",
+        "ran     backend fs/jbd2/commit.o: its bitcode has changed",
+    ] {
+        assert!(told.lines().any(|found| found == line), "{line}:\n{told}");
+    }
+    assert!(!told.contains("fs/jbd2/journal.o"), "{told}");
+    let kept = explained(&build, Some("fs/jbd2/journal.o"));
+    let line = "kept    backend fs/jbd2/journal.o";
+    assert!(kept.lines().any(|found| found == line), "{kept}");
+
+    // Twice, and not as the tests build, who remove the log of the build before.
+    for _ in 0..2 {
+        run(&mut build.command()).expect(0, &[]);
+        let after = "make did not run after that: nothing has changed since the last build\n";
+        assert_eq!(explained(&build, None), format!("{told}{after}"));
+    }
 }
 
 #[test]

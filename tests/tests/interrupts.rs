@@ -134,6 +134,25 @@ fn klto_killed_in_a_backend() {
     stopped("klto-backend", Moment::Backend, kill_klto);
 }
 
+/// Its objects would be those of the build before, for which kbuild takes them, and what klto knows of them not.
+#[test]
+fn all_killed_in_a_compile_with_other_flags() {
+    let build = jbd2("other-flags");
+    build.succeed();
+    let output = build.output_directory().to_owned();
+    let mut child = start(&build.clone().word("KCFLAGS=-DKLTO_OTHER"));
+    await_process(&output, "compiler", Process::is_compile);
+    // klto goes first: nobody is left to clean up.
+    kill_klto(&child, &of_build(&output));
+    for process in of_build(&output) {
+        process.kill(Signal::KILL);
+    }
+    assert!(!child.wait().unwrap().success());
+    assert_all_gone(&output, SOON);
+    build.succeed();
+    assert_clean(&build);
+}
+
 #[test]
 fn make_killed_in_a_compile() {
     stopped("make-compile", Moment::Compile, kill_make);

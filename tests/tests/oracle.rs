@@ -1,16 +1,17 @@
-//! The edit oracle: after a random sequence of edits, each followed by a build, the modules are what a clean
-//! build by another klto with an empty store gives, bit for bit.
+//! The edit oracle: after a random sequence of edits, each followed by a build, what is built is what a clean build
+//! by another klto with an empty store gives, bit for bit.
 //!
-//! `KLTO_ORACLE=SEED:STEPS` chooses another sequence, `SEED:STEPS:LLVM` one in which the toolchain changes too,
-//! between the tests' own and that version; `cargo xtask oracle` plays long ones. When a check fails, the sequence is
-//! played again with a check after each step, and the message names the first edit after which the build is
-//! wrong.
+//! `KLTO_ORACLE=SEED:FIRST-LAST` chooses other edits of another sequence, `SEED:FIRST-LAST:LLVM` of one in which the
+//! toolchain changes between the tests' own and that version; `cargo xtask oracle` plays long ones. The edits before the
+//! first are done without builds. When a check fails, those since the last that did not are played again with a check
+//! after each, and the message names the first edit after which the build is wrong.
 
 #![allow(clippy::unwrap_used)]
 
 mod prepared;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -19,33 +20,84 @@ use klto_tests::{Build, PrivateSource, step};
 
 use prepared::{jbd2_of_6_12, with_private_source};
 
-/// One of several objects, and two of one object.
-const MODULES: [&str; 3] = ["fs/jbd2/jbd2.ko", "fs/mbcache.ko", "lib/crc16.ko"];
+/// What is edited and built.
+struct Scope {
+    /// In the names of directories.
+    name: &'static str,
+    /// Goals of make; the boot image and the modules without one.
+    goals: &'static [&'static str],
+    sources: &'static [&'static str],
+    headers: &'static [&'static str],
+    /// Lines of `.config` that an edit changes, and changes back.
+    options: &'static [(&'static str, &'static str)],
+    /// The source for which the assembler reads a file.
+    reader: &'static str,
+    /// The directory that gets more files, and what its Makefile calls the list of objects.
+    grows: (&'static str, &'static str),
+    /// An object.
+    object: &'static str,
+}
 
-const SOURCES: [&str; 6] = [
-    "fs/jbd2/commit.c",
-    "fs/jbd2/journal.c",
-    "fs/jbd2/recovery.c",
-    "fs/jbd2/revoke.c",
-    "fs/mbcache.c",
-    "lib/crc16.c",
-];
+/// Three modules, of one object each and of several.
+static MODULES: Scope = Scope {
+    name: "modules",
+    goals: &["fs/jbd2/jbd2.ko", "fs/mbcache.ko", "lib/crc16.ko"],
+    sources: &[
+        "fs/jbd2/commit.c",
+        "fs/jbd2/journal.c",
+        "fs/jbd2/recovery.c",
+        "fs/jbd2/revoke.c",
+        "fs/mbcache.c",
+        "lib/crc16.c",
+    ],
+    headers: &[
+        "include/linux/jbd2.h",
+        "include/linux/mbcache.h",
+        "include/linux/crc16.h",
+    ],
+    options: &[
+        ("# CONFIG_JBD2_DEBUG is not set\n", "CONFIG_JBD2_DEBUG=y\n"),
+        LOG_BUFFER,
+        PRINTK_TIME,
+    ],
+    reader: "fs/jbd2/recovery.c",
+    grows: ("fs/jbd2", "jbd2-objs"),
+    object: "fs/jbd2/commit.o",
+};
 
-const HEADERS: [&str; 3] = [
-    "include/linux/jbd2.h",
-    "include/linux/mbcache.h",
-    "include/linux/crc16.h",
-];
+/// A whole kernel, as small as one with modules is.
+static KERNEL: Scope = Scope {
+    name: "kernel",
+    goals: &[],
+    sources: &[
+        "init/main.c",
+        "kernel/notifier.c",
+        "fs/exec.c",
+        "lib/ctype.c",
+        "arch/x86/kernel/e820.c",
+        "fs/binfmt_misc.c",
+        "fs/autofs/waitq.c",
+    ],
+    headers: &[
+        "include/linux/auto_fs.h",
+        "include/linux/binfmts.h",
+        "include/linux/utsname.h",
+    ],
+    options: &[
+        ("CONFIG_AUTOFS_FS=m\n", "CONFIG_AUTOFS_FS=y\n"),
+        LOG_BUFFER,
+        PRINTK_TIME,
+    ],
+    reader: "kernel/notifier.c",
+    grows: ("lib", "obj-y"),
+    object: "init/main.o",
+};
 
-/// Lines of `.config` that an edit changes, and changes back.
-const OPTIONS: [(&str, &str); 3] = [
-    ("# CONFIG_JBD2_DEBUG is not set\n", "CONFIG_JBD2_DEBUG=y\n"),
-    ("CONFIG_LOG_BUF_SHIFT=17\n", "CONFIG_LOG_BUF_SHIFT=16\n"),
-    (
-        "# CONFIG_PRINTK_TIME is not set\n",
-        "CONFIG_PRINTK_TIME=y\n",
-    ),
-];
+const LOG_BUFFER: (&str, &str) = ("CONFIG_LOG_BUF_SHIFT=17\n", "CONFIG_LOG_BUF_SHIFT=16\n");
+const PRINTK_TIME: (&str, &str) = (
+    "# CONFIG_PRINTK_TIME is not set\n",
+    "CONFIG_PRINTK_TIME=y\n",
+);
 
 /// Steps from one check to the next.
 const CHECKED: usize = 10;
@@ -80,33 +132,89 @@ fn within_guard(header: &str, more: &str) -> String {
 
 /// A tree under edit, and its output directory.
 struct World {
+    scope: &'static Scope,
     random: Random,
     source: PrivateSource,
     build: Build,
     /// Files as they were at first, by path.
     originals: BTreeMap<String, String>,
-    /// Objects that were added to jbd2.
+    /// Objects that were added to the directory that grows.
     added: Vec<String>,
     /// The other version of LLVM, if there is one.
     other_llvm: Option<u32>,
     is_other_llvm: bool,
-    /// The value of KCFLAGS.
+    /// The values of KCFLAGS and LOCALVERSION.
     flags: Option<&'static str>,
+    version: Option<&'static str>,
+    /// A file that is changed in place once what is there is built.
+    in_place: Option<(String, String)>,
+    /// Whether no builds follow the edits.
+    is_skipping: bool,
     steps: usize,
+}
+
+impl Scope {
+    /// A build of the unedited tree, in an output directory of that name.
+    fn build(&self, name: &str) -> Build {
+        let name = format!("{name}-{}", self.name);
+        let build = match self.goals.is_empty() {
+            true => kernel(&name),
+            false => jbd2_of_6_12(&name),
+        };
+        build.goals(self.goals).verify(0)
+    }
+
+    fn with_private_source(&self, build: Build) -> (Build, PrivateSource) {
+        if !self.goals.is_empty() {
+            return with_private_source(build);
+        }
+        let source = PrivateSource::of(build.tree(), "oracle").unwrap();
+        let build = build.source(source.path());
+        build.configure_fresh().unwrap();
+        (build, source)
+    }
+
+    /// What is held against a clean build.
+    fn products(&self, clean: &Build) -> Vec<PathBuf> {
+        if !self.goals.is_empty() {
+            return self.goals.iter().map(PathBuf::from).collect();
+        }
+        let kernel = [
+            "vmlinux",
+            "System.map",
+            "Module.symvers",
+            clean.tree().image,
+        ];
+        let kernel = kernel.map(PathBuf::from).into_iter();
+        let modules = klto_verify::modules(clean.output_directory()).unwrap();
+        kernel.chain(modules).collect()
+    }
+
+    fn makefile(&self) -> String {
+        format!("{}/Makefile", self.grows.0)
+    }
+}
+
+/// The whole small kernel, with an empty store.
+fn kernel(name: &str) -> Build {
+    let build = Build::new("6.12", &format!("oracle-{name}")).unwrap();
+    let build = build.fragments(&["oracle-x86_64.config"]);
+    build.empty_store().unwrap()
 }
 
 impl World {
     /// The unedited tree, built.
-    fn new(seed: u64, other_llvm: Option<u32>) -> Self {
-        let build = jbd2_of_6_12("tree").goals(&MODULES).verify(0);
-        let (build, source) = with_private_source(build);
+    fn new(scope: &'static Scope, seed: u64, other_llvm: Option<u32>) -> Self {
+        let (build, source) = scope.with_private_source(scope.build("tree"));
         let mut originals = BTreeMap::new();
-        let more = ["fs/jbd2/Makefile"];
-        for file in SOURCES.iter().chain(&HEADERS).chain(&more) {
+        let makefile = scope.makefile();
+        let files = scope.sources.iter().chain(scope.headers);
+        for file in files.copied().chain([makefile.as_str()]) {
             let text = fs::read_to_string(source.path().join(file)).unwrap();
-            originals.insert((*file).to_owned(), text);
+            originals.insert(file.to_owned(), text);
         }
         let mut world = Self {
+            scope,
             random: Random(seed),
             source,
             build,
@@ -115,17 +223,18 @@ impl World {
             other_llvm,
             is_other_llvm: false,
             flags: None,
+            version: None,
+            in_place: None,
+            is_skipping: false,
             steps: 0,
         };
         // What the assembler reads is in no dependency file.
         let reads = "void klto_blob(void);\nvoid klto_blob(void)\n{\n\t\
             asm volatile(\".pushsection .rodata; .incbin \\\"klto-blob\\\"; .popsection\");\n}\n";
-        let recovery = world.originals["fs/jbd2/recovery.c"].clone() + reads;
-        world
-            .originals
-            .insert("fs/jbd2/recovery.c".to_owned(), recovery);
+        let reader = world.originals[scope.reader].clone() + reads;
+        world.originals.insert(scope.reader.to_owned(), reader);
         world.write("include/klto-blob", "0");
-        world.revert("fs/jbd2/recovery.c");
+        world.revert(scope.reader);
         world.make();
         world
     }
@@ -137,14 +246,25 @@ impl World {
             _ => "LLVM=-22".to_owned(),
         };
         let build = build.clone().variables(&["ARCH=x86_64", &tools]);
-        match self.flags {
-            Some(flags) => build.word(format!("KCFLAGS={flags}")),
-            None => build,
-        }
+        let words = [("KCFLAGS", self.flags), ("LOCALVERSION", self.version)];
+        let words = words
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        words.fold(build, |build, (name, value)| {
+            build.word(format!("{name}={value}"))
+        })
     }
 
-    fn make(&self) {
+    fn make(&mut self) {
+        if self.is_skipping {
+            return;
+        }
         self.chosen(&self.build).succeed();
+        if let Some((file, text)) = self.in_place.take() {
+            // At once, of the same size, and the same inode.
+            fs::write(self.source.path().join(file), text).unwrap();
+            self.chosen(&self.build).succeed();
+        }
     }
 
     fn write(&self, file: &str, text: &str) {
@@ -164,12 +284,12 @@ impl World {
         self.steps += 1;
         let number = self.steps;
         let kinds = match self.other_llvm {
-            Some(_) => 17,
-            None => 16,
+            Some(_) => 19,
+            None => 18,
         };
         match self.random.below(kinds) {
             0 | 1 => {
-                let file = self.random.one_of(&SOURCES);
+                let file = self.random.one_of(self.scope.sources);
                 let function = format!(
                     "int klto_{number}(void);\nint klto_{number}(void)\n{{\n\treturn {number};\n}}\n"
                 );
@@ -177,23 +297,23 @@ impl World {
                 format!("a function in {file}")
             }
             2 => {
-                let file = self.random.one_of(&SOURCES);
+                let file = self.random.one_of(self.scope.sources);
                 let text = self.read(file);
                 self.write(file, &text);
                 format!("{file} is touched")
             }
             3 => {
-                let file = self.random.one_of(&SOURCES);
+                let file = self.random.one_of(self.scope.sources);
                 self.revert(file);
                 format!("{file} as at first")
             }
             4 => {
-                let file = self.random.one_of(&HEADERS);
+                let file = self.random.one_of(self.scope.headers);
                 self.write(file, &format!("/* {number} */ {}", self.read(file)));
                 format!("a comment in {file}")
             }
             5 => {
-                let file = self.random.one_of(&HEADERS);
+                let file = self.random.one_of(self.scope.headers);
                 let function = format!(
                     "static inline int klto_{number}_inline(void) {{ return {number}; }}\n"
                 );
@@ -201,13 +321,14 @@ impl World {
                 format!("an inline function in {file}")
             }
             6 => {
-                let file = self.random.one_of(&HEADERS);
+                let file = self.random.one_of(self.scope.headers);
                 self.revert(file);
                 format!("{file} as at first")
             }
             7 => self.add_or_remove_a_file(),
             8 => {
-                let (one, other) = OPTIONS[self.random.below(OPTIONS.len())];
+                let options = self.scope.options;
+                let (one, other) = options[self.random.below(options.len())];
                 let path = self.build.output_directory().join(".config");
                 let config = fs::read_to_string(&path).unwrap();
                 let (from, to) = if config.contains(one) {
@@ -220,7 +341,8 @@ impl World {
             }
             9 => {
                 // Many files at once; those of other size and of the same size.
-                for (place, file) in SOURCES.iter().chain(&HEADERS).enumerate() {
+                let files = self.scope.sources.iter().chain(self.scope.headers);
+                for (place, file) in files.enumerate() {
                     let text = &self.originals[*file];
                     match (self.random.below(2), file.ends_with(".c")) {
                         (0, true) => self.write(file, &format!("{text}int klto_of_{place};\n")),
@@ -228,16 +350,24 @@ impl World {
                         _ => self.revert(file),
                     }
                 }
-                "a checkout of other sources".to_owned()
+                format!(
+                    "a checkout of other sources, {}",
+                    self.add_or_remove_a_file()
+                )
             }
             10 => {
                 self.write("include/klto-blob", &number.to_string());
-                let text = self.read("fs/jbd2/recovery.c");
-                self.write("fs/jbd2/recovery.c", &text);
-                "another file for .incbin".to_owned()
+                match self.random.below(2) {
+                    0 => "another file for .incbin".to_owned(),
+                    _ => {
+                        let text = self.read(self.scope.reader);
+                        self.write(self.scope.reader, &text);
+                        "another file for .incbin, and its reader is touched".to_owned()
+                    }
+                }
             }
             11 => {
-                let files = [&SOURCES[..], &HEADERS].concat();
+                let files = [self.scope.sources, self.scope.headers].concat();
                 let file = self.random.one_of(&files);
                 let text = &self.originals[file];
                 let inline = format!("static inline int klto_old{number}(void) {{ return 0; }}\n");
@@ -249,7 +379,7 @@ impl World {
                 // As old as the tree, or as an object.
                 let like = match self.random.below(2) {
                     0 => self.source.path().join("Makefile"),
-                    _ => self.build.output_directory().join("fs/jbd2/commit.o"),
+                    _ => self.build.output_directory().join(self.scope.object),
                 };
                 let time = fs::metadata(like).unwrap().modified().unwrap();
                 let path = self.source.path().join(file);
@@ -258,11 +388,13 @@ impl World {
                 format!("{file} with an old time")
             }
             12 => {
-                let file = self.random.one_of(&SOURCES);
+                let file = self.random.one_of(self.scope.sources);
                 let text = self.read(file);
                 self.write(file, &format!("{text}#error here\n"));
-                let wrong = self.chosen(&self.build).run().unwrap();
-                assert!(!wrong.status.success());
+                if !self.is_skipping {
+                    let wrong = self.chosen(&self.build).run().unwrap();
+                    assert!(!wrong.status.success());
+                }
                 self.write(file, &text);
                 format!("{file} with an error, and without it again")
             }
@@ -272,7 +404,7 @@ impl World {
                 format!("KCFLAGS: {:?}", self.flags)
             }
             14 => {
-                let file = self.random.one_of(&SOURCES);
+                let file = self.random.one_of(self.scope.sources);
                 // Two edits in one tick; what is read is the second.
                 let text = self.read(file);
                 self.write(file, &format!("{text}int klto_x{number};\n"));
@@ -281,15 +413,32 @@ impl World {
             }
             15 => {
                 let later = SystemTime::now() + Duration::from_secs(3600);
-                let module = self.build.output_directory().join("fs/jbd2");
-                for file in prepared::files_below(&module) {
+                let output = self.build.output_directory();
+                let made = match self.random.below(2) {
+                    0 => output.to_owned(),
+                    _ => output.join(self.scope.grows.0),
+                };
+                for file in prepared::files_below(&made) {
                     let opened = fs::File::options().write(true).open(file).unwrap();
                     opened.file().set_modified(later).unwrap();
                 }
-                let file = self.random.one_of(&SOURCES);
+                let file = self.random.one_of(self.scope.sources);
                 let text = self.read(file);
                 self.write(file, &format!("{text}int klto_earlier{number};\n"));
                 format!("the clock is set back, then {file} is edited")
+            }
+            16 => {
+                let choices = [None, Some("-klto"), Some("-other")];
+                self.version = choices[self.random.below(choices.len())];
+                format!("LOCALVERSION: {:?}", self.version)
+            }
+            17 => {
+                let file = self.random.one_of(self.scope.sources);
+                let text = self.read(file);
+                self.write(file, &format!("{text}int klto_x{number};\n"));
+                let then = format!("{text}int klto_y{number};\n");
+                self.in_place = Some((file.to_owned(), then));
+                format!("an edit of {file}, and another once it is built")
             }
             _ => {
                 self.is_other_llvm = !self.is_other_llvm;
@@ -303,29 +452,31 @@ impl World {
 
     fn add_or_remove_a_file(&mut self) -> String {
         let number = self.steps;
+        let (directory, list) = self.scope.grows;
         let change = match self.added.pop() {
-            Some(name) => format!("{name}.c is removed"),
+            Some(name) => {
+                let file = self.source.path().join(directory).join(format!("{name}.c"));
+                fs::remove_file(file).unwrap();
+                format!("{name}.c is removed")
+            }
             None => {
                 let name = format!("klto_{number}");
                 let text = format!("int {name}(void);\nint {name}(void) {{ return {number}; }}\n");
-                self.write(&format!("fs/jbd2/{name}.c"), &text);
+                self.write(&format!("{directory}/{name}.c"), &text);
                 self.added.push(name.clone());
                 format!("{name}.c is added")
             }
         };
         let objects: String = self.added.iter().map(|name| format!(" {name}.o")).collect();
-        let makefile = &self.originals["fs/jbd2/Makefile"];
-        self.write(
-            "fs/jbd2/Makefile",
-            &format!("{makefile}\njbd2-objs +={objects}\n"),
-        );
+        let file = self.scope.makefile();
+        let makefile = &self.originals[&file];
+        self.write(&file, &format!("{makefile}\n{list} +={objects}\n"));
         change
     }
 
     /// What differs from a clean build, if anything does.
     fn differences(&self) -> Option<String> {
-        let clean = jbd2_of_6_12("clean").goals(&MODULES);
-        let clean = clean.source(self.source.path());
+        let clean = self.scope.build("clean").source(self.source.path());
         let output = clean.output_directory().to_owned();
         // Only the configuration is taken along.
         let config = self.build.output_directory().join(".config");
@@ -333,57 +484,99 @@ impl World {
         fs::create_dir_all(&output).unwrap();
         fs::copy(config, output.join(".config")).unwrap();
         step("a clean build", || self.chosen(&clean).succeed());
-        let files = MODULES.map(PathBuf::from);
+        let files = self.scope.products(&clean);
         let report = klto_verify::bit_equal(&output, self.build.output_directory(), &files);
         let report = report.unwrap();
         (!report.equal()).then(|| report.to_string())
     }
 }
 
-/// Plays the sequence up to `steps`; checks at the steps for which `is_checked` says so.
+/// A part of a sequence.
+#[derive(Clone)]
+struct Part {
+    seed: u64,
+    steps: RangeInclusive<usize>,
+    other_llvm: Option<u32>,
+}
+
+impl Part {
+    /// What the environment says, or these steps of the sequence 1.
+    fn chosen(last: usize, other_llvm: Option<u32>) -> Self {
+        let Ok(chosen) = std::env::var("KLTO_ORACLE") else {
+            return Self {
+                seed: 1,
+                steps: 1..=last,
+                other_llvm,
+            };
+        };
+        let mut parts = chosen.split(':');
+        let mut part = || parts.next();
+        let (seed, steps) = (part().unwrap(), part().unwrap());
+        let (first, last) = steps.split_once('-').unwrap();
+        Self {
+            seed: seed.parse().unwrap(),
+            steps: first.parse().unwrap()..=last.parse().unwrap(),
+            other_llvm: part().map(|version| version.parse().unwrap()),
+        }
+    }
+}
+
+/// Plays a part of a sequence; checks at the steps for which `is_checked` says so.
 fn play(
-    (seed, other_llvm): (u64, Option<u32>),
-    steps: usize,
+    scope: &'static Scope,
+    part: &Part,
     is_checked: impl Fn(usize) -> bool,
 ) -> Result<(), (usize, String)> {
-    let mut world = World::new(seed, other_llvm);
-    for step in 1..=steps {
+    let mut world = World::new(scope, part.seed, part.other_llvm);
+    for step in 1..=*part.steps.end() {
+        world.is_skipping = step < *part.steps.start();
         let edit = world.edit();
         eprintln!("    {step:>4}  {edit}");
         world.make();
         if is_checked(step)
             && let Some(report) = world.differences()
         {
-            return Err((step, format!("seed {seed}, step {step}, {edit}:\n{report}")));
+            let what = format!("seed {}, step {step}, {edit}:\n{report}", part.seed);
+            return Err((step, what));
         }
     }
     Ok(())
 }
 
-#[test]
-fn builds_after_edits_are_clean_builds() {
-    let chosen = std::env::var("KLTO_ORACLE").unwrap_or_else(|_| "1:30".to_owned());
-    let mut parts = chosen.split(':');
-    let mut part = || parts.next().map(|number| number.parse::<u64>().unwrap());
-    let (seed, steps) = (part().unwrap(), part().unwrap() as usize);
-    let sequence = (seed, part().map(|version| version as u32));
-    let tenth = |step: usize| step.is_multiple_of(CHECKED) || step == steps;
-    if let Err((wrong, report)) = play(sequence, steps, tenth) {
+fn builds_after_edits_are_clean_builds(scope: &'static Scope, part: &Part) {
+    let (first, last) = (*part.steps.start(), *part.steps.end());
+    let tenth = |step: usize| step >= first && (step.is_multiple_of(CHECKED) || step == last);
+    if let Err((wrong, report)) = play(scope, part, tenth) {
         let right = (wrong - 1) / CHECKED * CHECKED;
-        let each = |step: usize| step > right;
-        let (_, first) = play(sequence, wrong, each).expect_err(&report);
+        let each = |step: usize| step > right && step >= first;
+        let part = Part {
+            steps: first..=wrong,
+            ..part.clone()
+        };
+        let (_, first) = play(scope, &part, each).expect_err(&report);
         panic!("{first}");
     }
+}
+
+#[test]
+fn modules_after_edits_are_those_of_clean_builds() {
+    builds_after_edits_are_clean_builds(&MODULES, &Part::chosen(30, Some(19)));
+}
+
+#[test]
+fn a_kernel_after_edits_is_that_of_a_clean_build() {
+    builds_after_edits_are_clean_builds(&KERNEL, &Part::chosen(6, None));
 }
 
 /// A check that cannot fail would prove nothing.
 #[test]
 fn the_oracle_sees_a_wrong_module() {
-    let world = World::new(1, None);
-    let module = world.build.output_directory().join(MODULES[1]);
+    let world = World::new(&MODULES, 1, None);
+    let wrong = MODULES.goals[1];
+    let module = world.build.output_directory().join(wrong);
     let mut bytes = fs::read(&module).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&module, bytes).unwrap();
-    assert!(world.differences().unwrap().contains(MODULES[1]));
+    assert!(world.differences().unwrap().contains(wrong));
 }

@@ -77,6 +77,29 @@ fn a_full_disk_of_the_store_is_said_once() {
     assert_clean(&build);
 }
 
+/// Every entry is a pipe, into which it comes late.
+#[test]
+fn a_slow_store_is_given_up_and_that_is_said_once() {
+    let build = with_full_store("slow");
+    for entry in files_below(&build.store_directory().join("v1/actions")) {
+        let bytes = fs::read(&entry).unwrap();
+        fs::remove_file(&entry).unwrap();
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &entry, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        std::thread::spawn(move || {
+            use std::io::Write as _;
+            // Waits for a reader, if one comes.
+            let mut pipe = fs::OpenOptions::new().write(true).open(&entry).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+            let _ = pipe.write_all(&bytes);
+        });
+    }
+    let ended = run(&mut build.clone().verify(0).command());
+    ended.expect(0, &[&format!("{GOES_ON}: it is slow: 1.")]);
+    assert_eq!(ended.stderr.matches(GOES_ON).count(), 1, "{}", ended.stderr);
+    assert_clean(&build);
+}
+
 #[test]
 fn damaged_entries_are_found_removed_and_made_again() {
     let build = with_full_store("damaged");

@@ -115,12 +115,51 @@ fn every_change_runs_make_and_nothing_else_does() {
     assert_eq!(make_ran(&other), None);
     prepared::write_program(&named, "#!/bin/sh\nexit\n");
     expect_make(&other, "a program that a word names", "named");
+    let other = build.clone().word("KCFLAGS=-I/usr/include/linux");
+    for _ in 0..2 {
+        let why = make_ran(&other).unwrap();
+        assert!(why.contains("the compiler reads other trees"), "{why}");
+    }
     let other = build.clone().word("V=1");
     assert!(make_ran(&other).is_some());
     expect_make(&build, "other words", "the arguments");
     assert_eq!(make_ran(&build.clone().jobs(Some(1))), None, "another -j");
     assert!(make_ran(&build.clone().goals(&["prepare"])).is_some());
     assert!(make_ran(&build.clone().goals(&["prepare"])).is_some());
+}
+
+/// For make nothing has changed. Of the first target klto saw a compile, of the second kbuild alone has a record.
+#[test]
+fn a_header_with_a_time_before_its_targets_is_no_old_one() {
+    const HEADER: &str = "arch/x86/include/asm/thread_info.h";
+    let (build, source) = with_private_source(jbd2_of_6_12("older"));
+    build.succeed();
+    let path = source.path().join(HEADER);
+    let (text, before) = (
+        fs::read_to_string(&path).unwrap(),
+        fs::metadata(&path).unwrap().modified().unwrap(),
+    );
+    source
+        .write(HEADER, &format!("{text}extern int klto_older;\n"))
+        .unwrap();
+    let opened = fs::File::options().write(true).open(&path).unwrap();
+    opened.file().set_modified(before).unwrap();
+    let outcome = build.succeed();
+    for line in [
+        "removed fs/jbd2/commit.o: its source is not newer",
+        "made old arch/x86/kernel/asm-offsets.s: its source is not newer",
+    ] {
+        let mut lines = outcome.log.lines.iter();
+        assert!(lines.any(|found| found == line), "{line}");
+    }
+    let made = fs::metadata(
+        build
+            .output_directory()
+            .join("arch/x86/kernel/asm-offsets.s"),
+    );
+    let age = made.unwrap().modified().unwrap().elapsed().unwrap();
+    assert!(age < std::time::Duration::from_secs(600), "{age:?}");
+    assert_eq!(make_ran(&build), None);
 }
 
 /// Which of the two versions make has read cannot be known.

@@ -5,6 +5,7 @@
 
 mod build;
 mod cell;
+mod checks;
 mod reuse;
 
 use anyhow::Result;

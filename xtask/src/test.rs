@@ -38,6 +38,7 @@ const TWO_AT_A_TIME: &[&str] = &[
     "modes",
     "shapes",
     "store_faults",
+    "together",
     "toolchains",
 ];
 /// Those that build and boot whole kernels, one test after the other: two rows of them run beside each other, for links

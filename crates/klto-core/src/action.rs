@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | kind, version | [`ActionKind`] | a change of meaning never finds old results |
 //! | tool | [`Action::tool_identity`] | executable, shared objects, plugins, listed environment |
-//! | argument | [`Action::arguments`] | text as it is; files by their place in inputs or outputs |
+//! | argument | [`Action::arguments`] | text as it is, `native` with this machine's processor; files by their place in inputs or outputs |
 //! | input | [`Action::inputs`] | role and digest, in order; never the path |
 //! | outputs | number of [`Action::outputs`] | the paths are where results go, not what they are |
 //! | environment | [`Action::environment`] | what the tool is given beyond the identity |
@@ -131,7 +131,7 @@ impl Action {
         key.digest("tool", self.tool_identity);
         for argument in &self.arguments {
             match argument {
-                Argument::Text(text) => key.field("argument", text.as_bytes()),
+                Argument::Text(text) => key.argument("argument", text.as_bytes()),
                 Argument::File(prefix, file) => {
                     let (label, index) = match file {
                         FileRef::Input(index) => ("argument-input", index),

@@ -7,6 +7,8 @@ use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
+use crate::processor::processor;
+
 /// A BLAKE3 digest, 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
@@ -111,6 +113,16 @@ impl KeyBuilder {
         self
     }
 
+    /// Adds an argument of a tool; one that stands for the processor of this machine, as `-march=native`, with what that
+    /// is.
+    pub fn argument(&mut self, label: &str, argument: &[u8]) -> &mut Self {
+        self.field(label, argument);
+        if argument.ends_with(b"=native") {
+            self.digest("processor", processor());
+        }
+        self
+    }
+
     /// Adds the digest of something.
     pub fn digest(&mut self, label: &str, digest: Digest) -> &mut Self {
         self.field(label, digest.as_bytes())
@@ -125,6 +137,18 @@ impl KeyBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn native_is_the_processor_of_this_machine() {
+        let key = |argument: &[u8]| {
+            KeyBuilder::new("test", 1)
+                .argument("flag", argument)
+                .finish()
+        };
+        let field = |argument: &[u8]| KeyBuilder::new("test", 1).field("flag", argument).finish();
+        assert_eq!(key(b"-march=x86-64"), field(b"-march=x86-64"));
+        assert_ne!(key(b"-march=native"), field(b"-march=native"));
+    }
 
     #[test]
     fn hex_text_round_trips() {

@@ -13,7 +13,8 @@
 //!
 //! A tool writes beside its output's place, and only a checked output is moved there, so that a
 //! killed engine leaves the old file or none. What the tool prints names the action's label, not
-//! that place. A store that fails is reported once and not used again: the build goes on without it.
+//! that place. A store that fails, or is too slow to be of use, is reported once and not used again: the build goes on
+//! without it (`engine/stored.rs`).
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
@@ -31,8 +32,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{bounded, select};
 use klto_core::{Action, Digest, Input, KeyBuilder, Outcome, Storable, die_with_parent};
-use klto_store::{Lookup, Store, StoreError, StoredResult};
+use klto_store::{Store, StoredResult};
 use rustix::fs::{MemfdFlags, memfd_create};
+
+mod stored;
+
+use stored::Pace;
 
 use crate::progress::Progress;
 use crate::slots::{Slot, Slots};
@@ -85,6 +90,7 @@ pub struct Engine {
     store: Option<Store>,
     fork_servers: Mutex<ForkServers>,
     store_failed: AtomicBool,
+    pace: Pace,
     verify_percent: u8,
     cancelled: AtomicBool,
     notice: Box<dyn Fn(&str) + Send + Sync>,
@@ -102,6 +108,7 @@ impl Engine {
             store,
             fork_servers: Mutex::default(),
             store_failed: AtomicBool::new(false),
+            pace: Pace::default(),
             verify_percent,
             cancelled: AtomicBool::new(false),
             notice: Box::new(notice),
@@ -126,13 +133,6 @@ impl Engine {
     /// Starts no further action.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    /// The store, while it works.
-    pub fn store(&self) -> Option<&Store> {
-        self.store
-            .as_ref()
-            .filter(|_| !self.store_failed.load(Ordering::Relaxed))
     }
 
     /// Runs `actions`, the first of them in the slot that the caller holds, more of them as slots
@@ -188,14 +188,6 @@ impl Engine {
         (self.notice)(text);
     }
 
-    fn give_up_store(&self, what: &dyn std::fmt::Display) {
-        if !self.store_failed.swap(true, Ordering::Relaxed) {
-            self.notice(&format!(
-                "klto: warning: the build goes on without the store: {what}"
-            ));
-        }
-    }
-
     fn perform(
         &self,
         (action, inputs): (&Action, &[InputStamp]),
@@ -227,32 +219,12 @@ impl Engine {
             };
             return (failed, How::Ran);
         }
-        if let (Outcome::Done { stderr }, true, Some(store)) = (&outcome, storable, self.store()) {
+        if let (Outcome::Done { stderr }, true) = (&outcome, storable) {
             let places = action.output_places();
             let outputs: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
-            if let Err(error) = store.insert(key, &outputs, stderr) {
-                self.give_up_store(&error);
-            }
+            self.keep(&[key], &outputs, stderr);
         }
         (outcome, How::Ran)
-    }
-
-    /// What the store has for `key`.
-    pub fn find(&self, key: Digest) -> Option<StoredResult> {
-        match self.store()?.lookup(key) {
-            Ok(Lookup::Hit(result)) => Some(result),
-            Ok(Lookup::Miss) => None,
-            Ok(Lookup::Damaged(what)) => {
-                self.notice(&format!(
-                    "klto: warning: damaged store entry removed: {what}"
-                ));
-                None
-            }
-            Err(error) => {
-                self.give_up_store(&error);
-                None
-            }
-        }
     }
 
     /// Whether an action will run its tool: nothing is stored for it, or that is to be made again. It may run also
@@ -261,68 +233,6 @@ impl Engine {
         let key = action.key();
         let is_reused = action.storable == Storable::Yes && !self.is_chosen_for_verification(key);
         !is_reused || self.find(key).is_none()
-    }
-
-    /// The bytes that [`Engine::keep_bytes`] stored for `key`.
-    pub fn find_bytes(&self, key: Digest) -> Option<Vec<u8>> {
-        let result = self.find(key)?;
-        let read = self.store()?.read(*result.outputs.first()?);
-        if let Err(error @ StoreError::Damaged { .. }) = &read {
-            self.notice(&format!("klto: warning: {error}"));
-        }
-        read.ok()
-    }
-
-    /// Stores bytes that are no action's output, as what is known of a kind of call.
-    pub fn keep_bytes(&self, key: Digest, bytes: &[u8]) {
-        if let Some(store) = self.store()
-            && let Err(error) = store.insert_bytes(key, bytes)
-        {
-            self.give_up_store(&error);
-        }
-    }
-
-    /// Stores, under each of `keys`, the one output of something that ran without the engine and printed
-    /// nothing.
-    pub fn keep_output(&self, keys: &[Digest], output: &Path) {
-        if let Some(store) = self.store()
-            && let Err(error) = store.insert_under(keys, &[output], &[])
-        {
-            self.give_up_store(&error);
-        }
-    }
-
-    /// Puts the one output of `result` at `path`; whether that was possible.
-    pub fn fetch_output(&self, result: &StoredResult, path: &Path, label: &str) -> bool {
-        let (Some(store), [blob]) = (self.store(), result.outputs.as_slice()) else {
-            return false;
-        };
-        let fetched = store.fetch(*blob, path);
-        if let Err(error) = &fetched {
-            self.notice(&format!("klto: warning: {label}: remade: {error}"));
-        }
-        fetched.is_ok()
-    }
-
-    /// Whether every output could be put in place; if not, the tool runs.
-    fn fetch(&self, action: &Action, result: &StoredResult) -> bool {
-        let Some(store) = self.store() else {
-            return false;
-        };
-        if result.outputs.len() != action.outputs.len() {
-            return false;
-        }
-        result
-            .outputs
-            .iter()
-            .zip(action.output_places())
-            .all(|(blob, path)| {
-                let fetched = store.fetch(*blob, &path);
-                if let Err(error) = &fetched {
-                    self.notice(&format!("klto: warning: {}: remade: {error}", action.label));
-                }
-                fetched.is_ok()
-            })
     }
 
     /// Whether a hit is to be made again and compared. It is a share of the keys that differs from process to

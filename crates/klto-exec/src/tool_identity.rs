@@ -1,9 +1,10 @@
 //! What makes a tool what it is: its executable, every shared object it loads, its configuration
-//! files.
+//! files, and what it says of its version.
 //!
 //! The code of a Debian clang is in libLLVM and libclang-cpp, other packages that can change under an
 //! unchanged `--version`. The dynamic loader itself is asked what it loads (`ld.so(8)`,
-//! LD_TRACE_LOADED_OBJECTS), in the environment in which the tool will run.
+//! LD_TRACE_LOADED_OBJECTS), in the environment in which the tool will run. The version is that of a wrapper's real
+//! compiler too.
 
 use std::ffi::OsString;
 use std::io;
@@ -35,6 +36,7 @@ pub fn tool_identity(
     let program = fs_err::canonicalize(program)?;
     let head = read_head(&program)?;
     let mut files = vec![program.clone()];
+    let mut version = String::new();
     let storable = if head.starts_with(b"#!") {
         Storable::No(format!(
             "{} is a script; what it runs is not known",
@@ -44,12 +46,18 @@ pub fn tool_identity(
         if is_dynamic(&head) {
             files.extend(loaded_objects(&program, environment)?);
         }
-        files.extend(configuration_files(&program, environment)?);
+        version = version_text(&program, environment, &[])?;
+        files.extend(configuration_files(&program, environment, &version)?);
         Storable::Yes
     };
-    let mut key = KeyBuilder::new("tool", 1);
+    let mut key = KeyBuilder::new("tool", 2);
     for file in &files {
         key.digest("file", digest(file)?);
+    }
+    // The same tool may be installed elsewhere.
+    let is_place = |line: &&str| line.starts_with(CONFIGURATION_FILE) || line.starts_with(PLACE);
+    for line in version.lines().filter(|line| !is_place(line)) {
+        key.field("version", line.as_bytes());
     }
     Ok(ToolIdentity {
         digest: key.finish(),
@@ -119,18 +127,63 @@ fn loader_path(line: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(path)))
 }
 
-/// Files that `clang --version` says it was configured by (`Configuration file: …`).
+/// How the lines of `clang --version` begin that say where it is, and by which files it was configured.
+const PLACE: &str = "InstalledDir: ";
+const CONFIGURATION_FILE: &str = "Configuration file: ";
+/// The targets for which kbuild calls clang (Linux, scripts/Makefile.clang); each may have a file of its own.
+const TARGETS: [&str; 2] = ["--target=x86_64-linux-gnu", "--target=aarch64-linux-gnu"];
+
+/// What a compiler or linker of LLVM says of its version; nothing of another tool, which may say anything.
+fn version_text(
+    program: &Path,
+    environment: &[(OsString, OsString)],
+    arguments: &[&str],
+) -> io::Result<String> {
+    let mut command = command(program, environment);
+    let output = command.args(arguments).arg("--version").output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let is_of_llvm = text.contains("clang version ") || text.contains("LLD ");
+    Ok(if is_of_llvm { text } else { String::new() })
+}
+
+/// Files by which clang is configured, for any target, and those that they include (clang, "Configuration files").
 fn configuration_files(
     program: &Path,
     environment: &[(OsString, OsString)],
+    version: &str,
 ) -> io::Result<Vec<PathBuf>> {
-    let output = command(program, environment).arg("--version").output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text
+    let mut versions = vec![version.to_owned()];
+    if version.contains("clang version ") {
+        for target in TARGETS {
+            versions.push(version_text(program, environment, &[target])?);
+        }
+    }
+    let lines = versions.iter().flat_map(|version| version.lines());
+    let named = lines.filter_map(|line| line.strip_prefix(CONFIGURATION_FILE));
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut next: Vec<PathBuf> = named.map(PathBuf::from).collect();
+    while let Some(file) = next.pop() {
+        if !found.contains(&file) {
+            next.extend(included_files(&file)?);
+            found.push(file);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Files that a configuration file includes, `@FILE`: relative to its own directory, and where there is no such
+/// file to those that are searched for configuration, of which its own is one.
+fn included_files(file: &Path) -> io::Result<Vec<PathBuf>> {
+    let text = fs_err::read_to_string(file)?;
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    let words = text
         .lines()
-        .filter_map(|line| line.strip_prefix("Configuration file: "))
-        .map(PathBuf::from)
-        .collect())
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(str::split_whitespace);
+    let included = words.filter_map(|word| word.strip_prefix('@'));
+    let places = included.map(|name| directory.join(name));
+    Ok(places.filter(|place| place.is_file()).collect())
 }
 
 #[cfg(test)]
@@ -158,6 +211,21 @@ mod tests {
         };
         let changed = tool_identity(Path::new("/bin/sh"), &environment, &other).unwrap();
         assert_ne!(identity.digest, changed.digest);
+    }
+
+    #[test]
+    fn configuration_files_are_part_of_a_compiler() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            fs_err::write(&path, text).unwrap();
+            path
+        };
+        let nested = write("nested.cfg", "-O1\n");
+        let outer = write("outer.cfg", "# @no.cfg\n@nested.cfg\n-fno-common\n");
+        let version = format!("{CONFIGURATION_FILE}{}\n", outer.display());
+        let found = configuration_files(Path::new("/bin/true"), &[], &version).unwrap();
+        assert_eq!(found, [nested, outer]);
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub fn call_key(parts: &CompileCallParts<'_>) -> Digest {
     let mut key = KeyBuilder::new("compile-call", 2);
     key.digest("tool", parts.tool);
     for argument in parts.arguments {
-        key.field("argument", argument.as_bytes());
+        key.argument("argument", argument.as_bytes());
     }
     if let Some(directory) = &parts.directory {
         key.field("directory", directory.as_os_str().as_bytes());

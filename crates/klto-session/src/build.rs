@@ -3,6 +3,7 @@
 //! This is the table of contents of a session: scratch directory and lock, journal, engine and store,
 //! jobserver, socket, fork servers, make, and what is written down at the end.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -19,9 +20,10 @@ use klto_kbuild::{
 use klto_store::{StatMemo, Store, StoreError};
 use klto_wire::{SHIMS_VARIABLE, SOCKET_VARIABLE};
 
+use crate::compile::MODE_MARKER;
 use crate::jobs::Jobs;
 use crate::journal::Journal;
-use crate::log::{Log, tell};
+use crate::log::{LOG, Log, note_without_make, tell};
 use crate::make::{end_orphans, run_make};
 use crate::memory::Memory;
 use crate::progress::Display;
@@ -69,30 +71,30 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     }
     // First: it takes over descriptors that MAKEFLAGS names by number.
     let jobs = Jobs::open(&build.parallelism)?;
-    let quiet = build.arguments.has(MakeOption::Silent);
+    let quiet = is_quiet(&build);
     let (mut watch, mut difference) = look(&build, settings);
-    if is_nothing(&difference, quiet) {
-        return Ok(ExitStatus::default());
+    if matches!(difference, Difference::Nothing) {
+        return Ok(without_make(&build, &difference, quiet));
     }
     let store = open_store(&settings.store)?;
     // An external module's own tree: the kernel's may be read-only, or shared.
     let scratch = Scratch::open(build.tree.written())?;
     if watch.as_ref().is_ok_and(Watch::is_outrun) {
         (watch, difference) = look(&build, settings);
-        if is_nothing(&difference, quiet) {
-            return Ok(ExitStatus::default());
+        if matches!(difference, Difference::Nothing) {
+            return Ok(without_make(&build, &difference, quiet));
         }
     }
     let memo = StatMemo::open(&scratch.path("stat-memo"));
-    if let Difference::Comments(sources) = &difference {
+    if matches!(difference, Difference::Comments(_)) {
         match watch.and_then(|watch| watch.make_outputs_newer(&memo)) {
-            Ok(()) => return Ok(only_comments(sources, quiet)),
+            Ok(()) => return Ok(without_make(&build, &difference, quiet)),
             Err(why) => (watch, difference) = look_after(&why, &build, settings),
         }
     }
     let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
-    let display = Display::of_output(quiet, is_verbose(&build));
-    let log = Arc::new(Log::create(&scratch.path("log"), display)?);
+    let display = Display::of_output(quiet, is_verbose(&build, &settings.environment));
+    let log = Arc::new(Log::create(&scratch.path(LOG), display)?);
     let timeline = Timeline::create(&scratch.path("timeline"))?;
     log.line(&format!("make runs: {}", why_make_runs(&difference)));
     if watch.is_err() {
@@ -128,6 +130,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         (memo, log, timeline),
     );
     let session = Arc::new(session);
+    session.remove_objects_with_changed_assembler_files()?;
     // Who has everything checked that is reused has the compiler asked again.
     let is_reused = settings.store.verify_percent < 100;
     let surroundings = watch.as_ref().ok().filter(|_| is_reused);
@@ -178,12 +181,18 @@ fn look(build: &LtoBuild, settings: &Settings) -> (Result<Watch, String>, Differ
     (watch, difference)
 }
 
-/// Says that there was nothing to do.
-fn only_comments(sources: &[PathBuf], quiet: bool) -> ExitStatus {
+/// The end of a build that needs no make: says so, and notes it for `klto explain`.
+fn without_make(build: &LtoBuild, difference: &Difference, quiet: bool) -> ExitStatus {
+    let what = match difference {
+        Difference::Comments(sources) => {
+            format!("nothing has changed but comments in {}", of_all(sources))
+        }
+        _ => "nothing has changed since the last build".to_owned(),
+    };
     if !quiet {
-        let sources = of_all(sources);
-        println!("  KLTO    nothing has changed but comments in {sources}");
+        println!("  KLTO    {what}");
     }
+    note_without_make(&build.tree.written().join(SCRATCH_NAME).join(LOG), &what);
     ExitStatus::default()
 }
 
@@ -199,19 +208,28 @@ fn look_after(
     }
 }
 
-/// Whether kbuild shows commands: it takes `V` from the command line alone.
-fn is_verbose(build: &LtoBuild) -> bool {
-    let mut assignments = build.arguments.assignments();
-    assignments.any(|assignment| assignment.name == "V" && assignment.value != "0")
+/// Whether make and kbuild say nothing: `-s`, as a word or in MAKEFLAGS.
+fn is_quiet(build: &LtoBuild) -> bool {
+    let both = [&build.arguments, build.make_flags.arguments()];
+    both.into_iter()
+        .any(|arguments| arguments.has(MakeOption::Silent))
 }
 
-/// Whether there is nothing to do; says so.
-fn is_nothing(difference: &Difference, quiet: bool) -> bool {
-    let is_nothing = matches!(difference, Difference::Nothing);
-    if is_nothing && !quiet {
-        println!("  KLTO    nothing has changed since the last build");
-    }
-    is_nothing
+/// Whether kbuild shows commands: a 1 in `KBUILD_VERBOSE`, or in `V` where make has it as a word (Makefile).
+fn is_verbose(build: &LtoBuild, environment: &Environment) -> bool {
+    let both = [build.make_flags.arguments(), &build.arguments];
+    let word = |name: &str| {
+        let assignments = both
+            .into_iter()
+            .flat_map(|arguments| arguments.assignments());
+        let of_name = assignments.filter(|assignment| assignment.name == name);
+        of_name
+            .last()
+            .map(|assignment| assignment.value.as_os_str())
+    };
+    let value = word("KBUILD_VERBOSE").or_else(|| word("V"));
+    let value = value.or_else(|| environment.get("KBUILD_VERBOSE"));
+    value.is_some_and(|value| value.as_bytes().contains(&b'1'))
 }
 
 /// Names sources: the first, and how many more there are.
@@ -268,14 +286,16 @@ fn run_make_in(
     status
 }
 
-/// Another command line for each mode: kbuild makes an object again when its command changes.
+/// Another command line for each mode, and for each klto, which may add other flags and headers: kbuild makes an object
+/// again when its command changes.
 fn add_mode_marker(build: &mut LtoBuild, settings: &Settings, journal: &str) -> anyhow::Result<()> {
     let mode = if build.full { "full" } else { "thin" };
-    let mut mode = format!("{mode}_{journal}");
+    let version = env!("CARGO_PKG_VERSION").replace(['.', '-', '+'], "_");
+    let mut mode = format!("{mode}_{journal}_{version}");
     if let Some(limit) = settings.import_limit {
         mode.push_str(&format!("_{limit}"));
     }
-    build.append_variable("KCFLAGS", &format!("-D__KLTO={mode}"))
+    build.append_variable("KCFLAGS", &format!("{MODE_MARKER}{mode}"))
 }
 
 /// `-n`, `-q` and `-t`: no tool needs the session, but make compares command lines, so they are those

@@ -70,6 +70,8 @@ struct RecipeRecord {
 }
 
 type Variables = Vec<(OsString, OsString)>;
+/// A file by its absolute name, and the digest of its content.
+pub(crate) type FileRead = (PathBuf, [u8; 32]);
 
 #[derive(Serialize, Deserialize)]
 enum Entry {
@@ -83,6 +85,7 @@ enum Entry {
     Makes(PathBuf, Option<Vec<MakeCall>>),
     Archive(PathBuf, ArchiveRecord),
     InitcallScript([u8; 32]),
+    AssemblerFiles(PathBuf, Vec<FileRead>),
 }
 
 /// The journal of one output tree.
@@ -105,6 +108,7 @@ struct Records {
     makes: BTreeMap<PathBuf, Vec<MakeCall>>,
     archives: BTreeMap<PathBuf, ArchiveRecord>,
     initcall_script: Option<[u8; 32]>,
+    assembler_files: BTreeMap<PathBuf, Vec<FileRead>>,
 }
 
 impl Journal {
@@ -286,6 +290,24 @@ impl Journal {
         self.record(Entry::InitcallScript(digest))
     }
 
+    /// What the assembler read for objects when they were last lowered; those for which it read nothing apart.
+    pub(crate) fn assembler_files(&self) -> &BTreeMap<PathBuf, Vec<FileRead>> {
+        &self.records.assembler_files
+    }
+
+    /// What the assembler reads for an object that is lowered now.
+    pub(crate) fn set_assembler_files(
+        &mut self,
+        object: &Path,
+        files: Vec<FileRead>,
+    ) -> io::Result<()> {
+        let known = self.records.assembler_files.get(object);
+        match known.map_or(&[][..], Vec::as_slice) == files {
+            true => Ok(()),
+            false => self.record(Entry::AssemblerFiles(object.to_owned(), files)),
+        }
+    }
+
     fn record(&mut self, entry: Entry) -> io::Result<()> {
         if let Err(error) = self.file.write_all(&frame(&entry)?) {
             // Half a frame hides what follows it: an empty journal has the next build begin anew.
@@ -322,6 +344,12 @@ impl Records {
             Entry::Makes(object, None) => drop(self.makes.remove(&object)),
             Entry::Archive(archive, record) => drop(self.archives.insert(archive, record)),
             Entry::InitcallScript(digest) => self.initcall_script = Some(digest),
+            Entry::AssemblerFiles(object, files) if files.is_empty() => {
+                drop(self.assembler_files.remove(&object));
+            }
+            Entry::AssemblerFiles(object, files) => {
+                drop(self.assembler_files.insert(object, files))
+            }
             Entry::Environment(variables) => {
                 // What was read from bytes can be written to bytes.
                 if let Ok(digest) = digest_of(&variables) {
@@ -376,6 +404,10 @@ impl Records {
         }
         if let Some(digest) = self.initcall_script {
             bytes.extend(frame(&Entry::InitcallScript(digest))?);
+        }
+        for (object, files) in &self.assembler_files {
+            let entry = Entry::AssemblerFiles(object.clone(), files.clone());
+            bytes.extend(frame(&entry)?);
         }
         Ok(bytes)
     }

@@ -10,6 +10,9 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::progress::Display;
 
+/// The file in the scratch directory.
+pub(crate) const LOG: &str = "log";
+
 /// Tells the user on standard error; nobody may be there to read it.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
@@ -18,6 +21,17 @@ pub(crate) fn tell(text: &str) {
 /// Passes on what a tool printed, byte for byte.
 pub(crate) fn pass_on(bytes: &[u8]) {
     let _ = std::io::stderr().write_all(bytes);
+}
+
+/// Adds to the log of the last build in which make ran, and which it goes on telling of, that one after it did
+/// without. Once is enough; that it cannot be written concerns nobody.
+pub(crate) fn note_without_make(path: &Path, why: &str) {
+    let line = format!("no make: {why}");
+    let log = fs_err::read_to_string(path);
+    if log.is_ok_and(|log| log.lines().last() != Some(&line)) {
+        let file = fs_err::OpenOptions::new().append(true).open(path);
+        let _ = file.and_then(|mut file| writeln!(file, "{line}"));
+    }
 }
 
 /// Where actions are named.

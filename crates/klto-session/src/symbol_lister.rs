@@ -35,6 +35,9 @@ impl Session {
                 );
                 return Err(Failure::bug(what).into());
             }
+            let kernel = request.arguments.last().map(Path::new);
+            let kernel = kernel.unwrap_or(Path::new("")).display();
+            self.log.line(&format!("checked symbols {kernel}"));
         }
         Ok(Answer::Reply(Reply::Done {
             code: 0,

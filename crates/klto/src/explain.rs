@@ -25,7 +25,7 @@ pub fn run(question: &Question, output: &Path) -> anyhow::Result<u8> {
         Question::Build => told(&log().map_err(not_built)?, None).into_bytes(),
         Question::Object(object) => {
             let text = told(&log().map_err(not_built)?, Some(object));
-            if text.lines().count() < 2 {
+            if text.lines().all(|line| line.starts_with("make")) {
                 let text = format!("the last build did nothing to {}", object.display());
                 let hint = "name an object as in the output tree: init/main.o";
                 return Err(Failure::bad_input(text).hint(hint).into());
@@ -46,8 +46,8 @@ pub fn run(question: &Question, output: &Path) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Why make ran, and each action that did not keep what was there, with the reason; all that concerns `object`,
-/// if one is named.
+/// Why make ran, each action that did not keep what was there, with the reason, and why make did not run since; of
+/// actions all that concern `object`, if one is named.
 fn told(log: &str, object: Option<&Path>) -> String {
     let mut text = String::new();
     let mut reasons = HashMap::new();
@@ -58,6 +58,7 @@ fn told(log: &str, object: Option<&Path>) -> String {
         let concerns = object.is_none_or(|object| Path::new(named) == object);
         match first {
             "make" => text += &format!("make ran: {note}\n"),
+            "no" => text += &format!("make did not run after that: {note}\n"),
             "makes:" => text += &format!("makes under it: {rest}\n"),
             "why" => drop(reasons.insert(what, note)),
             "ran" | "hit" | "checked" if concerns => {
@@ -66,6 +67,9 @@ fn told(log: &str, object: Option<&Path>) -> String {
                 let notes: Vec<&str> = notes.into_iter().filter(|note| !note.is_empty()).collect();
                 let colon = if notes.is_empty() { "" } else { ": " };
                 text += &format!("{first:<8}{what}{colon}{}\n", notes.join("; "));
+            }
+            "removed" if object.is_none_or(|object| Path::new(what) == object) => {
+                text += &format!("removed {what}: {note}\n");
             }
             "kept" if object.is_some() && concerns => text += &format!("{first:<8}{what}\n"),
             "native" if object.is_some_and(|object| Path::new(what) == object) => {
@@ -114,25 +118,30 @@ fn script(recipe: &Recipe) -> anyhow::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    const LOG: &str = "make runs: source fs/a.c has changed\nmakes: 3 ran, 9 were left out\nran compile fs/a.o\nran thin-link vmlinux.o: 3 objects\n\
+    const LOG: &str = "make runs: source fs/a.c has changed\nmakes: 3 ran, 9 were left out\nremoved fs/a.o: blob, which the assembler reads for it, has changed\nran compile fs/a.o\nran thin-link vmlinux.o: 3 objects\n\
         input vmlinux.o fs/a.o\nkept backend fs/c.o\nwhy backend fs/a.o: its bitcode has changed\n\
         why backend fs/b.o: it imports from fs/a.o, which has changed\nran backend fs/a.o\n\
-        hit backend fs/b.o\nsummary vmlinux.o (x)\n";
+        hit backend fs/b.o\nsummary vmlinux.o (x)\nno make: nothing has changed since the last build\n";
+
+    const AFTER: &str = "make did not run after that: nothing has changed since the last build\n";
 
     #[test]
     fn a_build_is_told_with_reasons() {
         let expected = "make ran: source fs/a.c has changed\nmakes under it: 3 ran, 9 were left out\n\
-            ran     compile fs/a.o\n\
+            removed fs/a.o: blob, which the assembler reads for it, has changed\nran     compile fs/a.o\n\
             ran     thin-link vmlinux.o: 3 objects\nran     backend fs/a.o: its bitcode has changed\n\
             hit     backend fs/b.o: it imports from fs/a.o, which has changed\n";
-        assert_eq!(told(LOG, None), expected);
+        assert_eq!(told(LOG, None), format!("{expected}{AFTER}"));
     }
 
     #[test]
     fn one_object_is_told_alone() {
         let first = "make ran: source fs/a.c has changed\nmakes under it: 3 ran, 9 were left out\n";
-        let expected = format!("{first}kept    backend fs/c.o\n");
+        let expected = format!("{first}kept    backend fs/c.o\n{AFTER}");
         assert_eq!(told(LOG, Some(Path::new("fs/c.o"))), expected);
-        assert_eq!(told(LOG, Some(Path::new("fs/d.o"))), first);
+        assert_eq!(
+            told(LOG, Some(Path::new("fs/d.o"))),
+            format!("{first}{AFTER}")
+        );
     }
 }

@@ -324,6 +324,20 @@ fn b5_the_boot_image_is_made_when_it_can_differ() {
     assert!(is_made(&reverted), "{}", reverted.describe());
     assert_eq!(image(), first);
 
+    // What is no part of a module may be in the boot image without vmlinux.
+    let vmlinux_of = || {
+        fs_err::metadata(file("vmlinux"))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    let before = vmlinux_of();
+    let (of_kernel, text) = append("init/main.c", "extern int klto_of_nothing;\n");
+    assert!(of_kernel.log.makes_left_out.is_some());
+    assert!(is_made(&of_kernel), "{}", of_kernel.describe());
+    assert_eq!((vmlinux_of(), image()), (before, first.clone()));
+    source.write("init/main.c", &text).unwrap();
+
     // Whoever touches vmlinux may have changed it: every make runs.
     let vmlinux = fs_err::OpenOptions::new()
         .append(true)
@@ -336,6 +350,28 @@ fn b5_the_boot_image_is_made_when_it_can_differ() {
     assert_eq!(touched.log.makes_left_out, None);
     assert!(is_made(&touched), "{}", touched.describe());
     assert_eq!(image(), first);
+}
+
+/// Each time the tool is asked too, and the build fails where it says something else.
+#[test]
+fn b6_what_klto_does_for_a_tool_is_what_the_tool_does() {
+    let (build, source) = (&thin().build, &thin().source);
+    let banner = "pr_notice(\"%s\", linux_banner);";
+    let told = format!("{banner}\n\tpr_notice(\"klto was here\");");
+    let text = source.edit("init/main.c", banner, &told).unwrap();
+    let checked = step("6.12 x86_64: an edit, all checked", || {
+        build.clone().verify(100).succeed()
+    });
+    source.write("init/main.c", &text).unwrap();
+    let of = |what| checked.log.objects("checked", what);
+    let kernels: BTreeSet<String> = [".tmp_vmlinux1", ".tmp_vmlinux2", "vmlinux"]
+        .map(str::to_owned)
+        .into();
+    assert!(of("symbols").is_superset(&kernels), "{:?}", of("symbols"));
+    let tables = [1, 2].map(|pass| format!(".tmp_vmlinux{pass}.kallsyms.o"));
+    let tables = BTreeSet::from(tables);
+    assert!(of("assembly").is_superset(&tables), "{:?}", of("assembly"));
+    build.succeed();
 }
 
 #[test]

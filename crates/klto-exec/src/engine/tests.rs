@@ -2,6 +2,7 @@
 
 use super::*;
 use klto_core::{ActionKind, Argument, FileRef, Input};
+use klto_store::Lookup;
 use std::sync::Arc;
 
 fn shell(directory: &Path, name: &str, script: &str) -> Action {

@@ -17,6 +17,14 @@ use klto_core::normalize;
 use klto_kbuild::front_end::{FrontEnd, PathUse, with_all_dependencies, with_paths};
 use klto_lower::Place;
 
+/// What klto adds to KCFLAGS, so that kbuild makes objects again in another mode.
+pub(crate) const MODE_MARKER: &str = "-D__KLTO=";
+
+/// Whether a word of a compile is the [`MODE_MARKER`] with its value.
+pub(super) fn is_mode_marker(word: &OsString) -> bool {
+    word.as_bytes().starts_with(MODE_MARKER.as_bytes())
+}
+
 /// The directories that differ between checkouts and output trees; absolute, without links.
 #[derive(Debug, Clone)]
 pub(super) struct Roots {
@@ -106,10 +114,9 @@ impl NormalCall {
     /// Of a call that compiles `source` in `roots.output`; `front` is what it tells the front end.
     pub fn of(arguments: &[OsString], source: &Path, front: &FrontEnd, roots: &Roots) -> Self {
         let directory = &roots.output;
-        let is_marker = |word: &&OsString| word.as_bytes().starts_with(b"-D__KLTO=");
         let arguments: Vec<OsString> = arguments
             .iter()
-            .filter(|word| !is_marker(word))
+            .filter(|word| !is_mode_marker(word))
             .cloned()
             .collect();
         let written = with_all_dependencies(&arguments);

@@ -35,10 +35,14 @@ use crate::unit::UnitLink;
 
 pub(crate) use ahead::Ahead;
 use ahead::Outcome;
+pub(crate) use call::MODE_MARKER;
+use call::is_mode_marker;
 use previous::Previous;
 pub(crate) use sources::{Sources, essence_of};
 use stored::StoredCompile;
 
+/// Who reads an object that kbuild compiles with flags of its own, as those of the boot image on x86.
+const WITHOUT_KCFLAGS: &str = "a link of what is compiled without KCFLAGS";
 const PRINTS_SOMETHING: &str = "not stored: it prints something";
 
 /// What follows a compile, if anything does.
@@ -79,8 +83,8 @@ impl Session {
         if !request.arguments.iter().any(|argument| argument == "-c") {
             return self.reader(request);
         }
-        if let Some(reply) = self.kallsyms(&request)? {
-            return Ok(Answer::Reply(reply));
+        if let Some(answer) = self.kallsyms(&request)? {
+            return Ok(answer);
         }
         if let Some((object, output)) = distributed_backend(&request.arguments) {
             return self.distributed_native(&request, caller, &object, &output);
@@ -101,6 +105,10 @@ impl Session {
         if let Some(reader) = unhooked_reader(&object) {
             lock(&self.journal).set_native_once(&object, reader)?;
         }
+        if self.additions.adds_flags && !request.arguments.iter().any(is_mode_marker) {
+            // Without it make would take the bitcode for its own object when klto is not there.
+            lock(&self.journal).set_native_once(&object, WITHOUT_KCFLAGS)?;
+        }
         let is_native = is_linked_after_lto(&object)
             || self.full && self.additions.adds_flags && changes_with_each_link(&object)
             || lock(&self.journal).native_reader(&object).is_some();
@@ -111,12 +119,6 @@ impl Session {
                 arguments,
             }));
         }
-        let record = CompileRecord {
-            program: request.program.clone(),
-            arguments: request.arguments.clone(),
-            directory: request.directory.clone(),
-        };
-        lock(&self.journal).begin_compile(&object, record)?;
         let (to_bitcode, arguments) = self.to_bitcode(&request, &call, &object)?;
         if to_bitcode.output == call.output {
             return self.compile(request, &call, arguments, None);
@@ -128,6 +130,28 @@ impl Session {
             Ok(Answer::Reply(reply))
         };
         self.compile(request, &to_bitcode, arguments, Some(Box::new(lower)))
+    }
+
+    /// A compile begins, and the journal knows it. The object goes first: kbuild would take it for made if this one came to
+    /// no end and the next were called as the last, but what the journal says would not be of it.
+    fn begin_compile(
+        &self,
+        request: &Request,
+        call: &CompileCall,
+        object: &Path,
+    ) -> anyhow::Result<Previous> {
+        let output = request.directory.join(&call.output);
+        let previous = Previous::keep(self, &output, &object.display().to_string());
+        if fs_err::symlink_metadata(&output).is_ok_and(|metadata| metadata.is_file()) {
+            fs_err::remove_file(&output)?;
+        }
+        let record = CompileRecord {
+            program: request.program.clone(),
+            arguments: request.arguments.clone(),
+            directory: request.directory.clone(),
+        };
+        lock(&self.journal).begin_compile(object, record)?;
+        Ok(previous)
     }
 
     /// What makes bitcode of `object` where kbuild calls the compiler so: the call with the bitcode's place, which
@@ -170,14 +194,15 @@ impl Session {
         then: Then,
     ) -> anyhow::Result<Answer> {
         let start = Instant::now();
-        let label = self.scratch.object_name(&request.directory, &call.output);
-        let label = label.display().to_string();
+        let object = self.scratch.object_name(&request.directory, &call.output);
+        let label = object.display().to_string();
         let as_written = Run {
             program: request.program.clone(),
             arguments,
             directory: request.directory.clone(),
             quiet: false,
         };
+        let previous = self.begin_compile(&request, call, &object)?;
         let parts = (call, as_written.arguments.as_slice(), &[][..]);
         let mut stored = match StoredCompile::of(self, &request, parts, label.clone())? {
             Ok(stored) => stored,
@@ -193,7 +218,6 @@ impl Session {
                 .line(&format!("ran compile {label}: {PRINTS_SOMETHING}"));
             return Ok(run_then(as_written, then));
         }
-        let previous = Previous::keep(self, &request.directory.join(&call.output), &label);
         if stored.find(self) {
             let note = same_code(previous);
             match ahead {

@@ -38,7 +38,7 @@ use crate::compile::Sources;
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::session::{Session, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
-use surroundings::outside;
+use surroundings::{flag_that_leads_out, outside};
 use trees::{
     Change, ChangedSource, Contents, Facts, Knowledge, Looked, Roots, digest, is_input, is_of_tree,
     of_file,
@@ -124,6 +124,9 @@ impl Watch {
     /// Why this build can never be answered without make.
     pub fn begin(build: &LtoBuild, settings: &Settings) -> Result<Self, String> {
         refuse(build)?;
+        if let Some(flag) = flag_that_leads_out(build, &settings.environment) {
+            return Err(format!("the compiler reads other trees: {flag}"));
+        }
         if settings.environment.get("MAKEFILES").is_some() {
             return Err("MAKEFILES is set".into());
         }

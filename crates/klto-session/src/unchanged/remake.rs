@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
 
 use klto_core::normalize;
 use klto_kbuild::compile::CompileCall;
@@ -22,13 +23,18 @@ use crate::journal::{CompileRecord, Journal};
 use crate::session::lock;
 use crate::sub_makes::{KeptFile, LeaveOut, MakeCall};
 
+/// The time of what make is to make again: 1980, before any source.
+const OLD: Duration = Duration::from_secs(315_532_800);
+
 /// What a build has to make again after some sources have changed.
 #[derive(Debug)]
 pub(crate) struct Remake {
     /// Targets that read one of the sources, below the output tree.
     pub targets: BTreeSet<PathBuf>,
-    /// Those of them that make would take for made, because the source is not newer.
+    /// Those of them that make would take for made, because the source is not newer: what klto saw a tool make.
     pub taken_for_made: BTreeSet<PathBuf>,
+    /// Others of that kind, of which kbuild alone has a record.
+    pub too_new: BTreeSet<PathBuf>,
     /// The makes that have nothing to do, or why none can be told.
     pub leave_out: Result<LeaveOut, String>,
 }
@@ -61,12 +67,17 @@ impl Watch {
         let mut targets = taken_for_made.clone();
         // Not before: whatever make calls needs the journal too.
         let journal = lock(journal);
+        let mut too_new = BTreeSet::new();
         for (target, source) in &pairs {
             targets.insert(target.clone());
-            // Others may be files of the user's.
-            let is_known = journal.makes(target).is_some();
-            if is_known && self.is_taken_for_made(target, source)? {
-                taken_for_made.insert(target.clone());
+            if self.is_taken_for_made(target, source)? {
+                let is_known = journal.makes(target).is_some();
+                let of_kind = if is_known {
+                    &mut taken_for_made
+                } else {
+                    &mut too_new
+                };
+                of_kind.insert(target.clone());
             }
         }
         let leave_out = match read_anywhere {
@@ -79,6 +90,7 @@ impl Watch {
         Ok(Remake {
             targets,
             taken_for_made,
+            too_new,
             leave_out,
         })
     }
@@ -173,6 +185,11 @@ impl Watch {
         let known = self.state.as_ref().map(|state| state.makes.clone());
         let known = known.unwrap_or_default();
         let calls = self.known_calls();
+        let is_module_part = |target: &PathBuf| {
+            let record = journal.compile(target);
+            let call = record.and_then(|record| CompileCall::parse(&record.arguments));
+            call.is_some_and(|call| call.module_part)
+        };
         let mut needed = BTreeSet::new();
         for target in targets {
             let makes = journal.makes(target).unwrap_or_default();
@@ -181,9 +198,11 @@ impl Watch {
             }
             needed.extend(makes);
         }
-        // A build that failed may have linked it, and then made no boot image of it.
+        // A build that failed may have linked it, and then made no boot image of it. What is no part of a module may be
+        // in the boot image without vmlinux, as the stub for EFI.
+        let is_kept = !self.is_unfinished() && targets.iter().all(is_module_part);
         let vmlinux = self.roots.output.join("vmlinux");
-        let vmlinux = (!self.is_unfinished()).then(|| KeptFile::now(vmlinux));
+        let vmlinux = is_kept.then(|| KeptFile::now(vmlinux));
         Ok(LeaveOut {
             known,
             needed,
@@ -198,6 +217,14 @@ impl Watch {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         }
+    }
+
+    /// Makes a target older than every source, so that make makes it; what a user may have put there stays.
+    pub fn make_old(&self, target: &Path) -> io::Result<()> {
+        let file = fs_err::OpenOptions::new()
+            .write(true)
+            .open(self.roots.output.join(target))?;
+        file.file().set_modified(SystemTime::UNIX_EPOCH + OLD)
     }
 
     /// A place in the output tree where a build has changed something that makes which were left out may read:

@@ -2,11 +2,12 @@
 //!
 //! In: a plan and settings. Out: facts by name. It does not know the trees.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use klto_core::KeyBuilder;
+use klto_core::{KeyBuilder, processor};
 use klto_kbuild::{Environment, LtoBuild};
 
 use super::trees::{Facts, digest, of_file};
@@ -44,6 +45,34 @@ const CHOICES: [(&str, &str, &[&str]); 3] = [
     ("PYENV_ROOT", ".pyenv", &["version", "versions"]),
 ];
 
+/// Flags of the compiler by which it reads files, or looks for them.
+const READING: [&str; 10] = [
+    "-include",
+    "-imacros",
+    "-isystem",
+    "-iquote",
+    "-idirafter",
+    "--sysroot",
+    "-I",
+    "-B",
+    "-L",
+    "@",
+];
+/// Variables with flags that kbuild takes from the environment (Documentation/kbuild/kbuild.rst).
+const FLAGS_IN_ENVIRONMENT: [&str; 11] = [
+    "KCPPFLAGS",
+    "KAFLAGS",
+    "AFLAGS_MODULE",
+    "AFLAGS_KERNEL",
+    "KCFLAGS",
+    "CFLAGS_KERNEL",
+    "CFLAGS_MODULE",
+    "LDFLAGS_MODULE",
+    "HOSTCFLAGS",
+    "HOSTCXXFLAGS",
+    "USERCFLAGS",
+];
+
 /// What a build depends on besides the two trees.
 pub(super) fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf]) -> Facts {
     let mut facts = Facts::new();
@@ -62,9 +91,8 @@ pub(super) fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf
         let found = of_programs(&directory).unwrap_or_default();
         facts.insert(directory.display().to_string(), found);
     }
-    for named in build.config.values().filter(|value| value.starts_with('/')) {
-        let name = format!("{named}, which the configuration names,");
-        facts.insert(name, of_file(Path::new(named)));
+    for named in build.config.values() {
+        facts.extend(of_named(build, named));
     }
     // As `PAHOLE=/opt/pahole`.
     for assignment in build.arguments.assignments() {
@@ -84,6 +112,60 @@ pub(super) fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf
         facts.insert(program.display().to_string(), of_file(program));
     }
     facts
+}
+
+/// What a value of the configuration names outside of the trees, if it does: a file, or a directory with what is
+/// in it.
+fn of_named(build: &LtoBuild, value: &str) -> Facts {
+    let path = Path::new(value);
+    let leads_out = path.components().any(|part| part == Component::ParentDir);
+    // kbuild looks for a relative one in either tree.
+    let places = match (path.is_absolute(), leads_out) {
+        (true, _) => vec![path.to_owned()],
+        (false, true) => [&build.tree.source, &build.tree.output]
+            .map(|root| root.join(path))
+            .to_vec(),
+        (false, false) => Vec::new(),
+    };
+    let facts = places.into_iter().map(|place| {
+        let name = format!("{}, which the configuration names,", place.display());
+        let within = of_programs(&place).unwrap_or_default();
+        (name, digest(&[of_file(&place), within].concat()))
+    });
+    facts.collect()
+}
+
+/// A flag by which the compiler reads files outside of both trees, `source` and `output`, where one of make's words or
+/// of the variables that kbuild takes from the environment has such a flag.
+pub(super) fn flag_that_leads_out(build: &LtoBuild, environment: &Environment) -> Option<String> {
+    let both = [&build.arguments, build.make_flags.arguments()];
+    let words = both.into_iter().flat_map(|words| words.assignments());
+    let is_flags = |name: &OsStr| name.as_bytes().windows(5).any(|part| part == b"FLAGS");
+    let words = words.filter(|word| is_flags(&word.name));
+    let words = words.map(|word| word.value.as_os_str());
+    let variables = FLAGS_IN_ENVIRONMENT.iter();
+    let variables = variables.filter_map(|name| environment.get(name));
+    let roots = [&build.tree.source, &build.tree.output];
+    words.chain(variables).find_map(|flags| {
+        let flags = flags.to_string_lossy();
+        let mut flags = flags.split_whitespace();
+        while let Some(flag) = flags.next() {
+            let read = READING.iter().find_map(|start| flag.strip_prefix(start));
+            let path = match read {
+                Some("") => flags.next().unwrap_or_default(),
+                Some(path) => path,
+                None => continue,
+            };
+            // Quotes and references are not read here.
+            let path = Path::new(path.trim_start_matches(['"', '\'', '=']));
+            let leads_out = path.components().any(|part| part == Component::ParentDir);
+            let is_within = roots.iter().any(|root| path.starts_with(root));
+            if leads_out || path.is_absolute() && !is_within {
+                return Some(format!("{flag} {}", path.display()));
+            }
+        }
+        None
+    })
 }
 
 fn of_choices(settings: &Settings) -> [u8; 32] {
@@ -123,13 +205,14 @@ fn of_environment(environment: &Environment) -> [u8; 32] {
     *key.finish().as_bytes()
 }
 
-/// kbuild writes the names of host and user into the kernel.
+/// kbuild writes the names of host and user into the kernel, and `-march=native` is for its processor.
 fn of_host() -> [u8; 32] {
     let host = rustix::system::uname();
     let mut key = KeyBuilder::new("host", 1);
     for name in [host.nodename(), host.release(), host.machine()] {
         key.field("name", name.to_bytes());
     }
+    key.digest("processor", processor());
     let user = rustix::process::geteuid().as_raw();
     key.field("user", &user.to_le_bytes());
     *key.finish().as_bytes()

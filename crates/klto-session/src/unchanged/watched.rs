@@ -7,7 +7,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use klto_core::Failure;
@@ -20,8 +19,6 @@ use crate::session::Session;
 use crate::sub_makes::LeaveOut;
 
 const UNDECIDED: &str = "what has to be made again could not be found out";
-/// The time of what make is to make again: 1980, before any source.
-const OLD: Duration = Duration::from_secs(315_532_800);
 
 /// Runs make, a second time where the first one changed what others that were left out may read.
 pub(crate) fn run_watched(
@@ -33,7 +30,7 @@ pub(crate) fn run_watched(
     if let Some(why) = watch.comments_count.get() {
         session.log.line(&format!("comments count: {why}"));
     }
-    or_warning(session, watch.make_old(session));
+    or_warning(session, watch.make_targets_ahead_old(session));
     let (remake, mut status) = match difference {
         Difference::Sources(sources) => run_beside(session, &watch, sources, run_make)?,
         _ => {
@@ -76,14 +73,13 @@ impl Watch {
     /// The clock was set back: what was made before would be newer than all that is made from now on, and make
     /// would take it for made. It becomes older than every source. Only targets do, and only after a build
     /// that was complete: what a user has written, and what a build has left to do, is known by its time.
-    fn make_old(&self, session: &Session) -> io::Result<()> {
+    fn make_targets_ahead_old(&self, session: &Session) -> io::Result<()> {
         if self.state.is_none() || self.is_unfinished() {
             return Ok(());
         }
         let mut count = 0;
         for path in self.ahead.iter().filter(|path| is_target(path)) {
-            let file = fs_err::OpenOptions::new().write(true).open(path)?;
-            file.file().set_modified(SystemTime::UNIX_EPOCH + OLD)?;
+            self.make_old(path)?;
             count += 1;
         }
         if count > 0 {
@@ -160,6 +156,13 @@ fn begin(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<Option
             target.display()
         ));
         watch.remove(target)?;
+    }
+    for target in &remake.too_new {
+        session.log.line(&format!(
+            "made old {}: its source is not newer",
+            target.display()
+        ));
+        watch.make_old(target)?;
     }
     // Not before: when klto is killed here, the next build knows that they were removed.
     watch.forget()?;

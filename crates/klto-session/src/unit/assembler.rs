@@ -3,16 +3,23 @@
 //! LLVM's own ThinLTO cache missed them, and the kernel dropped that cache for it ("kbuild:
 //! remove support for Clang's ThinLTO caching"). The texts are in the bitcode, not visible in its raw bytes, so it is decoded; what a
 //! bitcode of known content reads is remembered in the unit's manifest.
+//!
+//! kbuild does not look at these files either, and make would link nothing again when only they have changed: the journal
+//! has them by object, so that the next build removes the object and make makes it, and what is made of it, again.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use klto_core::{Input, Storable};
+use klto_core::{Input, Storable, normalize};
 use klto_formats::assembler::{FilesRead, files_read};
 use klto_formats::bitcode;
 use klto_store::StatMemo;
+
+use crate::journal::FileRead;
+use crate::session::{Session, lock};
 
 /// File names in the assembler texts of one object; `None` when a directive's file is not a plain
 /// string, or a text is included that may name further files.
@@ -86,4 +93,46 @@ pub(super) fn find(
         }
     }
     Ok(found)
+}
+
+impl Session {
+    /// Remembers what the assembler reads for the object at `path`, as tools in `directory` name it.
+    pub(super) fn note_assembler_files(
+        &self,
+        directory: &Path,
+        path: &Path,
+        found: &AssemblerFiles,
+    ) -> anyhow::Result<()> {
+        let object = self.scratch.object_name(directory, path);
+        let files = found.files.iter();
+        let files = files.map(|file| {
+            let place = normalize(&directory.join(&file.path));
+            (place, *file.digest.as_bytes())
+        });
+        Ok(lock(&self.journal).set_assembler_files(&object, files.collect())?)
+    }
+
+    /// Removes the objects for which the assembler would read something else than when they were last lowered.
+    pub(crate) fn remove_objects_with_changed_assembler_files(&self) -> anyhow::Result<()> {
+        let known = lock(&self.journal).assembler_files().clone();
+        for (object, files) in known {
+            let is_same = |file: &&FileRead| {
+                let now = self.memo.digest(&file.0);
+                now.is_ok_and(|now| *now.as_bytes() == file.1)
+            };
+            let Some((file, _)) = files.iter().find(|file| !is_same(file)) else {
+                continue;
+            };
+            self.log.line(&format!(
+                "removed {}: {}, which the assembler reads for it, has changed",
+                object.display(),
+                file.display()
+            ));
+            match fs_err::remove_file(self.scratch.output().join(&object)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+        }
+        Ok(())
+    }
 }

@@ -189,7 +189,8 @@ impl Session {
             .collect::<anyhow::Result<_>>()?;
         let mut files = Vec::new();
         let mut storable = Storable::Yes;
-        for of_object in found {
+        for (path, of_object) in objects.iter().zip(found) {
+            self.note_assembler_files(directory, path, &of_object)?;
             files.extend(of_object.files);
             if storable == Storable::Yes {
                 storable = of_object.storable;

@@ -114,6 +114,9 @@ impl Session {
             (place, member.digest)
         });
         let members: Arc<[(PathBuf, Digest)]> = members.collect();
+        for member in &lowering.members {
+            self.note_assembler_files(link.directory, &member.path, &member.assembler)?;
+        }
         let natives = match self.full {
             true => lowering.lower_as_one()?,
             false => lowering.lower_each()?.into_iter().map(Some).collect(),
@@ -273,7 +276,7 @@ impl BitcodeMember {
         let recorded = [u8::from(self.steps.records_entry_calls)];
         key.field("records-entry-calls", &recorded);
         for flag in &self.flags.arguments {
-            key.field("flag", flag.as_encoded_bytes());
+            key.argument("flag", flag.as_encoded_bytes());
         }
         if let Some(versions) = &self.versions {
             key.field("versions", &versions.script);
@@ -390,7 +393,7 @@ impl<'a> Lowering<'a> {
         }
         key.digest("linker", linker.digest);
         for argument in self.thin_link_arguments() {
-            key.field("thin-link", argument.as_encoded_bytes());
+            key.argument("thin-link", argument.as_encoded_bytes());
         }
         for (name, value) in environment {
             key.field("variable", name.as_encoded_bytes())

@@ -1,0 +1,161 @@
+//! The engine's store: what is found there and what is kept. One that fails, or that takes longer than the tools would, is
+//! given up for the rest of the build.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use klto_core::{Action, Digest};
+use klto_store::{Lookup, Store, StoreError, StoredResult};
+
+use super::Engine;
+
+/// The mean time of a call from which on a store is too slow: most compiles take no longer.
+const SLOW: Duration = Duration::from_secs(1);
+/// Calls that are looked at before that is said.
+const ENOUGH: u64 = 10;
+
+/// How long calls of the store take.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    calls: AtomicU64,
+    milliseconds: AtomicU64,
+}
+
+impl Pace {
+    /// A call took so long; the mean of all, if that is too slow.
+    fn note(&self, took: Duration) -> Option<Duration> {
+        let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let all = self.milliseconds.fetch_add(took, Ordering::Relaxed) + took;
+        let mean = Duration::from_millis(all / calls);
+        (calls >= ENOUGH && mean >= SLOW).then_some(mean)
+    }
+}
+
+impl Engine {
+    /// The store, while it works.
+    pub fn store(&self) -> Option<&Store> {
+        self.store
+            .as_ref()
+            .filter(|_| !self.store_failed.load(Ordering::Relaxed))
+    }
+
+    fn give_up_store(&self, what: &dyn std::fmt::Display) {
+        if !self.store_failed.swap(true, Ordering::Relaxed) {
+            self.notice(&format!(
+                "klto: warning: the build goes on without the store: {what}"
+            ));
+        }
+    }
+
+    /// Calls the store, while it works.
+    fn ask<T>(&self, call: impl FnOnce(&Store) -> T) -> Option<T> {
+        let begin = Instant::now();
+        let answer = call(self.store()?);
+        if let Some(mean) = self.pace.note(begin.elapsed()) {
+            let mean = mean.as_secs_f64();
+            self.give_up_store(&format!("it is slow: {mean:.1} s for each call"));
+        }
+        Some(answer)
+    }
+
+    /// What the store has for `key`.
+    pub fn find(&self, key: Digest) -> Option<StoredResult> {
+        match self.ask(|store| store.lookup(key))? {
+            Ok(Lookup::Hit(result)) => Some(result),
+            Ok(Lookup::Miss) => None,
+            Ok(Lookup::Damaged(what)) => {
+                self.notice(&format!(
+                    "klto: warning: damaged store entry removed: {what}"
+                ));
+                None
+            }
+            Err(error) => {
+                self.give_up_store(&error);
+                None
+            }
+        }
+    }
+
+    /// The bytes that [`Engine::keep_bytes`] stored for `key`.
+    pub fn find_bytes(&self, key: Digest) -> Option<Vec<u8>> {
+        let result = self.find(key)?;
+        let blob = *result.outputs.first()?;
+        let read = self.ask(|store| store.read(blob))?;
+        if let Err(error @ StoreError::Damaged { .. }) = &read {
+            self.notice(&format!("klto: warning: {error}"));
+        }
+        read.ok()
+    }
+
+    /// Stores bytes that are no action's output, as what is known of a kind of call.
+    pub fn keep_bytes(&self, key: Digest, bytes: &[u8]) {
+        if let Some(Err(error)) = self.ask(|store| store.insert_bytes(key, bytes)) {
+            self.give_up_store(&error);
+        }
+    }
+
+    /// Stores, under each of `keys`, the one output of something that ran without the engine and printed
+    /// nothing.
+    pub fn keep_output(&self, keys: &[Digest], output: &Path) {
+        self.keep(keys, &[output], &[]);
+    }
+
+    /// Stores outputs and standard error under each of `keys`.
+    pub(super) fn keep(&self, keys: &[Digest], outputs: &[&Path], stderr: &[u8]) {
+        let kept = self.ask(|store| store.insert_under(keys, outputs, stderr));
+        if let Some(Err(error)) = kept {
+            self.give_up_store(&error);
+        }
+    }
+
+    /// Puts the one output of `result` at `path`; whether that was possible.
+    pub fn fetch_output(&self, result: &StoredResult, path: &Path, label: &str) -> bool {
+        let [blob] = result.outputs.as_slice() else {
+            return false;
+        };
+        self.fetch_blob(*blob, path, label)
+    }
+
+    fn fetch_blob(&self, blob: Digest, to: &Path, label: &str) -> bool {
+        match self.ask(|store| store.fetch(blob, to)) {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                self.notice(&format!("klto: warning: {label}: remade: {error}"));
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Whether every output could be put in place; if not, the tool runs.
+    pub(super) fn fetch(&self, action: &Action, result: &StoredResult) -> bool {
+        let places = action.output_places();
+        let mut blobs = result.outputs.iter().zip(&places);
+        result.outputs.len() == places.len()
+            && blobs.all(|(blob, place)| self.fetch_blob(*blob, place, &action.label))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_slow_by_the_mean_of_its_calls() {
+        let pace = Pace::default();
+        for _ in 0..9 {
+            assert_eq!(pace.note(Duration::from_secs(3)), None);
+        }
+        assert_eq!(
+            pace.note(Duration::from_secs(3)),
+            Some(Duration::from_secs(3))
+        );
+        let pace = Pace::default();
+        for _ in 0..100 {
+            assert_eq!(pace.note(Duration::from_millis(3)), None);
+        }
+        assert_eq!(pace.note(Duration::from_secs(30)), None);
+    }
+}

@@ -398,7 +398,7 @@ fn what_a_build_did_is_explained() {
         "ran     compile fs/jbd2/commit.o",
         "ran     backend fs/jbd2/commit.o: its bitcode has changed",
     ] {
-        assert!(told.lines().any(|found| found == line), "{line}:\n{told}");
+        assert!(told.lines().any(|found| found.starts_with(line)), "{line}:\n{told}");
     }
     assert!(!told.contains("fs/jbd2/journal.o"), "{told}");
     let kept = explained(&build, Some("fs/jbd2/journal.o"));

@@ -217,6 +217,29 @@ impl Watch {
         }
     }
 
+    /// Sources with another content than the last complete build read, and a time before its end: for make nothing has
+    /// changed.
+    fn sources_with_old_times(&self) -> io::Result<Vec<PathBuf>> {
+        let Some(state) = &self.state else {
+            return Ok(Vec::new());
+        };
+        let built = fs_err::metadata(&self.file)?.modified()?;
+        let mut sources = Vec::new();
+        for (name, known) in &state.contents {
+            let now = self.facts.get(name);
+            if now.is_some() && now != state.facts.get(name) {
+                sources.extend(self.roots.changed_contents(name, known)?);
+            }
+        }
+        let is_old = |source: &PathBuf| {
+            let modified = fs_err::metadata(self.roots.source.join(source))
+                .and_then(|metadata| metadata.modified());
+            modified.is_ok_and(|modified| modified <= built)
+        };
+        sources.retain(is_old);
+        Ok(sources)
+    }
+
     /// A name for the tools, the environment, make's words and all else outside of the trees, where these are as
     /// the last build that succeeded left them.
     pub fn surroundings(&self, difference: &Difference) -> Option<String> {

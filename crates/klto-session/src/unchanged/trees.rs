@@ -223,6 +223,32 @@ impl Roots {
         }
         Ok(changed)
     }
+
+    /// The sources of a source directory, by the name of its fact, that have another content than `known` says, whatever
+    /// else has changed there.
+    pub(super) fn changed_contents(
+        &self,
+        fact: &str,
+        known: &[KnownFile],
+    ) -> io::Result<Vec<PathBuf>> {
+        let place = Path::new(fact.strip_prefix("source ").unwrap_or(fact));
+        let mut changed = Vec::new();
+        for entry in self.entries(&self.source.join(place))? {
+            let now = KnownFile::of(&entry, None);
+            let mut known = known.iter();
+            let before = known.find(|known| known.name == now.name && known.stamp != now.stamp);
+            let content = before.and_then(|before| before.content);
+            let is_file = entry.metadata.as_ref().is_some_and(Metadata::is_file);
+            let Some(content) = content.filter(|_| is_file) else {
+                continue;
+            };
+            let file = place.join(OsStr::from_bytes(&entry.name));
+            if digest(&fs_err::read(self.source.join(&file))?) != content {
+                changed.push(file);
+            }
+        }
+        Ok(changed)
+    }
 }
 
 /// A name in a directory.

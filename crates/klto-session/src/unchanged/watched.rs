@@ -34,6 +34,10 @@ pub(crate) fn run_watched(
     let (remake, mut status) = match difference {
         Difference::Sources(sources) => run_beside(session, &watch, sources, run_make)?,
         _ => {
+            let old = watch.sources_with_old_times()?;
+            if !old.is_empty() {
+                have_made_again(session, &watch, &watch.remake(&old, &session.journal)?)?;
+            }
             watch.forget()?;
             (None, run_make()?)
         }
@@ -148,8 +152,8 @@ fn run_beside(
     })
 }
 
-/// Removes what make would take for made; the makes to leave out.
-fn begin(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<Option<LeaveOut>> {
+/// Removes what make would take for made, or makes it old.
+fn have_made_again(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<()> {
     for target in &remake.taken_for_made {
         session.log.line(&format!(
             "removed {}: its source is not newer",
@@ -164,6 +168,12 @@ fn begin(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<Option
         ));
         watch.make_old(target)?;
     }
+    Ok(())
+}
+
+/// Has make make what it would take for made; the makes to leave out.
+fn begin(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<Option<LeaveOut>> {
+    have_made_again(session, watch, remake)?;
     // Not before: when klto is killed here, the next build knows that they were removed.
     watch.forget()?;
     Ok(match &remake.leave_out {

@@ -480,7 +480,9 @@ impl World {
         let output = clean.output_directory().to_owned();
         // Only the configuration is taken along.
         let config = self.build.output_directory().join(".config");
-        fs::remove_dir_all(&output).unwrap();
+        if output.exists() {
+            fs::remove_dir_all(&output).unwrap();
+        }
         fs::create_dir_all(&output).unwrap();
         fs::copy(config, output.join(".config")).unwrap();
         step("a clean build", || self.chosen(&clean).succeed());
@@ -500,13 +502,13 @@ struct Part {
 }
 
 impl Part {
-    /// What the environment says, or these steps of the sequence 1.
-    fn chosen(last: usize, other_llvm: Option<u32>) -> Self {
+    /// What the environment says, or the first steps of the sequence 1.
+    fn chosen(last: usize) -> Self {
         let Ok(chosen) = std::env::var("KLTO_ORACLE") else {
             return Self {
                 seed: 1,
                 steps: 1..=last,
-                other_llvm,
+                other_llvm: None,
             };
         };
         let mut parts = chosen.split(':');
@@ -560,12 +562,13 @@ fn builds_after_edits_are_clean_builds(scope: &'static Scope, part: &Part) {
 
 #[test]
 fn modules_after_edits_are_those_of_clean_builds() {
-    builds_after_edits_are_clean_builds(&MODULES, &Part::chosen(30, Some(19)));
+    builds_after_edits_are_clean_builds(&MODULES, &Part::chosen(30));
 }
 
 #[test]
+#[ignore = "takes ten minutes and more: cargo xtask oracle plays it"]
 fn a_kernel_after_edits_is_that_of_a_clean_build() {
-    builds_after_edits_are_clean_builds(&KERNEL, &Part::chosen(6, None));
+    builds_after_edits_are_clean_builds(&KERNEL, &Part::chosen(10));
 }
 
 /// A check that cannot fail would prove nothing.

@@ -84,7 +84,8 @@ impl Part {
         let test = self.sequence.test;
         let mut cargo = product::cargo(&["test", "--quiet", "--package", "klto-tests"]);
         cargo
-            .args(["--test", "oracle", test, "--", "--nocapture"])
+            .args(["--test", "oracle", test, "--"])
+            .args(["--nocapture", "--include-ignored"])
             .env("KLTO_ORACLE", self.name());
         let status = command::status(&mut cargo)?;
         Ok(Verdict {

@@ -142,7 +142,8 @@ impl Session {
     ) -> anyhow::Result<Previous> {
         let output = request.directory.join(&call.output);
         let previous = Previous::keep(self, &output, &object.display().to_string());
-        if fs_err::symlink_metadata(&output).is_ok_and(|metadata| metadata.is_file()) {
+        let is_there = fs_err::symlink_metadata(&output).is_ok_and(|metadata| metadata.is_file());
+        if is_there {
             fs_err::remove_file(&output)?;
         }
         let record = CompileRecord {
@@ -150,7 +151,16 @@ impl Session {
             arguments: request.arguments.clone(),
             directory: request.directory.clone(),
         };
-        lock(&self.journal).begin_compile(object, record)?;
+        let mut journal = lock(&self.journal);
+        let why = match journal.compile(object) {
+            None => "no build before has compiled it",
+            Some(known) if *known != record => "its command has changed",
+            Some(_) if !is_there => "it was not there",
+            Some(_) => "something that it reads has changed",
+        };
+        self.log
+            .line(&format!("why compile {}: {why}", object.display()));
+        journal.begin_compile(object, record)?;
         Ok(previous)
     }
 

@@ -37,7 +37,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 mod stored;
 
-use stored::Pace;
+use stored::{Pace, Tools};
 
 use crate::progress::Progress;
 use crate::slots::{Slot, Slots};
@@ -91,6 +91,7 @@ pub struct Engine {
     fork_servers: Mutex<ForkServers>,
     store_failed: AtomicBool,
     pace: Pace,
+    tools: Tools,
     verify_percent: u8,
     cancelled: AtomicBool,
     notice: Box<dyn Fn(&str) + Send + Sync>,
@@ -109,6 +110,7 @@ impl Engine {
             fork_servers: Mutex::default(),
             store_failed: AtomicBool::new(false),
             pace: Pace::default(),
+            tools: Tools::default(),
             verify_percent,
             cancelled: AtomicBool::new(false),
             notice: Box::new(notice),
@@ -190,7 +192,7 @@ impl Engine {
 
     fn perform(
         &self,
-        (action, inputs): (&Action, &[InputStamp]),
+        (action, inputs): (&Action, &[Stamp]),
         check: &OutputCheck<'_>,
     ) -> (Outcome, How) {
         let key = action.key();
@@ -219,6 +221,7 @@ impl Engine {
             };
             return (failed, How::Ran);
         }
+        let storable = storable && self.is_as_identified(action.tool_identity);
         if let (Outcome::Done { stderr }, true) = (&outcome, storable) {
             let places = action.output_places();
             let outputs: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
@@ -279,18 +282,20 @@ impl Engine {
 }
 
 /// What tells a file from the one that was there before: inode, size, time; `None` of a file that is not there.
-type InputStamp = Option<(u64, u64, SystemTime)>;
+type Stamp = Option<(u64, u64, SystemTime)>;
 
-fn input_stamps(action: &Action) -> Vec<InputStamp> {
-    let stamp = |input: &Input| {
-        let metadata = std::fs::metadata(action.directory.join(&input.path)).ok()?;
-        Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
-    };
+fn stamp(path: &Path) -> Stamp {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
+}
+
+fn input_stamps(action: &Action) -> Vec<Stamp> {
+    let stamp = |input: &Input| stamp(&action.directory.join(&input.path));
     action.inputs.iter().map(stamp).collect()
 }
 
 /// An input that is not what it was: the key speaks of another one than the tool may have read.
-fn changed_input<'a>(action: &'a Action, before: &[InputStamp]) -> Option<&'a Path> {
+fn changed_input<'a>(action: &'a Action, before: &[Stamp]) -> Option<&'a Path> {
     let now = input_stamps(action);
     let mut inputs = action.inputs.iter().zip(before).zip(now);
     inputs.find_map(|((input, before), now)| (*before != now).then_some(input.path.as_path()))
@@ -301,7 +306,7 @@ struct Batch<'a> {
     engine: &'a Engine,
     actions: &'a [Action],
     /// What the inputs of each were when its digests were taken.
-    inputs: Vec<Vec<InputStamp>>,
+    inputs: Vec<Vec<Stamp>>,
     check: &'a OutputCheck<'a>,
     progress: &'a Progress,
     queue: Mutex<VecDeque<usize>>,

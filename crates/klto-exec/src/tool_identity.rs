@@ -172,8 +172,7 @@ fn configuration_files(
     Ok(found)
 }
 
-/// Files that a configuration file includes, `@FILE`: relative to its own directory, and where there is no such
-/// file to those that are searched for configuration, of which its own is one.
+/// Files that a configuration file includes: `@FILE`, relative to its own directory.
 fn included_files(file: &Path) -> io::Result<Vec<PathBuf>> {
     let text = fs_err::read_to_string(file)?;
     let directory = file.parent().unwrap_or(Path::new("/"));

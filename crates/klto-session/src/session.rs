@@ -180,6 +180,7 @@ impl Session {
             return Ok(Arc::clone(identity));
         }
         let identity = tool_identity(program, environment, &|path| self.memo.digest(path))?;
+        self.engine.know_tool(&identity);
         let identity = Arc::new(identity);
         lock(&self.identities).insert(key, Arc::clone(&identity));
         Ok(identity)

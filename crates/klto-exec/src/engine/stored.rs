@@ -1,19 +1,32 @@
 //! The engine's store: what is found there and what is kept. One that fails, or that takes longer than the tools would, is
 //! given up for the rest of the build.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use klto_core::{Action, Digest};
 use klto_store::{Lookup, Store, StoreError, StoredResult};
 
-use super::Engine;
+use super::{Engine, Stamp, stamp};
+use crate::tool_identity::ToolIdentity;
 
 /// The mean time of a call from which on a store is too slow: most compiles take no longer.
 const SLOW: Duration = Duration::from_secs(1);
 /// Calls that are looked at before that is said.
 const ENOUGH: u64 = 10;
+
+/// Tools by their identity: their files, as they were when they were identified.
+#[derive(Debug, Default)]
+pub(super) struct Tools(Mutex<HashMap<Digest, Vec<(PathBuf, Stamp)>>>);
+
+impl Tools {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Vec<(PathBuf, Stamp)>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// How long calls of the store take.
 #[derive(Debug, Default)]
@@ -58,6 +71,20 @@ impl Engine {
             self.give_up_store(&format!("it is slow: {mean:.1} s for each call"));
         }
         Some(answer)
+    }
+
+    /// A tool has been identified: what it makes is stored as long as its files stay what they are.
+    pub fn know_tool(&self, identity: &ToolIdentity) {
+        let files = identity.files.iter();
+        let files = files.map(|file| (file.clone(), stamp(file))).collect();
+        self.tools.lock().insert(identity.digest, files);
+    }
+
+    /// Whether the files of a tool are those by which it was identified, as far as that is known.
+    pub fn is_as_identified(&self, tool: Digest) -> bool {
+        let tools = self.tools.lock();
+        let mut files = tools.get(&tool).into_iter().flatten();
+        files.all(|(file, known)| stamp(file) == *known)
     }
 
     /// What the store has for `key`.
@@ -141,6 +168,24 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tool_that_was_replaced_is_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("clang");
+        fs_err::write(&file, "one").unwrap();
+        let identity = ToolIdentity {
+            digest: Digest::of_bytes(b"clang"),
+            files: vec![file.clone()],
+            storable: klto_core::Storable::Yes,
+        };
+        let engine = Engine::new(None, 0, |_| {});
+        assert!(engine.is_as_identified(identity.digest));
+        engine.know_tool(&identity);
+        assert!(engine.is_as_identified(identity.digest));
+        fs_err::write(&file, "another").unwrap();
+        assert!(!engine.is_as_identified(identity.digest));
+    }
 
     #[test]
     fn a_store_is_slow_by_the_mean_of_its_calls() {

@@ -59,6 +59,8 @@ pub(super) struct StoredCompile {
     front: FrontEnd,
     roots: Roots,
     call: Digest,
+    /// The identity of the compiler.
+    tool: Digest,
     /// What the call itself mentions.
     options: BTreeSet<Vec<u8>>,
     /// Absolute.
@@ -147,6 +149,7 @@ impl StoredCompile {
             depfile: request.directory.join(depfile),
             target: call.output.as_os_str().as_bytes().to_vec(),
             call: call_key,
+            tool: identity.digest,
             options,
             normal,
             front,
@@ -350,6 +353,9 @@ impl StoredCompile {
         let files = self.input_files(session, &reads.files)?;
         if let Some(reason) = self.why_not_stored(&files)? {
             return Ok(Some(reason));
+        }
+        if !session.engine.is_as_identified(self.tool) {
+            return Ok(Some("the compiler has just been replaced".to_owned()));
         }
         if let Some(expected) = self.expected {
             let fresh = Digest::of_file(&self.object)?;

@@ -135,8 +135,8 @@ fn of_named(build: &LtoBuild, value: &str) -> Facts {
     facts.collect()
 }
 
-/// A flag by which the compiler reads files outside of both trees, `source` and `output`, where one of make's words or
-/// of the variables that kbuild takes from the environment has such a flag.
+/// The first flag by which the compiler reads files outside of both trees, in make's words and in the variables that
+/// kbuild takes from the environment.
 pub(super) fn flag_that_leads_out(build: &LtoBuild, environment: &Environment) -> Option<String> {
     let both = [&build.arguments, build.make_flags.arguments()];
     let words = both.into_iter().flat_map(|words| words.assignments());

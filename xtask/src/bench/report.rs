@@ -182,8 +182,9 @@ pub(super) fn table(kernel: &Measured) -> String {
     let slower = slower.map(|clean| clean / CLEAN_WHERE_SET);
     let mut text = match slower {
         Some(slower) => format!(
-            "Targets in seconds were set where kbuild ThinLTO's clean build took {CLEAN_WHERE_SET} s. This machine \
-             takes {slower:.2} times as long; in parentheses what a target is here.\n\n"
+            "Targets in seconds were set for 2,325 objects, of which kbuild ThinLTO's clean build took \
+             {CLEAN_WHERE_SET} s. Here it takes {slower:.2} times as long, with more objects and on another machine; in \
+             parentheses what a target is by that.\n\n"
         ),
         None => String::new(),
     };

@@ -11,6 +11,7 @@ mod growth;
 mod initcalls;
 mod load;
 mod machine;
+mod not_reused;
 mod report;
 mod rows;
 mod shim;
@@ -163,7 +164,13 @@ fn write_document(cache: &Cache) -> Result<()> {
     let before = fs::read_to_string(&path)?;
     let initcalls = Figures::read(Measurement::Initcalls.file(cache)?)?;
     let tools = machine::tools()?;
-    let text = report::document(&tools, (&measured, &initcalls), &shim, &before);
+    let not_reused = not_reused::section()?;
+    let text = report::document(
+        &tools,
+        (&measured, &initcalls),
+        &shim,
+        (&not_reused, &before),
+    );
     fs::write(&path, text)?;
     growth::draw(&measured, &docs.join(growth::PLOT))?;
     println!("wrote {}", path.display());

@@ -15,6 +15,7 @@ use fs_err as fs;
 use super::JOBS;
 use super::edits::Edit;
 use super::figures::{Figure, Figures, Value};
+use super::not_reused;
 use super::rows::{self, OPTION, Preparation, Row, Side};
 use super::sizes::Size;
 use crate::cache::Cache;
@@ -110,7 +111,11 @@ impl Builds {
                 self.configure(side, &output)?;
             }
         }
-        self.time(row, side, &output)
+        let value = self.time(row, side, &output)?;
+        if (row, side) == (Row::CleanFull, Side::Klto) {
+            not_reused::count(self.size, &output)?;
+        }
+        Ok(value)
     }
 
     /// Brings the first output of a side up to date: with the configuration of the fragments, and all

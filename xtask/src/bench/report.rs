@@ -110,7 +110,7 @@ pub(super) fn document(
     tools: &[String],
     (measured, initcalls): (&[Measured], &Figures),
     shim: &Figures,
-    before: &str,
+    (not_reused, before): (&str, &str),
 ) -> String {
     let mut text = format!(
         "# Benchmarks\n\n\
@@ -139,6 +139,7 @@ pub(super) fn document(
             ELSEWHERE.trim()
         );
     }
+    text += not_reused;
     text += &growth::section(measured);
     text += &growth::memory_section(measured);
     text += &match initcalls.all.is_empty() {
@@ -479,7 +480,7 @@ mod tests {
     fn what_this_machine_did_not_measure_stays() {
         let before = format!("# Benchmarks\n\n{SHIM_SECTION}\n| a |\n\n## Another\n");
         let none = Figures::default();
-        let text = document(&[], (&[], &none), &none, &before);
+        let text = document(&[], (&[], &none), &none, ("", &before));
         assert_eq!(text.matches(SHIM_SECTION).count(), 1);
         assert!(text.ends_with("\n| a |\n"));
     }

@@ -419,7 +419,7 @@ impl World {
                     _ => output.join(self.scope.grows.0),
                 };
                 for file in prepared::files_below(&made) {
-                    let opened = fs::File::options().write(true).open(file).unwrap();
+                    let opened = fs::File::open(file).unwrap();
                     opened.file().set_modified(later).unwrap();
                 }
                 let file = self.random.one_of(self.scope.sources);

@@ -221,9 +221,8 @@ impl Watch {
 
     /// Makes a target older than every source, so that make makes it; what a user may have put there stays.
     pub fn make_old(&self, target: &Path) -> io::Result<()> {
-        let file = fs_err::OpenOptions::new()
-            .write(true)
-            .open(self.roots.output.join(target))?;
+        // Not for writing: it may be a program that runs.
+        let file = fs_err::File::open(self.roots.output.join(target))?;
         file.file().set_modified(SystemTime::UNIX_EPOCH + OLD)
     }
 

@@ -418,7 +418,9 @@ impl World {
                     0 => output.to_owned(),
                     _ => output.join(self.scope.grows.0),
                 };
-                for file in prepared::files_below(&made) {
+                // A link leads to the source, or to klto.
+                let is_file = |file: &PathBuf| fs::symlink_metadata(file).unwrap().is_file();
+                for file in prepared::files_below(&made).into_iter().filter(is_file) {
                     let opened = fs::File::open(file).unwrap();
                     opened.file().set_modified(later).unwrap();
                 }

@@ -141,7 +141,9 @@ fn all_killed_in_a_compile_with_other_flags() {
     build.succeed();
     let output = build.output_directory().to_owned();
     let mut child = start(&build.clone().word("KCFLAGS=-DKLTO_OTHER"));
-    await_process(&output, "compiler", Process::is_compile);
+    let is_of_module =
+        |process: &Process| process.is_compile() && process.command.contains(",fs/jbd2/.");
+    await_process(&output, "compiler of jbd2", is_of_module);
     // klto goes first: nobody is left to clean up.
     kill_klto(&child, &of_build(&output));
     for process in of_build(&output) {
@@ -149,6 +151,12 @@ fn all_killed_in_a_compile_with_other_flags() {
     }
     assert!(!child.wait().unwrap().success());
     assert_all_gone(&output, SOON);
+    let is_old = |object: &&str| {
+        let object = output.join(format!("fs/jbd2/{object}.o"));
+        let modified = std::fs::metadata(object).unwrap().modified().unwrap();
+        modified.elapsed().unwrap() > Duration::from_secs(365 * 24 * 3600)
+    };
+    assert!(prepared::JBD2_OBJECTS.iter().any(is_old));
     build.succeed();
     assert_clean(&build);
 }

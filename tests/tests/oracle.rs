@@ -256,14 +256,16 @@ impl World {
     }
 
     fn make(&mut self) {
-        if self.is_skipping {
-            return;
-        }
-        self.chosen(&self.build).succeed();
+        let build = |world: &Self| {
+            if !world.is_skipping {
+                world.chosen(&world.build).succeed();
+            }
+        };
+        build(self);
         if let Some((file, text)) = self.in_place.take() {
             // At once, of the same size, and the same inode.
             fs::write(self.source.path().join(file), text).unwrap();
-            self.chosen(&self.build).succeed();
+            build(self);
         }
     }
 

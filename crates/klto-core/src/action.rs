@@ -7,7 +7,7 @@
 //! | field | from | why |
 //! |---|---|---|
 //! | kind, version | [`ActionKind`] | a change of meaning never finds old results |
-//! | tool | [`Action::tool_identity`] | executable, shared objects, plugins, listed environment |
+//! | tool | [`Action::tool_identity`] | executable, shared objects, configuration, version, listed environment |
 //! | argument | [`Action::arguments`] | text as it is, `native` with this machine's processor; files by their place in inputs or outputs |
 //! | input | [`Action::inputs`] | role and digest, in order; never the path |
 //! | outputs | number of [`Action::outputs`] | the paths are where results go, not what they are |

@@ -117,7 +117,12 @@ impl KeyBuilder {
     /// is.
     pub fn argument(&mut self, label: &str, argument: &[u8]) -> &mut Self {
         self.field(label, argument);
-        if argument.ends_with(b"=native") {
+        let value = argument
+            .split(|byte| *byte == b'=')
+            .nth(1)
+            .unwrap_or_default();
+        // It may have more features: `native+crypto`.
+        if value.split(|byte| *byte == b'+').next() == Some(b"native") {
             self.digest("processor", processor());
         }
         self
@@ -147,7 +152,9 @@ mod tests {
         };
         let field = |argument: &[u8]| KeyBuilder::new("test", 1).field("flag", argument).finish();
         assert_eq!(key(b"-march=x86-64"), field(b"-march=x86-64"));
-        assert_ne!(key(b"-march=native"), field(b"-march=native"));
+        for argument in [&b"-march=native"[..], b"-mcpu=native+crypto"] {
+            assert_ne!(key(argument), field(argument));
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What makes a tool what it is: its executable, every shared object it loads, its configuration
-//! files, and what it says of its version.
+//! files, and what a compiler says of its version.
 //!
 //! The code of a Debian clang is in libLLVM and libclang-cpp, other packages that can change under an
 //! unchanged `--version`. The dynamic loader itself is asked what it loads (`ld.so(8)`,
@@ -19,7 +19,7 @@ use object::read::elf::{FileHeader, ProgramHeader};
 /// A tool's identity and whether results made with it may be stored.
 #[derive(Debug, Clone)]
 pub struct ToolIdentity {
-    /// Digest over everything listed in [`ToolIdentity::files`].
+    /// Digest over everything listed in [`ToolIdentity::files`], and over the version.
     pub digest: Digest,
     /// The files that were digested, in order.
     pub files: Vec<PathBuf>,
@@ -127,13 +127,15 @@ fn loader_path(line: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(path)))
 }
 
+/// What `clang --version` begins with, behind the vendor.
+const CLANG: &str = "clang version ";
 /// How the lines of `clang --version` begin that say where it is, and by which files it was configured.
 const PLACE: &str = "InstalledDir: ";
 const CONFIGURATION_FILE: &str = "Configuration file: ";
 /// The targets for which kbuild calls clang (Linux, scripts/Makefile.clang); each may have a file of its own.
 const TARGETS: [&str; 2] = ["--target=x86_64-linux-gnu", "--target=aarch64-linux-gnu"];
 
-/// What a compiler or linker of LLVM says of its version; nothing of another tool, which may say anything.
+/// What clang says of its version; nothing of another tool, which may say anything.
 fn version_text(
     program: &Path,
     environment: &[(OsString, OsString)],
@@ -142,8 +144,8 @@ fn version_text(
     let mut command = command(program, environment);
     let output = command.args(arguments).arg("--version").output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let is_of_llvm = text.contains("clang version ") || text.contains("LLD ");
-    Ok(if is_of_llvm { text } else { String::new() })
+    let is_clang = text.contains(CLANG);
+    Ok(if is_clang { text } else { String::new() })
 }
 
 /// Files by which clang is configured, for any target, and those that they include (clang, "Configuration files").
@@ -153,10 +155,16 @@ fn configuration_files(
     version: &str,
 ) -> io::Result<Vec<PathBuf>> {
     let mut versions = vec![version.to_owned()];
-    if version.contains("clang version ") {
-        for target in TARGETS {
-            versions.push(version_text(program, environment, &[target])?);
-        }
+    if version.contains(CLANG) {
+        let ask = |target| version_text(program, environment, &[target]);
+        let [one, other] = TARGETS;
+        let (one, other) = std::thread::scope(|scope| {
+            let one = scope.spawn(|| ask(one));
+            let other = ask(other);
+            (one.join(), other)
+        });
+        let one = one.map_err(|_| io::Error::other("a thread has ended"))?;
+        versions.extend([one?, other?]);
     }
     let lines = versions.iter().flat_map(|version| version.lines());
     let named = lines.filter_map(|line| line.strip_prefix(CONFIGURATION_FILE));
@@ -174,7 +182,8 @@ fn configuration_files(
 
 /// Files that a configuration file includes: `@FILE`, relative to its own directory.
 fn included_files(file: &Path) -> io::Result<Vec<PathBuf>> {
-    let text = fs_err::read_to_string(file)?;
+    let text = fs_err::read(file)?;
+    let text = String::from_utf8_lossy(&text);
     let directory = file.parent().unwrap_or(Path::new("/"));
     let words = text
         .lines()

@@ -1,6 +1,6 @@
 //! The journal: what the hooks saw of this output tree, kept across builds.
 //!
-//! In: compiles, recipes, objects made native, symbol versions. Out: the latest of each by object name.
+//! In: compiles, recipes, objects made native, symbol versions, files of the assembler. Out: the latest of each by object name.
 //! On disk it is a magic, then frames of length, payload and a checksum. It knows nothing of what the
 //! records are used for.
 //!

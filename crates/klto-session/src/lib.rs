@@ -19,6 +19,7 @@ mod linker;
 mod log;
 mod make;
 mod memory;
+mod old_time;
 mod progress;
 mod reader;
 mod recipe;

@@ -2,7 +2,8 @@
 //!
 //! A line is `<how> <what> <object>[: <note>]`, as `hit backend init/main.o`,
 //! `ran thin-link vmlinux.o: 350 objects, 0.31 s`; a line `why <what> <object>: <reason>` stands before what is
-//! not kept. Tests, users and `klto explain` read it.
+//! not kept. `removed <object>: <why>` and `made old <target>: <why>` say what make is to make again, and `no make: <why>` that
+//! a build since did without. Tests, users and `klto explain` read it.
 
 use std::io::Write;
 use std::path::Path;

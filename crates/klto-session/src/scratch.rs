@@ -3,7 +3,7 @@
 //! | path | what |
 //! |---|---|
 //! | `lock` | held by the session and every process under it |
-//! | `journal` | what the hooks saw: compiles, recipes, objects made native, symbol versions |
+//! | `journal` | what the hooks saw: compiles, recipes, objects made native, symbol versions, files of the assembler |
 //! | `log` | why make ran, and each action of that build |
 //! | `timeline` | when each call and action of that build ran |
 //! | `complete` | what was so after the last build that succeeded, see `unchanged/mod.rs` |
@@ -120,7 +120,7 @@ impl Scratch {
     /// Links each of `names` in `shims/` to the shim's executable, copies it to each of `stand_ins`,
     /// and removes other names.
     ///
-    /// Objects depend on stand-ins: these keep one time for ever, so that another klto alone makes no
+    /// Objects depend on stand-ins: these keep one time for ever, so that another build of klto alone makes no
     /// object again.
     pub fn place_shims<'a>(
         &self,

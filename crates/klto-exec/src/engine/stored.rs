@@ -15,6 +15,8 @@ use crate::tool_identity::ToolIdentity;
 
 /// The mean time of a call from which on a store is too slow: most compiles take no longer.
 const SLOW: Duration = Duration::from_secs(1);
+/// The most that one call counts: klto may have been stopped for a while.
+const MOST: Duration = Duration::from_secs(5);
 /// Calls that are looked at before that is said.
 const ENOUGH: u64 = 10;
 
@@ -38,7 +40,7 @@ pub(super) struct Pace {
 impl Pace {
     /// A call took so long; the mean of all, if that is too slow.
     fn note(&self, took: Duration) -> Option<Duration> {
-        let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let took = u64::try_from(took.min(MOST).as_millis()).unwrap_or(u64::MAX);
         let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
         let all = self.milliseconds.fetch_add(took, Ordering::Relaxed) + took;
         let mean = Duration::from_millis(all / calls);

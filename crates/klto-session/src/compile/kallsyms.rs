@@ -88,9 +88,14 @@ impl Session {
         let object = place.and_then(|place| arguments.get(place + 1));
         let object = object.context("a call of the assembler without -o")?;
         let arguments = with_output(arguments, whole).context("a call without -o")?;
+        let _ = std::fs::remove_file(whole);
         let tool = run_captured(&request.program, &arguments, &request.directory);
-        tool.with_context(|| format!("starting {}", request.program.display()))?;
+        let tool = tool.with_context(|| format!("starting {}", request.program.display()))?;
         let label = Path::new(object).display();
+        if !tool.status.success() {
+            let said = String::from_utf8_lossy(&tool.stderr);
+            return Err(Failure::build(format!("{label} could not be checked: {said}")).into());
+        }
         if fs_err::read(request.directory.join(object))? != fs_err::read(whole)? {
             let what = format!("klto makes another {label} than the assembler");
             return Err(Failure::bug(what).into());

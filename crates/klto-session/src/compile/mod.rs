@@ -29,6 +29,7 @@ use klto_wire::{Finished, Reply, Request};
 
 use crate::inputs::LinkInputs;
 use crate::journal::CompileRecord;
+use crate::old_time::make_old;
 use crate::recipe::Caller;
 use crate::session::{Answer, Run, Session, as_called, ended, lock, tool_environment};
 use crate::unit::UnitLink;
@@ -100,6 +101,7 @@ impl Session {
                 .any(|flag| argument == flag)
         });
         if !asked && !self.additions.adds_flags {
+            lock(&self.journal).set_assembler_files(&object, Vec::new())?;
             return Ok(as_called(request));
         }
         if let Some(reader) = unhooked_reader(&object) {
@@ -113,6 +115,7 @@ impl Session {
             || self.full && self.additions.adds_flags && changes_with_each_link(&object)
             || lock(&self.journal).native_reader(&object).is_some();
         if is_native {
+            lock(&self.journal).set_assembler_files(&object, Vec::new())?;
             let arguments = without_lto(&request.arguments);
             return Ok(Answer::Reply(Reply::Exec {
                 program: request.program,
@@ -132,8 +135,9 @@ impl Session {
         self.compile(request, &to_bitcode, arguments, Some(Box::new(lower)))
     }
 
-    /// A compile begins, and the journal knows it. The object goes first: kbuild would take it for made if this one came to
-    /// no end and the next were called as the last, but what the journal says would not be of it.
+    /// A compile begins, and the journal knows it. The object becomes old before: kbuild would take it for made if this one
+    /// came to no end and the next were called as the last, but what the journal says would not be of it. It stays, for
+    /// a link that runs beside may name it.
     fn begin_compile(
         &self,
         request: &Request,
@@ -144,7 +148,7 @@ impl Session {
         let previous = Previous::keep(self, &output, &object.display().to_string());
         let is_there = fs_err::symlink_metadata(&output).is_ok_and(|metadata| metadata.is_file());
         if is_there {
-            fs_err::remove_file(&output)?;
+            make_old(&output)?;
         }
         let record = CompileRecord {
             program: request.program.clone(),

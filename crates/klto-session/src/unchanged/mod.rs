@@ -228,15 +228,9 @@ impl Watch {
         for (name, known) in &state.contents {
             let now = self.facts.get(name);
             if now.is_some() && now != state.facts.get(name) {
-                sources.extend(self.roots.changed_contents(name, known)?);
+                sources.extend(self.roots.changed_contents(name, known, built)?);
             }
         }
-        let is_old = |source: &PathBuf| {
-            let modified = fs_err::metadata(self.roots.source.join(source))
-                .and_then(|metadata| metadata.modified());
-            modified.is_ok_and(|modified| modified <= built)
-        };
-        sources.retain(is_old);
         Ok(sources)
     }
 

@@ -9,7 +9,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
 
 use klto_core::normalize;
 use klto_kbuild::compile::CompileCall;
@@ -20,11 +19,9 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use super::readers::targets_that_read;
 use super::{Stock, Watch};
 use crate::journal::{CompileRecord, Journal};
+use crate::old_time::make_old;
 use crate::session::lock;
 use crate::sub_makes::{KeptFile, LeaveOut, MakeCall};
-
-/// The time of what make is to make again: 1980, before any source.
-const OLD: Duration = Duration::from_secs(315_532_800);
 
 /// What a build has to make again after some sources have changed.
 #[derive(Debug)]
@@ -221,9 +218,7 @@ impl Watch {
 
     /// Makes a target older than every source, so that make makes it; what a user may have put there stays.
     pub fn make_old(&self, target: &Path) -> io::Result<()> {
-        // Not for writing: it may be a program that runs.
-        let file = fs_err::File::open(self.roots.output.join(target))?;
-        file.file().set_modified(SystemTime::UNIX_EPOCH + OLD)
+        make_old(&self.roots.output.join(target))
     }
 
     /// A place in the output tree where a build has changed something that makes which were left out may read:

@@ -46,17 +46,32 @@ const CHOICES: [(&str, &str, &[&str]); 3] = [
 ];
 
 /// Flags of the compiler by which it reads files, or looks for them.
-const READING: [&str; 10] = [
+const READING: [&str; 13] = [
     "-include",
     "-imacros",
     "-isystem",
     "-iquote",
     "-idirafter",
     "--sysroot",
+    "-isysroot",
+    "-Wp,-include,",
+    "-Wp,-I",
     "-I",
     "-B",
     "-L",
     "@",
+];
+const QUOTES: [char; 2] = ['"', '\''];
+/// How a word of make names the two trees.
+const WITHIN: [&str; 2] = ["$(srctree)", "$(objtree)"];
+/// Words of make that name a compiler, with flags of its own.
+const COMPILERS: [&str; 4] = ["CC", "HOSTCC", "HOSTCXX", "CPP"];
+/// Variables in which a compiler itself finds directories (clang, "Environment").
+const FOR_COMPILERS: [&str; 4] = [
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "CPLUS_INCLUDE_PATH",
+    "OBJC_INCLUDE_PATH",
 ];
 /// Variables with flags that kbuild takes from the environment (Documentation/kbuild/kbuild.rst).
 const FLAGS_IN_ENVIRONMENT: [&str; 11] = [
@@ -140,7 +155,14 @@ fn of_named(build: &LtoBuild, value: &str) -> Facts {
 pub(super) fn flag_that_leads_out(build: &LtoBuild, environment: &Environment) -> Option<String> {
     let both = [&build.arguments, build.make_flags.arguments()];
     let words = both.into_iter().flat_map(|words| words.assignments());
-    let is_flags = |name: &OsStr| name.as_bytes().windows(5).any(|part| part == b"FLAGS");
+    let is_set = |name: &&&str| environment.get(name).is_some_and(|value| !value.is_empty());
+    if let Some(name) = FOR_COMPILERS.iter().find(is_set) {
+        return Some(format!("{name} is set"));
+    }
+    let is_flags = |name: &OsStr| {
+        let is_compiler = COMPILERS.iter().any(|compiler| name == *compiler);
+        is_compiler || name.as_bytes().windows(5).any(|part| part == b"FLAGS")
+    };
     let words = words.filter(|word| is_flags(&word.name));
     let words = words.map(|word| word.value.as_os_str());
     let variables = FLAGS_IN_ENVIRONMENT.iter();
@@ -150,17 +172,20 @@ pub(super) fn flag_that_leads_out(build: &LtoBuild, environment: &Environment) -
         let flags = flags.to_string_lossy();
         let mut flags = flags.split_whitespace();
         while let Some(flag) = flags.next() {
+            let flag = flag.trim_start_matches(QUOTES);
             let read = READING.iter().find_map(|start| flag.strip_prefix(start));
             let path = match read {
                 Some("") => flags.next().unwrap_or_default(),
                 Some(path) => path,
                 None => continue,
             };
-            // Quotes and references are not read here.
-            let path = Path::new(path.trim_start_matches(['"', '\'', '=']));
+            let path = path.trim_start_matches('=').trim_start_matches(QUOTES);
+            let below = WITHIN.iter().find_map(|tree| path.strip_prefix(tree));
+            let path = Path::new(below.unwrap_or(path));
             let leads_out = path.components().any(|part| part == Component::ParentDir);
-            let is_within = roots.iter().any(|root| path.starts_with(root));
-            if leads_out || path.is_absolute() && !is_within {
+            let is_reference = path.to_string_lossy().contains(['$', '`']);
+            let is_within = below.is_some() || roots.iter().any(|root| path.starts_with(root));
+            if leads_out || is_reference || path.is_absolute() && !is_within {
                 return Some(format!("{flag} {}", path.display()));
             }
         }

@@ -224,12 +224,13 @@ impl Roots {
         Ok(changed)
     }
 
-    /// The sources of a source directory, by the name of its fact, that have another content than `known` says, whatever
-    /// else has changed there.
+    /// The sources of a source directory, by the name of its fact, that have another content than `known` says and a time
+    /// that is not after `time`, whatever else has changed there.
     pub(super) fn changed_contents(
         &self,
         fact: &str,
         known: &[KnownFile],
+        time: SystemTime,
     ) -> io::Result<Vec<PathBuf>> {
         let place = Path::new(fact.strip_prefix("source ").unwrap_or(fact));
         let mut changed = Vec::new();
@@ -238,8 +239,10 @@ impl Roots {
             let mut known = known.iter();
             let before = known.find(|known| known.name == now.name && known.stamp != now.stamp);
             let content = before.and_then(|before| before.content);
-            let is_file = entry.metadata.as_ref().is_some_and(Metadata::is_file);
-            let Some(content) = content.filter(|_| is_file) else {
+            let is_old_file = entry.metadata.as_ref().is_some_and(|metadata| {
+                metadata.is_file() && metadata.modified().is_ok_and(|modified| modified <= time)
+            });
+            let Some(content) = content.filter(|_| is_old_file) else {
                 continue;
             };
             let file = place.join(OsStr::from_bytes(&entry.name));

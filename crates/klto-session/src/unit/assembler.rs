@@ -123,15 +123,18 @@ impl Session {
             let Some((file, _)) = files.iter().find(|file| !is_same(file)) else {
                 continue;
             };
+            match fs_err::remove_file(self.scratch.output().join(&object)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    lock(&self.journal).set_assembler_files(&object, Vec::new())?;
+                    continue;
+                }
+                removed => removed?,
+            }
             self.log.line(&format!(
                 "removed {}: {}, which the assembler reads for it, has changed",
                 object.display(),
                 file.display()
             ));
-            match fs_err::remove_file(self.scratch.output().join(&object)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                removed => removed?,
-            }
         }
         Ok(())
     }

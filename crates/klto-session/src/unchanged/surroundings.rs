@@ -103,7 +103,7 @@ pub(super) fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf
     facts.insert("the directory".into(), digest(directory));
     let path = settings.environment.get("PATH").unwrap_or_default();
     for directory in std::env::split_paths(path) {
-        let found = of_programs(&directory).unwrap_or_default();
+        let found = of_directory(&directory).unwrap_or_default();
         facts.insert(directory.display().to_string(), found);
     }
     for named in build.config.values() {
@@ -144,7 +144,7 @@ fn of_named(build: &LtoBuild, value: &str) -> Facts {
     };
     let facts = places.into_iter().map(|place| {
         let name = format!("{}, which the configuration names,", place.display());
-        let within = of_programs(&place).unwrap_or_default();
+        let within = of_directory(&place).unwrap_or_default();
         (name, digest(&[of_file(&place), within].concat()))
     });
     facts.collect()
@@ -243,17 +243,17 @@ fn of_host() -> [u8; 32] {
     *key.finish().as_bytes()
 }
 
-/// The digest of names and stats in a directory of PATH, links followed.
-fn of_programs(directory: &Path) -> io::Result<[u8; 32]> {
-    let mut programs = Vec::new();
+/// The digest of names and stats in a directory, links followed.
+fn of_directory(directory: &Path) -> io::Result<[u8; 32]> {
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name().as_bytes().to_vec();
-        programs.push((name, of_file(&entry.path())));
+        files.push((name, of_file(&entry.path())));
     }
-    programs.sort();
-    let mut key = KeyBuilder::new("programs", 1);
-    for (name, stat) in programs {
+    files.sort();
+    let mut key = KeyBuilder::new("files", 1);
+    for (name, stat) in files {
         key.field("name", &name).field("stat", &stat);
     }
     Ok(*key.finish().as_bytes())

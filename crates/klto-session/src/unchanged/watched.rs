@@ -34,7 +34,7 @@ pub(crate) fn run_watched(
     let (remake, mut status) = match difference {
         Difference::Sources(sources) => run_beside(session, &watch, sources, run_make)?,
         _ => {
-            let old = watch.sources_with_old_times()?;
+            let old = or_warning(session, watch.sources_with_old_times()).unwrap_or_default();
             if !old.is_empty() {
                 have_made_again(session, &watch, &watch.remake(&old, &session.journal)?)?;
             }

@@ -156,15 +156,9 @@ fn configuration_files(
 ) -> io::Result<Vec<PathBuf>> {
     let mut versions = vec![version.to_owned()];
     if version.contains(CLANG) {
-        let ask = |target| version_text(program, environment, &[target]);
-        let [one, other] = TARGETS;
-        let (one, other) = std::thread::scope(|scope| {
-            let one = scope.spawn(|| ask(one));
-            let other = ask(other);
-            (one.join(), other)
-        });
-        let one = one.map_err(|_| io::Error::other("a thread has ended"))?;
-        versions.extend([one?, other?]);
+        for target in TARGETS {
+            versions.push(version_text(program, environment, &[target])?);
+        }
     }
     let lines = versions.iter().flat_map(|version| version.lines());
     let named = lines.filter_map(|line| line.strip_prefix(CONFIGURATION_FILE));

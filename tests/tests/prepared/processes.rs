@@ -33,9 +33,9 @@ impl Process {
         self.program.file_name().is_some_and(|found| found == name)
     }
 
-    /// A fork server that waits for calls, as it was started.
-    pub fn is_fork_server(&self) -> bool {
-        self.command.split_whitespace().skip(1).eq(["--version"])
+    /// A tool that is asked for its version alone; so is a fork server that waits for calls.
+    pub fn says_its_version(&self) -> bool {
+        self.command.split_whitespace().last() == Some("--version")
     }
 
     /// A backend: clang that reads bitcode.

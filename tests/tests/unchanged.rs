@@ -153,7 +153,7 @@ fn a_header_with_a_time_before_its_targets_is_no_old_one() {
         }
         let outcome = build.succeed();
         for line in [
-            "removed fs/jbd2/commit.o: its source is not newer",
+            "made old fs/jbd2/commit.o: its source is not newer",
             "made old arch/x86/kernel/asm-offsets.s: its source is not newer",
         ] {
             let mut lines = outcome.log.lines.iter();

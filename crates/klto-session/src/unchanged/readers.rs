@@ -37,7 +37,7 @@ pub(super) fn targets_that_read(
     output: &Path,
     sources: &[PathBuf],
 ) -> io::Result<BTreeSet<(PathBuf, PathBuf)>> {
-    readers(output, sources, &|_, _, _| true)
+    readers(output, sources, &|_, _| true)
 }
 
 /// Why the target of a record may show more of one of `sources` than its tokens and their lines: its command reads
@@ -46,37 +46,52 @@ pub(super) fn why_more_than_tokens_show(
     output: &Path,
     sources: &[PathBuf],
 ) -> io::Result<Option<String>> {
-    let shows_more =
-        |record: &[u8], source: &Path, name: &Finder<'_>| !is_preprocessed(record, source, name);
-    let found = readers(output, sources, &shows_more)?;
+    let found = readers(output, sources, &|record, source| {
+        !is_preprocessed(record, source)
+    })?;
     Ok(found.first().map(|(target, source)| {
         let (target, source) = (target.display(), source.display());
         format!("{target} shows more than tokens of {source}")
     }))
 }
 
-/// Targets with a source that their records name, where `counts` says so of record, source and the search for its
-/// name.
+/// Targets with a source that their records name, where `counts` says so of record and source.
 fn readers(
     output: &Path,
     sources: &[PathBuf],
-    counts: &(dyn Fn(&[u8], &Path, &Finder<'_>) -> bool + Sync),
+    counts: &(dyn Fn(&[u8], &Path) -> bool + Sync),
 ) -> io::Result<BTreeSet<(PathBuf, PathBuf)>> {
-    let finders = finders(sources);
+    let mut by_name: HashMap<&[u8], Vec<&PathBuf>> = HashMap::new();
+    for source in sources {
+        let name = source.file_name().unwrap_or_default();
+        by_name.entry(name.as_bytes()).or_default().push(source);
+    }
+    let names = by_name.keys().take(SEARCHED);
+    let finders: Vec<Finder<'_>> = names.map(|name| Finder::new(*name)).collect();
     let found = Mutex::new(BTreeSet::new());
-    for_each_record(output, &|target, text| {
-        let read = finders
-            .iter()
-            .filter(|(source, name)| names(text, source, name) && counts(text, source, name));
-        let pairs = read.map(|(source, _)| (target.to_owned(), source.to_path_buf()));
-        lock(&found).extend(pairs);
+    for_each_record(output, &|target, record| {
+        let places = finders.iter().flat_map(|name| name.find_iter(record));
+        let texts: Vec<&[u8]> = match by_name.len() <= SEARCHED {
+            true => places.map(|place| word_at(record, place)).collect(),
+            false => vec![record],
+        };
+        let named = texts.into_iter().flat_map(paths).flat_map(|path| {
+            let of_name = by_name.get(last_part(path)).into_iter().flatten();
+            of_name.filter(move |source| is_path_to(path, source))
+        });
+        let named: BTreeSet<&PathBuf> = named.copied().collect();
+        let read = named.into_iter().filter(|source| counts(record, source));
+        lock(&found).extend(read.map(|source| (target.to_owned(), source.clone())));
     })?;
     Ok(found.into_inner().unwrap_or_default())
 }
 
+/// So many names are searched for one by one, which is faster than a look at each word of each record.
+const SEARCHED: usize = 8;
+
 /// Whether a record that names `source` is that of a compile which shows no columns, and which has the source from
 /// the C preprocessor alone.
-fn is_preprocessed(record: &[u8], source: &Path, name: &Finder<'_>) -> bool {
+fn is_preprocessed(record: &[u8], source: &Path) -> bool {
     let value = |kinds: &[&[u8]]| {
         let mut lines = record.split(|byte| *byte == b'\n');
         let line = lines.find(|line| kinds.iter().any(|kind| line.starts_with(kind)))?;
@@ -102,20 +117,11 @@ fn is_preprocessed(record: &[u8], source: &Path, name: &Finder<'_>) -> bool {
     };
     let is_read_otherwise = |(place, word): (usize, &&[u8])| {
         let is_input = *word == compiled || is_read_first(place);
-        !is_input && names(word, source, name)
+        !is_input && names(word, source)
     };
     let by_preprocessor = !words.iter().enumerate().any(is_read_otherwise);
     let arguments = words.iter().map(|word| OsStr::from_bytes(word).to_owned());
     by_preprocessor && !FrontEnd::of(&arguments.collect::<Vec<_>>()).shows_columns
-}
-
-/// Each source with the search for its name.
-fn finders(sources: &[PathBuf]) -> Vec<(&Path, Finder<'static>)> {
-    let named = sources.iter().filter_map(|source| {
-        let name = source.file_name()?.as_bytes().to_vec();
-        Some((source.as_path(), Finder::new(&name).into_owned()))
-    });
-    named.collect()
 }
 
 /// What happens with a target and the text of its record.
@@ -183,22 +189,46 @@ impl Search<'_> {
 
 /// Whether a byte stands between words of a record: in lists of make and in commands of a shell.
 fn is_between_words(byte: &u8) -> bool {
-    byte.is_ascii_whitespace() || b"()\\\"'`;,|&<>=:".contains(byte)
+    byte.is_ascii_whitespace()
+        || matches!(
+            byte,
+            b'(' | b')' | b'\\' | b'"' | b'\'' | b'`' | b';' | b'|' | b'&' | b'<' | b'>'
+        )
+}
+
+/// The word of a record in which `place` is.
+fn word_at(record: &[u8], place: usize) -> &[u8] {
+    let (before, after) = record.split_at(place);
+    let start = before.iter().rposition(is_between_words);
+    let length = after.iter().position(is_between_words);
+    let end = length.map_or(record.len(), |length| place + length);
+    let start = start.map_or(0, |start| start + 1);
+    record.get(start..end).unwrap_or_default()
+}
+
+/// What may be paths in a text of a record: its words, and what commas, colons or equals signs leave of them, which
+/// are part of a path or stand before it.
+fn paths(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let words = text.split(is_between_words);
+    let words = words.filter(|word| !word.is_empty());
+    words.flat_map(|word| {
+        let is_between_parts = |byte: &u8| matches!(byte, b',' | b':' | b'=');
+        let has_parts = word.iter().any(is_between_parts);
+        let parts = has_parts.then(|| word.split(is_between_parts));
+        std::iter::once(word).chain(parts.into_iter().flatten())
+    })
+}
+
+/// The part of a path behind the last slash.
+fn last_part(path: &[u8]) -> &[u8] {
+    let slash = memchr::memrchr(b'/', path);
+    let (_, name) = path.split_at(slash.map_or(0, |slash| slash + 1));
+    name
 }
 
 /// Whether a word of `text` is a path to `source`, from any directory.
-fn names(text: &[u8], source: &Path, name: &Finder<'_>) -> bool {
-    name.find_iter(text).any(|place| {
-        let (before, after) = text.split_at(place);
-        let length = name.needle().len();
-        if !after.get(length).is_none_or(is_between_words) {
-            return false;
-        }
-        let start = before.iter().rposition(is_between_words);
-        let start = start.map_or(0, |start| start + 1);
-        let word = text.get(start..place + length).unwrap_or_default();
-        is_path_to(word, source)
-    })
+fn names(text: &[u8], source: &Path) -> bool {
+    paths(text).any(|path| is_path_to(path, source))
 }
 
 fn is_path_to(word: &[u8], source: &Path) -> bool {
@@ -217,17 +247,12 @@ pub(super) fn older_targets(output: &Path, sources: &Written) -> io::Result<BTre
         let Ok(made) = modified.and_then(|metadata| metadata.modified()) else {
             return;
         };
-        let is_newer = |word: &[u8]| {
-            let name = Path::new(OsStr::from_bytes(word)).file_name();
-            let known = name
-                .and_then(|name| sources.get(name))
-                .into_iter()
-                .flatten();
-            let mut newer = known.filter(|(_, written)| *written > made);
-            newer.any(|(source, _)| is_path_to(word, source))
+        let is_newer = |path: &[u8]| {
+            let known = sources.get(OsStr::from_bytes(last_part(path)));
+            let mut newer = known.into_iter().flatten();
+            newer.any(|(source, written)| *written > made && is_path_to(path, source))
         };
-        let mut words = text.split(is_between_words);
-        if words.any(is_newer) {
+        if paths(text).any(is_newer) {
             lock(&found).insert(target.to_owned());
         }
     })?;
@@ -242,7 +267,7 @@ mod tests {
     fn a_source_is_found_under_each_of_its_paths() {
         let reads = |text: &str| {
             let source = Path::new("lib/a.c");
-            names(text.as_bytes(), source, &Finder::new("a.c"))
+            names(text.as_bytes(), source)
         };
         assert!(reads("source_x := /src/lib/a.c\n"));
         assert!(reads("  ../lib/a.c \\\n"));
@@ -251,6 +276,12 @@ mod tests {
         assert!(reads("$(wildcard ../lib/a.c)"));
         assert!(!reads("  ../lib/a.c.orig \\\n"));
         assert!(!reads("  ../lib/aa.c lib/b/a.c mylib/a.c"));
+        let header = Path::new("include/dt-bindings/clock/qcom,sm8550.h");
+        assert!(names(
+            b"  ../include/dt-bindings/clock/qcom,sm8550.h \\\n",
+            header
+        ));
+        assert!(names(b"-Wp,-MMD,lib/.a.o.d", Path::new("lib/.a.o.d")));
     }
 
     #[test]
@@ -260,9 +291,8 @@ mod tests {
                 "savedcmd_a.o := {command}\n\nsource_a.o := /src/a.c\n\ndeps_a.o := \\\n  /src/include/x.h \\\n"
             );
             let path = Path::new(source);
-            let name = path.file_name().unwrap().as_bytes();
-            assert!(names(record.as_bytes(), path, &Finder::new(name)));
-            super::is_preprocessed(record.as_bytes(), path, &Finder::new(name))
+            assert!(names(record.as_bytes(), path));
+            super::is_preprocessed(record.as_bytes(), path)
         };
         let compile = "clang -include /src/include/x.h -O2 -c -o a.o /src/a.c ; objtool a.o";
         for source in ["a.c", "include/x.h"] {
@@ -275,7 +305,7 @@ mod tests {
         ));
         let record = b"savedcmd_a.c := sed /src/include/x.h > a.c\n";
         let path = Path::new("include/x.h");
-        assert!(!super::is_preprocessed(record, path, &Finder::new("x.h")));
+        assert!(!super::is_preprocessed(record, path));
     }
 
     #[test]
@@ -290,7 +320,7 @@ mod tests {
         }
         write(
             "fs/.old.o.cmd",
-            "deps_fs/old.o := \\\n  ../include/x.h \\\n",
+            "deps_fs/old.o := \\\n  ../include/soc,x.h \\\n",
         );
         write(
             "fs/.other.o.cmd",
@@ -298,8 +328,8 @@ mod tests {
         );
         write("fs/.gone.o.cmd", "  ../include/x.h \\\n");
         let found = |written| {
-            let source = (PathBuf::from("include/x.h"), written);
-            let sources = Written::from([("x.h".into(), vec![source])]);
+            let source = (PathBuf::from("include/soc,x.h"), written);
+            let sources = Written::from([("soc,x.h".into(), vec![source])]);
             older_targets(output, &sources).unwrap()
         };
         let later = SystemTime::now() + std::time::Duration::from_secs(60);
@@ -330,6 +360,10 @@ mod tests {
         let found = targets_that_read(output, std::slice::from_ref(&source)).unwrap();
         let expected =
             ["init/main.o", "kernel/bounds.s", "top"].map(|target| (target.into(), source.clone()));
-        assert_eq!(found, BTreeSet::from(expected));
+        let expected = BTreeSet::from(expected);
+        assert_eq!(found, expected);
+        let others = (0..=SEARCHED).map(|number| PathBuf::from(format!("lib/{number}.c")));
+        let many: Vec<PathBuf> = others.chain([source]).collect();
+        assert_eq!(targets_that_read(output, &many).unwrap(), expected);
     }
 }

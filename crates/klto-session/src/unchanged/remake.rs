@@ -28,10 +28,8 @@ use crate::sub_makes::{KeptFile, LeaveOut, MakeCall};
 pub(crate) struct Remake {
     /// Targets that read one of the sources, below the output tree.
     pub targets: BTreeSet<PathBuf>,
-    /// Those of them that make would take for made, because the source is not newer: what klto saw a tool make.
+    /// Those of them that make would take for made, because the source is not newer.
     pub taken_for_made: BTreeSet<PathBuf>,
-    /// Others of that kind, of which kbuild alone has a record.
-    pub too_new: BTreeSet<PathBuf>,
     /// The makes that have nothing to do, or why none can be told.
     pub leave_out: Result<LeaveOut, String>,
 }
@@ -57,37 +55,27 @@ impl Watch {
             Some(other) => Some(format!("{} may be read anywhere", other.display())),
             None => self.is_read_otherwise(sources, Makefiles::OtherDirectories)?,
         };
-        let state = self.state.as_ref();
-        let unfinished = state.map(|state| &state.unfinished);
-        let mut taken_for_made: BTreeSet<PathBuf> =
-            unfinished.into_iter().flatten().cloned().collect();
+        let state = self.state.iter();
+        let unfinished = state.flat_map(|state| &state.unfinished);
+        let mut taken_for_made: BTreeSet<PathBuf> = unfinished.cloned().collect();
         let mut targets = taken_for_made.clone();
-        // Not before: whatever make calls needs the journal too.
-        let journal = lock(journal);
-        let mut too_new = BTreeSet::new();
         for (target, source) in &pairs {
             targets.insert(target.clone());
             if self.is_taken_for_made(target, source)? {
-                let is_known = journal.makes(target).is_some();
-                let of_kind = if is_known {
-                    &mut taken_for_made
-                } else {
-                    &mut too_new
-                };
-                of_kind.insert(target.clone());
+                taken_for_made.insert(target.clone());
             }
         }
         let leave_out = match read_anywhere {
             Some(why) => Err(why),
             None => {
                 let without_tools = !self.is_read_by_tools(sources)?;
-                self.leave_out(&targets, &journal, without_tools)
+                // Not before: whatever make calls needs the journal too.
+                self.leave_out(&targets, &lock(journal), without_tools)
             }
         };
         Ok(Remake {
             targets,
             taken_for_made,
-            too_new,
             leave_out,
         })
     }
@@ -208,17 +196,12 @@ impl Watch {
         })
     }
 
-    /// Removes a target, so that make makes it.
-    pub fn remove(&self, target: &Path) -> io::Result<()> {
-        match fs_err::remove_file(self.roots.output.join(target)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
-    }
-
     /// Makes a target older than every source, so that make makes it; what a user may have put there stays.
     pub fn make_old(&self, target: &Path) -> io::Result<()> {
-        make_old(&self.roots.output.join(target))
+        match make_old(&self.roots.output.join(target)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            made_old => made_old,
+        }
     }
 
     /// A place in the output tree where a build has changed something that makes which were left out may read:

@@ -124,7 +124,7 @@ fn why_all(
 }
 
 /// Runs make, and beside its start finds out what is to be made again, and begins to compile that. No make under it goes
-/// on before it is known, and before what it would take for made is removed. Where that fails, so do they.
+/// on before it is known, and before what it would take for made is old. Where that fails, so do they.
 fn run_beside(
     session: &Session,
     watch: &Watch,
@@ -152,16 +152,9 @@ fn run_beside(
     })
 }
 
-/// Removes what make would take for made, or makes it old.
+/// Makes old what make would take for made.
 fn have_made_again(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<()> {
     for target in &remake.taken_for_made {
-        session.log.line(&format!(
-            "removed {}: its source is not newer",
-            target.display()
-        ));
-        watch.remove(target)?;
-    }
-    for target in &remake.too_new {
         session.log.line(&format!(
             "made old {}: its source is not newer",
             target.display()
@@ -174,7 +167,7 @@ fn have_made_again(session: &Session, watch: &Watch, remake: &Remake) -> io::Res
 /// Has make make what it would take for made; the makes to leave out.
 fn begin(session: &Session, watch: &Watch, remake: &Remake) -> io::Result<Option<LeaveOut>> {
     have_made_again(session, watch, remake)?;
-    // Not before: when klto is killed here, the next build knows that they were removed.
+    // Not before: when klto is killed here, the next build knows that they were made old.
     watch.forget()?;
     Ok(match &remake.leave_out {
         Ok(leave_out) => Some(leave_out.clone()),

@@ -4,8 +4,8 @@ use klto_verify::Report;
 
 /// Fails unless everything was compared and is equal, but for the order of sections of modules.
 ///
-/// A module's sections come in the order in which its objects have them first, and an object's native may lack
-/// one that the plain object has.
+/// A module's sections come in the order in which its objects have them first, and an object's native may
+/// lack one that the plain object has.
 pub fn assert_like_reference(report: &Report) {
     for row in &report.rows {
         assert!(row.count > 0, "nothing was compared: {}", row.what);

@@ -134,7 +134,8 @@ fn klto_killed_in_a_backend() {
     stopped("klto-backend", Moment::Backend, kill_klto);
 }
 
-/// With the flags of the build before kbuild would take its objects for made, though klto has noted the other flags.
+/// With the flags of the build before kbuild would take its objects for made, though klto has noted the other
+/// flags.
 #[test]
 fn all_killed_in_a_compile_with_other_flags() {
     let build = jbd2("other-flags");

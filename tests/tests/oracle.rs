@@ -1,10 +1,11 @@
-//! The edit oracle: after a random sequence of edits, each followed by a build, what is built is what a clean build
-//! by another klto with an empty store gives, bit for bit.
+//! The edit oracle: after a random sequence of edits, each followed by a build, what is built is what a clean
+//! build by another klto with an empty store gives, bit for bit.
 //!
-//! `KLTO_ORACLE=SEED:FIRST-LAST` chooses other edits of another sequence, `SEED:FIRST-LAST:LLVM` of one in which the
-//! toolchain changes between the tests' own and that version; `cargo xtask oracle` plays long ones. The edits before the
-//! first are done without builds. When a check fails, those since the last that did not are played again with a check
-//! after each, and the message names the first edit after which the build is wrong.
+//! `KLTO_ORACLE=SEED:FIRST-LAST` chooses other edits of another sequence, `SEED:FIRST-LAST:LLVM` of one in
+//! which the toolchain changes between the tests' own and that version; `cargo xtask oracle` plays long ones.
+//! The edits before the first are done without builds. When a check fails, those since the last that did not
+//! are played again with a check after each, and the message names the first edit after which the build is
+//! wrong.
 
 #![allow(clippy::unwrap_used)]
 

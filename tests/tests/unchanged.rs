@@ -128,7 +128,8 @@ fn every_change_runs_make_and_nothing_else_does() {
     assert!(make_ran(&build.clone().goals(&["prepare"])).is_some());
 }
 
-/// For make nothing has changed. Of the first target klto saw a compile, of the second kbuild alone has a record.
+/// For make nothing has changed. Of the first target klto saw a compile, of the second kbuild alone has a
+/// record.
 #[test]
 fn a_header_with_a_time_before_its_targets_is_no_old_one() {
     const HEADER: &str = "arch/x86/include/asm/thread_info.h";
@@ -476,8 +477,8 @@ fn opened_files(trace: &str) -> Opened {
     opened
 }
 
-/// Programs that read C sources and headers of which a makefile need not say so, and why comments do not matter to
-/// what is built.
+/// Programs that read C sources and headers of which a makefile need not say so, and why comments do not
+/// matter to what is built.
 const READERS: [(&str, &str); 7] = [
     ("clang", "the C preprocessor"),
     ("klto", "reads what compilers read"),

@@ -80,10 +80,9 @@ fn code_at(object: &Path, function: &str, offset: u64) -> (Vec<u8>, Vec<u8>) {
     (before.to_vec(), after.to_vec())
 }
 
-/// LLVM may put its check of the stack protector between the two inline assembler texts of a WARN, for
-/// both are marked as tail calls; objtool then takes what follows the first, `ud2`, for unreachable. Plain kbuild
-/// has that warning in nine functions of this configuration. Any other that the reference lacks is
-/// an error.
+/// LLVM may put its check of the stack protector between the two inline assembler texts of a WARN, for both
+/// are marked as tail calls; objtool then takes what follows the first, `ud2`, for unreachable. Plain kbuild
+/// has that warning in nine functions of this configuration. Any other that the reference lacks is an error.
 #[test]
 fn objtool_warns_of_nothing_that_the_reference_does_not() {
     reference(thin().build.tree()).unwrap();

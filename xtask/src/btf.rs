@@ -1,7 +1,7 @@
 //! BTF: the newest pahole that a Debian suite has, and what the types of two kernels have in common.
 //!
-//! In: output directories, each with vmlinux and modules. Out: a sentence; or what differs more than it may. bpftool reads
-//! the types, so that the format is not this file's word.
+//! In: output directories, each with vmlinux and modules. Out: a sentence; or what differs more than it may.
+//! bpftool reads the types, so that the format is not this file's word.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -78,7 +78,7 @@ fn unpack(package: &Path, place: &Path) -> Result<()> {
 /// Compares functions of the kernel and of each module of `output` with the reference's.
 ///
 /// # Errors
-/// More than [`MOST`] of the kernel's functions differ in number, or a module has none.
+/// More than `MOST` of the kernel's functions differ in number, or a module has none.
 pub fn compare(cache: &Cache, reference: &Path, output: &Path) -> Result<String> {
     let bpftool = bpftool(cache)?;
     let vmlinux = Path::new("vmlinux");

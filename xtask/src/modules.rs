@@ -113,8 +113,8 @@ pub fn linked_objects(output: &Path) -> Result<usize> {
     Ok(count)
 }
 
-/// Bytes of bitcode among the objects of vmlinux in `output`, by the archive of all of them that trees since 6.1
-/// make; zero without it.
+/// Bytes of bitcode among the objects of vmlinux in `output`, by the archive of all of them that trees since
+/// 6.1 make; zero without it.
 pub fn bitcode_of_vmlinux(output: &Path) -> Result<u64> {
     let path = output.join("vmlinux.a");
     if !path.exists() {

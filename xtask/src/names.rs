@@ -22,10 +22,10 @@ const SPECIALIZED: &str = ".specialized.";
 /// The unit of vmlinux, and that of distributed ThinLTO.
 pub const UNITS: [&str; 2] = ["vmlinux.o", "vmlinux.thinlto-index"];
 
-/// Checks the names of a vmlinux that went through LTO. Under ThinLTO a promoted one stays where klto's log says so and
-/// two objects have its base name; literals, which the compiler numbers in each object, have no name in the bitcode.
-/// Full LTO promotes none; it numbers a local name that two objects define, and the members of a variable that it has
-/// split.
+/// Checks the names of a vmlinux that went through LTO. Under ThinLTO a promoted one stays where klto's log
+/// says so and two objects have its base name; literals, which the compiler numbers in each object, have no
+/// name in the bitcode. Full LTO promotes none; it numbers a local name that two objects define, and the
+/// members of a variable that it has split.
 pub fn changed(output: &Path, lto: Lto, log: &BuildLog) -> Result<String> {
     let units = UNITS.iter().filter_map(|name| log.units.get(*name));
     let objects: Vec<String> = units.clone().flat_map(|unit| unit.inputs.clone()).collect();

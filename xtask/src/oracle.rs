@@ -1,7 +1,7 @@
 //! `cargo xtask oracle`: long random sequences of edits, held against clean builds.
 //!
-//! In: nothing, or `--again`. Out: a table on standard output and in `docs/oracle.md`, with the seed, the last
-//! result and its commit. A part that has a result of this commit is not played again, so that an
+//! In: nothing, or `--again`. Out: a table on standard output and in `docs/oracle.md`, with the seed, the
+//! last result and its commit. A part that has a result of this commit is not played again, so that an
 //! interrupted run goes on. What a sequence is stands in `tests/tests/oracle.rs`.
 
 use std::path::PathBuf;

@@ -41,8 +41,8 @@ const TWO_AT_A_TIME: &[&str] = &[
     "together",
     "toolchains",
 ];
-/// Those that build and boot whole kernels, one test after the other: two rows of them run beside each other, for links
-/// and boots leave a processor idle.
+/// Those that build and boot whole kernels, one test after the other: two rows of them run beside each other,
+/// for links and boots leave a processor idle.
 const BESIDE_EACH_OTHER: [&[&str]; 2] =
     [&["arm64_5_10", "x86_64_5_10"], &["oracle", "x86_64_6_12"]];
 /// The others: shared output trees, figures that need the processors alone.

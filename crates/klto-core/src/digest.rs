@@ -113,8 +113,8 @@ impl KeyBuilder {
         self
     }
 
-    /// Adds an argument of a tool; one that stands for the processor of this machine, as `-march=native`, with what that
-    /// is.
+    /// Adds an argument of a tool; one that stands for the processor of this machine, as `-march=native`,
+    /// with what that is.
     pub fn argument(&mut self, label: &str, argument: &[u8]) -> &mut Self {
         self.field(label, argument);
         let value = argument

@@ -11,10 +11,10 @@
 //! | running | stored | exit code 0, and the output passes the caller's check |
 //! | running | failed | anything else, as an input that changed meanwhile; no further action starts |
 //!
-//! A tool writes beside its output's place, and only a checked output is moved there, so that a
-//! killed engine leaves the old file or none. What the tool prints names the action's label, not
-//! that place. A store that fails, or is too slow to be of use, is reported once and not used again: the build goes on
-//! without it (`engine/stored.rs`).
+//! A tool writes beside its output's place, and only a checked output is moved there, so that a killed engine
+//! leaves the old file or none. What the tool prints names the action's label, not that place. A store that
+//! fails, or is too slow to be of use, is reported once and not used again: the build goes on without it
+//! (`engine/stored.rs`).
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
@@ -137,9 +137,9 @@ impl Engine {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Runs `actions`, the first of them in the slot that the caller holds, more of them as slots
-    /// come. After a failure no action starts; the result lists those that are over, by index. `progress` says
-    /// how far it is in the meantime.
+    /// Runs `actions`, the first of them in the slot that the caller holds, more of them as slots come. After
+    /// a failure no action starts; the result lists those that are over, by index. `progress` says how far it
+    /// is in the meantime.
     pub fn run(
         &self,
         actions: &[Action],
@@ -230,8 +230,8 @@ impl Engine {
         (outcome, How::Ran)
     }
 
-    /// Whether an action will run its tool: nothing is stored for it, or that is to be made again. It may run also
-    /// where this says no, when what is stored turns out to be damaged.
+    /// Whether an action will run its tool: nothing is stored for it, or that is to be made again. It may run
+    /// also where this says no, when what is stored turns out to be damaged.
     pub fn will_run(&self, action: &Action) -> bool {
         let key = action.key();
         let is_reused = action.storable == Storable::Yes && !self.is_chosen_for_verification(key);
@@ -281,7 +281,8 @@ impl Engine {
     }
 }
 
-/// What tells a file from the one that was there before: inode, size, time; `None` of a file that is not there.
+/// What tells a file from the one that was there before: inode, size, time; `None` of a file that is not
+/// there.
 type Stamp = Option<(u64, u64, SystemTime)>;
 
 fn stamp(path: &Path) -> Stamp {

@@ -1,6 +1,7 @@
 //! How far a batch of actions is.
 //!
-//! In: the engine's beginnings and ends. Out: numbers for whoever shows them, at any time and from any thread.
+//! In: the engine's beginnings and ends. Out: numbers for whoever shows them, at any time and from any
+//! thread.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

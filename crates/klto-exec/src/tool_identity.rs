@@ -3,8 +3,8 @@
 //!
 //! The code of a Debian clang is in libLLVM and libclang-cpp, other packages that can change under an
 //! unchanged `--version`. The dynamic loader itself is asked what it loads (`ld.so(8)`,
-//! LD_TRACE_LOADED_OBJECTS), in the environment in which the tool will run. The version is that of a wrapper's real
-//! compiler too.
+//! LD_TRACE_LOADED_OBJECTS), in the environment in which the tool will run. The version is that of a
+//! wrapper's real compiler too.
 
 use std::ffi::OsString;
 use std::io;
@@ -148,7 +148,8 @@ fn version_text(
     Ok(if is_clang { text } else { String::new() })
 }
 
-/// Files by which clang is configured, for any target, and those that they include (clang, "Configuration files").
+/// Files by which clang is configured, for any target, and those that they include (clang, "Configuration
+/// files").
 fn configuration_files(
     program: &Path,
     environment: &[(OsString, OsString)],

@@ -1,7 +1,8 @@
 //! Unix archives in the GNU format, regular and thin: the names and places of their members.
 //!
-//! In: the bytes of the archive. Out: its members in order; or a thin archive of given members. A thin archive
-//! names its members and holds none of their bytes; kbuild makes such (`ar cDPrST`), and `ar` flattens nested ones.
+//! In: the bytes of the archive. Out: its members in order; or a thin archive of given members. A thin
+//! archive names its members and holds none of their bytes; kbuild makes such (`ar cDPrST`), and `ar`
+//! flattens nested ones.
 
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -84,13 +85,13 @@ pub struct ThinMember {
     pub name: Vec<u8>,
     /// Bytes of the file.
     pub size: u64,
-    /// The global symbols that it defines, in the order of its table. The archive has a table of symbols if any member
-    /// has one.
+    /// The global symbols that it defines, in the order of its table. The archive has a table of symbols if
+    /// any member has one.
     pub symbols: Vec<Vec<u8>>,
 }
 
-/// The global symbols that an object defines, as the table of an archive has them: of bitcode and ELF; none of other
-/// files.
+/// The global symbols that an object defines, as the table of an archive has them: of bitcode and ELF; none
+/// of other files.
 ///
 /// # Errors
 /// As [`bitcode::symbols`] and [`elf::symbols`].
@@ -166,8 +167,8 @@ fn pad(bytes: &mut Vec<u8>, with: u8) {
     bytes.resize(bytes.len().next_multiple_of(2), with);
 }
 
-/// The name by which the thin archive at `archive` has the member at `path`; both from the same directory, or both
-/// absolute.
+/// The name by which the thin archive at `archive` has the member at `path`; both from the same directory, or
+/// both absolute.
 pub fn thin_member_name(archive: &Path, path: &Path) -> PathBuf {
     let archive = klto_core::normalize(archive);
     let path = klto_core::normalize(path);

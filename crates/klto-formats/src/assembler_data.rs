@@ -1,8 +1,9 @@
-//! Assembler sources that are mostly numbers, as the table of kernel symbols: the numbers as bytes in a file of
-//! their own, and the rest with `.incbin` where they stood. The assembler makes the same object of it, in a
-//! fraction of the time.
+//! Assembler sources that are mostly numbers, as the table of kernel symbols: the numbers as bytes in a file
+//! of their own, and the rest with `.incbin` where they stood. The assembler makes the same object of it, in
+//! a fraction of the time.
 //!
-//! In: the source, and the path of the other file. Out: both texts. Only lines that hold nothing but numbers move.
+//! In: the source, and the path of the other file. Out: both texts. Only lines that hold nothing but numbers
+//! move.
 
 use std::path::Path;
 

@@ -46,8 +46,8 @@ impl CSource {
     /// Reads a file.
     ///
     /// A file with anything by which a compiler might see other tokens than this reader is taken as it is: a
-    /// splice within the begin or end of a comment or in a literal, a carriage return or another odd byte, a raw
-    /// string, `#embed`, an apostrophe within a word.
+    /// splice within the begin or end of a comment or in a literal, a carriage return or another odd byte, a
+    /// raw string, `#embed`, an apostrophe within a word.
     pub fn read(text: &[u8]) -> Self {
         let mut reader = Reader {
             rest: text,
@@ -77,9 +77,9 @@ impl CSource {
         }
     }
 
-    /// What is left of the source without what every reader takes for a comment or a blank, as parts of a digest;
-    /// `text` is what was read. Beside tokens that are the options that fixdep finds, in comments too, and what
-    /// modpost adds to a module's `srcversion`.
+    /// What is left of the source without what every reader takes for a comment or a blank, as parts of a
+    /// digest; `text` is what was read. Beside tokens that are the options that fixdep finds, in comments
+    /// too, and what modpost adds to a module's `srcversion`.
     pub fn essence(&self, text: &[u8]) -> Vec<Vec<u8>> {
         if self.asks.is_some() {
             return vec![text.to_vec()];
@@ -93,8 +93,8 @@ impl CSource {
     }
 }
 
-/// The bytes that scripts/mod/sumversion.c takes of a source: block comments and blanks are left out, `//` comments
-/// are not, and a quote begins a string wherever it stands.
+/// The bytes that scripts/mod/sumversion.c takes of a source: block comments and blanks are left out, `//`
+/// comments are not, and a quote begins a string wherever it stands.
 fn of_srcversion(text: &[u8]) -> Vec<u8> {
     let mut taken = Vec::with_capacity(text.len());
     let mut place = 0;

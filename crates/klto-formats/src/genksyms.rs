@@ -1,7 +1,7 @@
 //! What genksyms prints, and declarations of which it prints the same.
 //!
-//! A symbol's version is the CRC-32 of its declaration with all types in it written out, each token followed by a
-//! blank (scripts/genksyms/genksyms.c, `expand_and_crc_sym`). That of `char foo[ab];` is the CRC of
+//! A symbol's version is the CRC-32 of its declaration with all types in it written out, each token followed
+//! by a blank (scripts/genksyms/genksyms.c, `expand_and_crc_sym`). That of `char foo[ab];` is the CRC of
 //! `char foo [ ab ] `, so a name between the brackets can be chosen that gives any version. Such declarations
 //! take the place of megabytes of preprocessed source whose versions are known.
 //!
@@ -12,8 +12,8 @@ use crate::{FormatError, symbol_versions};
 /// One more than the bits of a CRC, so that some choice of letters gives every one, and then some.
 const LETTERS: usize = 48;
 
-/// The exported names and their versions, in order, in what genksyms printed: a linker script before Linux 5.19,
-/// lines `#SYMVER foo 0x12345678` since.
+/// The exported names and their versions, in order, in what genksyms printed: a linker script before Linux
+/// 5.19, lines `#SYMVER foo 0x12345678` since.
 ///
 /// # Errors
 /// The text holds anything else.
@@ -58,8 +58,8 @@ pub fn declarations(versions: &[(Vec<u8>, u32)]) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// A name of letters `a` and `b` between the brackets. The CRC is linear: each `b` in place of an `a` flips the
-/// same bits whatever the others are, so the choice is a system of equations over one bit.
+/// A name of letters `a` and `b` between the brackets. The CRC is linear: each `b` in place of an `a` flips
+/// the same bits whatever the others are, so the choice is a system of equations over one bit.
 fn letters_for(name: &[u8], version: u32) -> Option<[u8; LETTERS]> {
     let crc = |letters: &[u8]| {
         let mut hasher = crc32fast::Hasher::new();

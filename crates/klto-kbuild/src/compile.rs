@@ -129,8 +129,8 @@ pub fn without_lto_or_depfile(arguments: &[OsString]) -> Vec<OsString> {
 }
 
 /// Whether an object is made anew for each link of vmlinux and is made before it: `init/version.o`, before
-/// `init/version-timestamp.o` came (scripts/link-vmlinux.sh raises `.version`). As bitcode it would let no merge
-/// of vmlinux be found again.
+/// `init/version-timestamp.o` came (scripts/link-vmlinux.sh raises `.version`). As bitcode it would let no
+/// merge of vmlinux be found again.
 pub fn changes_with_each_link(output: &Path) -> bool {
     output.ends_with("init/version.o")
 }

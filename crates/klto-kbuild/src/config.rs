@@ -91,10 +91,10 @@ impl Config {
         matches!(self.value(name), Some("y" | "m"))
     }
 
-    /// An option, without `CONFIG_`, by which the build reads comments of a source, without a record or a makefile
-    /// that says so: `kernel/kheaders_data.tar.xz` and `usr/include` hold headers as text, rust-bindgen reads C
-    /// headers by a front end of its own, kernel-doc checks comments, and speakup's `makemapdata` reads defines
-    /// as text.
+    /// An option, without `CONFIG_`, by which the build reads comments of a source, without a record or a
+    /// makefile that says so: `kernel/kheaders_data.tar.xz` and `usr/include` hold headers as text,
+    /// rust-bindgen reads C headers by a front end of its own, kernel-doc checks comments, and speakup's
+    /// `makemapdata` reads defines as text.
     pub fn reader_of_comments(&self, source: &Path) -> Option<&'static str> {
         let of_all = ["IKHEADERS", "HEADERS_INSTALL", "RUST", "DRM_I915_WERROR"];
         let is_of_speakup =

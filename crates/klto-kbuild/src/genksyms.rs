@@ -1,8 +1,9 @@
-//! Symbol versions as kbuild has them computed (scripts/Makefile.build, `cmd_gensymtypes_c`): the source of an
-//! object that exports symbols is preprocessed with `-D__GENKSYMS__`, and genksyms reads the text from a pipe.
+//! Symbol versions as kbuild has them computed (scripts/Makefile.build, `cmd_gensymtypes_c`): the source of
+//! an object that exports symbols is preprocessed with `-D__GENKSYMS__`, and genksyms reads the text from a
+//! pipe.
 //!
-//! In: a call of the compiler, and the line of the recipe that it is in. Out: the call of genksyms. It starts no
-//! tool and reads no file.
+//! In: a call of the compiler, and the line of the recipe that it is in. Out: the call of genksyms. It starts
+//! no tool and reads no file.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

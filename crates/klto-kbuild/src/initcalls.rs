@@ -1,8 +1,8 @@
 //! The order of initcalls, which kbuild's Perl script finds for a kernel that is linked with LTO.
 //!
-//! In: the names of local symbols of each object in link order. Out: the linker
-//! script that it prints. A name says the module, a counter that rises through its source, the line, the function and the
-//! level: `__initcall__kmod_main__12_345_start6` (include/linux/init.h).
+//! In: the names of local symbols of each object in link order. Out: the linker script that it prints. A name
+//! says the module, a counter that rises through its source, the line, the function and the level:
+//! `__initcall__kmod_main__12_345_start6` (include/linux/init.h).
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,8 @@ pub struct InitcallOrder {
 pub struct UnclearInitcalls;
 
 impl InitcallOrder {
-    /// Adds the initcalls of the next object in link order, of which `names` are the local symbols in any order.
+    /// Adds the initcalls of the next object in link order, of which `names` are the local symbols in any
+    /// order.
     ///
     /// # Errors
     /// A name without a level, or two with one counter.

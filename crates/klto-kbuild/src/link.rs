@@ -19,8 +19,8 @@ pub fn index_and_native(object: &Path) -> (PathBuf, PathBuf) {
     (index.into(), object.with_extension("thinlto-native.o"))
 }
 
-/// Whether a file is an index, a native of one, or kbuild's record of that native: the link of vmlinux alone reads
-/// them.
+/// Whether a file is an index, a native of one, or kbuild's record of that native: the link of vmlinux alone
+/// reads them.
 pub fn is_of_distributed_link(name: &[u8]) -> bool {
     let ends: [&[u8]; 3] = [
         b".o.thinlto.bc",
@@ -122,8 +122,8 @@ fn takes_operand(argument: &[u8]) -> bool {
         || long.is_some_and(|name| LONG_WITH_OPERAND.contains(&name))
 }
 
-/// Whether an option has the linker read and write nothing but its inputs and its output, and print nothing. Of
-/// one that is not known here that is not so.
+/// Whether an option has the linker read and write nothing but its inputs and its output, and print nothing.
+/// Of one that is not known here that is not so.
 pub fn is_pure_option(words: &[OsString]) -> bool {
     const PURE: [&[u8]; 16] = [
         b"-m",
@@ -184,8 +184,8 @@ fn is_pure_llvm_option(option: &[u8]) -> bool {
 }
 
 impl LinkCall {
-    /// Reads a link; `None` when it names neither an output nor a list of indexes, or has an argument that klto
-    /// cannot place.
+    /// Reads a link; `None` when it names neither an output nor a list of indexes, or has an argument that
+    /// klto cannot place.
     pub fn parse(arguments: &[OsString]) -> Option<Self> {
         let mut call = Self {
             relocatable: false,

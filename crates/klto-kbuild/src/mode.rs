@@ -135,7 +135,8 @@ pub fn decide(
     }
 }
 
-/// The hint keeps `--lto=thin` and `--lto=full`: a tree without the option is configured with klto's additions.
+/// The hint keeps `--lto=thin` and `--lto=full`: a tree without the option is configured with klto's
+/// additions.
 fn unconfigured(request: Option<LtoRequest>, tree: &Tree, arguments: &MakeArguments) -> Failure {
     let option = match request {
         Some(LtoRequest::Thin) => Some("--lto=thin"),

@@ -148,8 +148,8 @@ pub(crate) fn refusals(config: &Config, klto_adds_lto: bool, llvm_major: u32) ->
 }
 
 /// The LLVM, by major version, from which on `ld.lld --plugin-opt=emit-llvm` writes what it has optimized:
-/// version 16 writes what it has merged, 19 optimizes before (lld/ELF/LTO.cpp, the hooks of `createConfig`); those
-/// between were not tried.
+/// version 16 writes what it has merged, 19 optimizes before (lld/ELF/LTO.cpp, the hooks of `createConfig`);
+/// those between were not tried.
 const MERGES_OPTIMIZED: u32 = 19;
 
 /// Every reason why klto cannot add full LTO to a tree, beside those of [`refusals`].

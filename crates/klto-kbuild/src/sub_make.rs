@@ -6,8 +6,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-/// Whether a make with these arguments makes the objects of a directory and of those below it, from sources and
-/// from what was made before any directory was entered (scripts/Kbuild.include, `build`).
+/// Whether a make with these arguments makes the objects of a directory and of those below it, from sources
+/// and from what was made before any directory was entered (scripts/Kbuild.include, `build`).
 ///
 /// What is made with vmlinux is none.
 pub fn makes_a_directory(arguments: &[OsString]) -> bool {
@@ -16,8 +16,8 @@ pub fn makes_a_directory(arguments: &[OsString]) -> bool {
     builds && directory_of_make(arguments).is_some_and(|directory| !is_made_with_vmlinux(directory))
 }
 
-/// Whether a make with these arguments is the tree's own in its output directory, by an absolute path to a Makefile: it
-/// starts others, and makes no object itself (Makefile, `__sub-make`).
+/// Whether a make with these arguments is the tree's own in its output directory, by an absolute path to a
+/// Makefile: it starts others, and makes no object itself (Makefile, `__sub-make`).
 pub fn makes_the_tree(arguments: &[OsString]) -> bool {
     let makefile = makefile_of(arguments);
     makefile.is_some_and(|path| path.is_absolute() && path.ends_with("Makefile"))
@@ -36,8 +36,8 @@ pub fn directory_of_make(arguments: &[OsString]) -> Option<&Path> {
     Some(Path::new(OsStr::from_bytes(directory)))
 }
 
-/// Whether a make with these arguments makes a program of the source tree's `tools`, from what is there (Makefile,
-/// `tools/%`).
+/// Whether a make with these arguments makes a program of the source tree's `tools`, from what is there
+/// (Makefile, `tools/%`).
 pub fn makes_tools(arguments: &[OsString]) -> bool {
     let mut pairs = arguments.windows(2);
     let directory = pairs.find(|words| words[0] == "-C").map(|words| &words[1]);
@@ -45,8 +45,8 @@ pub fn makes_tools(arguments: &[OsString]) -> bool {
         && directory.is_some_and(|directory| Path::new(directory).ends_with("tools"))
 }
 
-/// Whether what is in a directory is made with vmlinux or after it: the boot image, which reads it, and init, which
-/// scripts/link-vmlinux.sh makes again for the version of the kernel.
+/// Whether what is in a directory is made with vmlinux or after it: the boot image, which reads it, and init,
+/// which scripts/link-vmlinux.sh makes again for the version of the kernel.
 pub fn is_made_with_vmlinux(directory: &Path) -> bool {
     is_of_boot_image(directory) || directory == Path::new("init")
 }

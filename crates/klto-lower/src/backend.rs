@@ -40,8 +40,8 @@ pub struct BackendParts<'a> {
     pub bitcode: Input,
     /// What link-time optimization did before.
     pub before: Before,
-    /// Role `import`: every object of the import list; or `imported-variables`, where nothing else is imported, with
-    /// the digest of their definitions (`klto-formats/src/bitcode/definitions.rs`).
+    /// Role `import`: every object of the import list; or `imported-variables`, where nothing else is
+    /// imported, with the digest of their definitions (`klto-formats/src/bitcode/definitions.rs`).
     pub imports: Vec<Input>,
     /// Role `asm-file`: what `.incbin` and `.include` read.
     pub assembler_files: Vec<Input>,

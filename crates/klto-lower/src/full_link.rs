@@ -1,8 +1,8 @@
 //! Full LTO: the linker turns all bitcode of a unit into one native object, and that link is the action.
 //!
 //! The call is kbuild's own with another place for its output. Its words are in the key as they stand, for
-//! names of inputs reach the symbols of locals that are renamed; what an archive, a script or the assembler reads is
-//! an input.
+//! names of inputs reach the symbols of locals that are renamed; what an archive, a script or the assembler
+//! reads is an input.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

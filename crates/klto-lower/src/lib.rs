@@ -1,8 +1,9 @@
 //! From a link unit to actions: how bitcode becomes native code.
 //!
-//! In: the ordered objects of a link, what each compile was, what the thin-link decided. Out: the
-//! arguments of the thin-link, actions for the backends and for what kbuild does to an object after its
-//! compile, the names to put back, and the link of the natives. Everything here is pure: it reads no file and starts no tool.
+//! In: the ordered objects of a link, what each compile was, what the thin-link decided. Out: the arguments
+//! of the thin-link, actions for the backends and for what kbuild does to an object after its compile, the
+//! names to put back, and the link of the natives. Everything here is pure: it reads no file and starts no
+//! tool.
 
 mod backend;
 mod compile;

@@ -2,8 +2,8 @@
 //! optimizes it, and writes it as bitcode. A backend then makes the native object of it, which links take in
 //! the place of the objects.
 //!
-//! In the linker's own backend each function would have a section of its own, which the linker scripts of such trees
-//! do not know.
+//! In the linker's own backend each function would have a section of its own, which the linker scripts of
+//! such trees do not know.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -87,7 +87,8 @@ pub fn merge_action(parts: MergeParts<'_>) -> Action {
     }
 }
 
-/// A static function or variable that an assembler text of its object names, and of which the unit has another.
+/// A static function or variable that an assembler text of its object names, and of which the unit has
+/// another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ambiguous {
     /// Of both.
@@ -96,8 +97,8 @@ pub struct Ambiguous {
     pub objects: [usize; 2],
 }
 
-/// The first such symbol of these objects, by their symbols. A merge gives one of the two another name, and the
-/// text then means the wrong one.
+/// The first such symbol of these objects, by their symbols. A merge gives one of the two another name, and
+/// the text then means the wrong one.
 pub fn ambiguous_static(objects: &[Vec<Symbol>]) -> Option<Ambiguous> {
     let mut defined: HashMap<&[u8], Vec<usize>> = HashMap::new();
     for (place, symbols) in objects.iter().enumerate() {

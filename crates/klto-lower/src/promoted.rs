@@ -22,8 +22,8 @@ use klto_formats::elf::{Place, Symbol};
 /// What ThinLTO puts between a name and the digits.
 const MARK: &[u8] = b".llvm.";
 
-/// A promoted name in its parts: `foo`, `8917`, and what LLVM puts behind the name of a copy that it makes later, as
-/// `.specialized.1`.
+/// A promoted name in its parts: `foo`, `8917`, and what LLVM puts behind the name of a copy that it makes
+/// later, as `.specialized.1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Promoted<'a> {
     base: &'a [u8],
@@ -108,8 +108,8 @@ impl PromotedNames {
     }
 }
 
-/// The object that each digits stand for: the one that defines such names. Two of the same bitcode
-/// would define the same names, and could not be linked. A copy that LLVM makes of a function can be in any object
+/// The object that each digits stand for: the one that defines such names. Two of the same bitcode would
+/// define the same names, and could not be linked. A copy that LLVM makes of a function can be in any object
 /// that imports it.
 fn owners(objects: &[UnitObject]) -> HashMap<&[u8], &str> {
     let mut owners = HashMap::new();

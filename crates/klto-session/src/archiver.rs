@@ -1,8 +1,8 @@
-//! Calls of the archiver that klto answers itself: of thin archives, which kbuild makes in each directory and, from 6.1
-//! on, of all objects of vmlinux.
+//! Calls of the archiver that klto answers itself: of thin archives, which kbuild makes in each directory
+//! and, from 6.1 on, of all objects of vmlinux.
 //!
-//! In: a call. Out: the archive that `llvm-ar` would write, byte for byte, or the list that it would print; nothing
-//! where the call or a file is of another kind.
+//! In: a call. Out: the archive that `llvm-ar` would write, byte for byte, or the list that it would print;
+//! nothing where the call or a file is of another kind.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -126,8 +126,8 @@ fn is_thin_archive(path: &Path) -> Option<bool> {
     }
 }
 
-/// The members, with what a table of symbols has of each, if there is to be one. `None` where one of them has an absolute
-/// path, is no object or is there twice: of such the tool makes more than a list.
+/// The members, with what a table of symbols has of each, if there is to be one. `None` where one of them has
+/// an absolute path, is no object or is there twice: of such the tool makes more than a list.
 fn thin_members(
     archive: &Path,
     objects: &[PathBuf],

@@ -2,8 +2,9 @@
 //! nothing again for an edit that changes no code.
 //!
 //! In: calls of the archiver. Out: the archive as the tool makes it; with the time of the one before, where
-//! everything that a link takes of its members is the same: their bytes, what klto's backends and steps make natives of, and
-//! kbuild's own records beside each (`.cmd`, `.symversions`), in which newer trees keep the symbol versions.
+//! everything that a link takes of its members is the same: their bytes, what klto's backends and steps make
+//! natives of, and kbuild's own records beside each (`.cmd`, `.symversions`), in which newer trees keep the
+//! symbol versions.
 //!
 //! The time says when the content was last new. Whatever was linked after it has that content: so the time
 //! of the archive before counts only if klto made that archive and nobody else has replaced it since, and

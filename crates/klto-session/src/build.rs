@@ -286,8 +286,8 @@ fn run_make_in(
     status
 }
 
-/// Another command line for each mode, and for each klto, which may add other flags and headers: kbuild makes an object
-/// again when its command changes.
+/// Another command line for each mode, and for each klto, which may add other flags and headers: kbuild makes
+/// an object again when its command changes.
 fn add_mode_marker(build: &mut LtoBuild, settings: &Settings, journal: &str) -> anyhow::Result<()> {
     let mode = if build.full { "full" } else { "thin" };
     let version = env!("CARGO_PKG_VERSION").replace(['.', '-', '+'], "_");

@@ -1,10 +1,10 @@
 //! ThinLTO of vmlinux as kbuild distributes it (CONFIG_LTO_CLANG_THIN_DIST, scripts/Makefile.vmlinux_a and
-//! Makefile.thinlto): a link that writes an index for each object, then a compiler call for each native that is older
-//! than its object or its index.
+//! Makefile.thinlto): a link that writes an index for each object, then a compiler call for each native that
+//! is older than its object or its index.
 //!
-//! In: those calls. Out: indexes, natives. The unit is lowered at the link, as at every other; a compiler call is
-//! given its native. Indexes of objects whose natives are the same keep their time: no index asks for a native
-//! that is there.
+//! In: those calls. Out: indexes, natives. The unit is lowered at the link, as at every other; a compiler
+//! call is given its native. Indexes of objects whose natives are the same keep their time: no index asks for
+//! a native that is there.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

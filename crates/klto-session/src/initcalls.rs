@@ -1,9 +1,9 @@
 //! The order of initcalls, in the place of kbuild's Perl script, which has llvm-nm list every symbol of the
 //! kernel.
 //!
-//! In: its call. Out: what it prints. The first time in an output tree the script runs, and what it wrote is held against
-//! klto's own; from then on, as long as it is the same script, klto answers, and the script is run again as
-//! often as `KLTO_VERIFY` says. Where anything is unclear it runs.
+//! In: its call. Out: what it prints. The first time in an output tree the script runs, and what it wrote is
+//! held against klto's own; from then on, as long as it is the same script, klto answers, and the script is
+//! run again as often as `KLTO_VERIFY` says. Where anything is unclear it runs.
 
 use std::fs::File;
 use std::io::Read as _;

@@ -1,8 +1,8 @@
 //! The journal: what the hooks saw of this output tree, kept across builds.
 //!
-//! In: compiles, recipes, objects made native, symbol versions, files of the assembler. Out: the latest of each by object name.
-//! On disk it is a magic, then frames of length, payload and a checksum. It knows nothing of what the
-//! records are used for.
+//! In: compiles, recipes, objects made native, symbol versions, files of the assembler. Out: the latest of
+//! each by object name. On disk it is a magic, then frames of length, payload and a checksum. It knows
+//! nothing of what the records are used for.
 //!
 //! Its identifier goes into the mode marker on kbuild's command lines: when the journal is lost or
 //! damaged, every command line changes, kbuild makes every object again, and the journal is whole again.
@@ -290,7 +290,8 @@ impl Journal {
         self.record(Entry::InitcallScript(digest))
     }
 
-    /// What the assembler read for objects when they were last lowered; those for which it read nothing apart.
+    /// What the assembler read for objects when they were last lowered; those for which it read nothing
+    /// apart.
     pub(crate) fn assembler_files(&self) -> &BTreeMap<PathBuf, Vec<FileRead>> {
         &self.records.assembler_files
     }

@@ -1,8 +1,8 @@
 //! The build log: one line for each action, in `.klto/log`, and short lines for the user.
 //!
-//! A line is `<how> <what> <object>[: <note>]`, as `hit backend init/main.o`,
-//! `ran thin-link vmlinux.o: 350 objects, 0.31 s`; a line `why <what> <object>: <reason>` stands before what is
-//! not kept. `removed <object>: <why>` and `made old <target>: <why>` say what make is to make again, and `no make: <why>` that
+//! A line is `<how> <what> <object>[: <note>]`, as `hit backend init/main.o`, `ran thin-link vmlinux.o: 350
+//! objects, 0.31 s`; a line `why <what> <object>: <reason>` stands before what is not kept. `removed
+//! <object>: <why>` and `made old <target>: <why>` say what make is to make again, and `no make: <why>` that
 //! a build since did without. Tests, users and `klto explain` read it.
 
 use std::io::Write;
@@ -24,8 +24,8 @@ pub(crate) fn pass_on(bytes: &[u8]) {
     let _ = std::io::stderr().write_all(bytes);
 }
 
-/// Adds to the log of the last build in which make ran, and which it goes on telling of, that one after it did
-/// without. Once is enough; that it cannot be written concerns nobody.
+/// Adds to the log of the last build in which make ran, and which it goes on telling of, that one after it
+/// did without. Once is enough; that it cannot be written concerns nobody.
 pub(crate) fn note_without_make(path: &Path, why: &str) {
     let line = format!("no make: {why}");
     let log = fs_err::read_to_string(path);

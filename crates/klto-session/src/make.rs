@@ -13,8 +13,8 @@ use rustix::process::{Pid, Signal, kill_process, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// How long after SIGINT make may go on. It takes it for granted that its children were told too, as a terminal does,
-/// and waits for them; SIGTERM it passes on.
+/// How long after SIGINT make may go on. It takes it for granted that its children were told too, as a
+/// terminal does, and waits for them; SIGTERM it passes on.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs make to its end; `cancel` is called when the user stops the build.

@@ -1,7 +1,7 @@
 //! Room for links that need much memory: those that do not fit beside each other run one after the other.
 //!
-//! In: what a link will need, in bytes. Out: when it may run, and whether there is less than that. Under full LTO the
-//! linker holds the code of the whole unit, so the need goes by the size of its bitcode.
+//! In: what a link will need, in bytes. Out: when it may run, and whether there is less than that. Under full
+//! LTO the linker holds the code of the whole unit, so the need goes by the size of its bitcode.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,9 +9,9 @@ use std::sync::{Condvar, Mutex};
 
 use crate::session::lock;
 
-/// Bytes that a full link needs beside what its bitcode takes: the linker itself. Measured with LLVM 22: 79 MB for
-/// a module, 441 MB for a kernel of 15.2 MB of bitcode and 2382 MB for one of 96.5 MB, thus 24 bytes for each of it;
-/// with a fourth more.
+/// Bytes that a full link needs beside what its bitcode takes: the linker itself. Measured with LLVM 22: 79
+/// MB for a module, 441 MB for a kernel of 15.2 MB of bitcode and 2382 MB for one of 96.5 MB, thus 24 bytes
+/// for each of it; with a fourth more.
 const LINKER: u64 = 100 << 20;
 /// Bytes for each byte of bitcode, at the peak of a full link.
 const FOR_EACH_BYTE: u64 = 30;
@@ -96,8 +96,8 @@ impl Running {
 }
 
 impl Room<'_> {
-    /// The bytes that there are, where the link needs more: it runs alone then. Nothing for a link that needs no more
-    /// than one before it that had too little.
+    /// The bytes that there are, where the link needs more: it runs alone then. Nothing for a link that needs
+    /// no more than one before it that had too little.
     pub fn lacks(&self) -> Option<u64> {
         let available = self
             .available

@@ -1,5 +1,5 @@
-//! What the user sees while backends run: on a terminal one line that is written anew, elsewhere a line now and
-//! then. make is silent in that time, and the rest of a large kernel's backends takes minutes.
+//! What the user sees while backends run: on a terminal one line that is written anew, elsewhere a line now
+//! and then. make is silent in that time, and the rest of a large kernel's backends takes minutes.
 //!
 //! In: a batch's progress. Out: text on standard output. With `-s` there is none, and with `V=1`, where each
 //! command is a line, none that is written anew. There are no colours, so `NO_COLOR` has nothing to change.

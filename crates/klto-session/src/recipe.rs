@@ -122,8 +122,8 @@ impl Recipe {
 }
 
 impl Session {
-    /// Notes which recipe makes `object`, and under which makes. A recipe that is not noted is one that nobody
-    /// can ask for.
+    /// Notes which recipe makes `object`, and under which makes. A recipe that is not noted is one that
+    /// nobody can ask for.
     pub(crate) fn keep_recipe(&self, object: &Path, caller: Caller) -> std::io::Result<()> {
         self.makes.note_made(object);
         let Some(recipe) = caller.recipe() else {

@@ -120,8 +120,8 @@ impl Scratch {
     /// Links each of `names` in `shims/` to the shim's executable, copies it to each of `stand_ins`,
     /// and removes other names.
     ///
-    /// Objects depend on stand-ins: these keep one time for ever, so that another build of klto alone makes no
-    /// object again.
+    /// Objects depend on stand-ins: these keep one time for ever, so that another build of klto alone makes
+    /// no object again.
     pub fn place_shims<'a>(
         &self,
         shim: &Path,

@@ -94,7 +94,8 @@ fn serve(session: &Session, mut stream: UnixStream) {
             // It goes on as another program, and this connection tells nothing of its end.
             Reply::Exec { .. } if is_make => Ok(None),
             Reply::Exec { .. } => {
-                // The connection closes when the tool's fork server has ended it, or when the shim becomes it.
+                // The connection closes when the tool's fork server has ended it, or when the shim becomes
+                // it.
                 let _ = stream.read(&mut [0]);
                 session.timeline.ended(start, "tool", "ran", &called);
                 Ok(None)

@@ -1,9 +1,9 @@
 //! The makes under make: which ones each object is made under, and which need not run.
 //!
-//! In: every make that a recipe starts, before it runs. Out: the makes above a call of a tool; for a make, whether
-//! it is left out. That rests on what the last complete build saw (`unchanged/remake.rs`): a make of a
-//! directory with the same arguments, directory and environment has nothing to do when nothing that it reads
-//! has changed.
+//! In: every make that a recipe starts, before it runs. Out: the makes above a call of a tool; for a make,
+//! whether it is left out. That rests on what the last complete build saw (`unchanged/remake.rs`): a make of
+//! a directory with the same arguments, directory and environment has nothing to do when nothing that it
+//! reads has changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -64,7 +64,8 @@ pub(crate) struct LeaveOut {
     pub known: SubMakes,
     /// Calls of those above what is made again.
     pub needed: BTreeSet<MakeCall>,
-    /// vmlinux, of which the last complete build has made the boot image; nothing where a later one may have changed it.
+    /// vmlinux, of which the last complete build has made the boot image; nothing where a later one may have
+    /// changed it.
     pub vmlinux: Option<KeptFile>,
     /// Whether the makes of tools look at none of the sources that have changed.
     pub without_tools: bool,
@@ -181,8 +182,9 @@ impl RunningMakes {
         (seen.makes.len(), seen.left_out)
     }
 
-    /// The makes above a call that makes `object`, the nearest first, without the one that klto itself runs; `None`
-    /// where one of them was not seen, or is of a directory that the object is not in: another may list it too.
+    /// The makes above a call that makes `object`, the nearest first, without the one that klto itself runs;
+    /// `None` where one of them was not seen, or is of a directory that the object is not in: another may
+    /// list it too.
     pub fn above(&self, caller: Caller, object: &Path) -> Option<Vec<MakeCall>> {
         let mut above = caller.makes_above()?;
         above.pop();

@@ -1,7 +1,7 @@
 //! The tools of a build: where they are, what stands for them, how they are started, and what they are.
 //!
-//! In: a plan and the environment. Out: the table of shims, fork servers, identities. It does not know what the tools
-//! are called for.
+//! In: a plan and the environment. Out: the table of shims, fork servers, identities. It does not know what
+//! the tools are called for.
 
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -80,8 +80,8 @@ pub(crate) fn shim_table(build: &LtoBuild, settings: &Settings) -> std::ffi::OsS
     table
 }
 
-/// The tools that a build calls so often that each has a fork server: after an edit few calls are to come, and
-/// to load a tool takes as long as several.
+/// The tools that a build calls so often that each has a fork server: after an edit few calls are to come,
+/// and to load a tool takes as long as several.
 fn hooks_with_servers(build: &LtoBuild, extent: Extent) -> impl Iterator<Item = &(Role, ToolHook)> {
     let is_called_often = move |role| match extent {
         Extent::Whole => true,

@@ -1,9 +1,10 @@
 //! The stand-in for each tool that kbuild calls.
 //!
-//! In: a tool call, under the tool's own name. Out: what the tool does, or what the session answers.
-//! A call that no session can have an opinion on goes to the tool at once, without a message; so does
-//! every call outside a session. A probe of kbuild's may have its answer in a file (`probe.rs`). The tool is run by its fork server where that can be, and otherwise
-//! takes the shim's place. It knows the shape of tool calls and nothing of kernels.
+//! In: a tool call, under the tool's own name. Out: what the tool does, or what the session answers. A call
+//! that no session can have an opinion on goes to the tool at once, without a message; so does every call
+//! outside a session. A probe of kbuild's may have its answer in a file (`probe.rs`). The tool is run by its
+//! fork server where that can be, and otherwise takes the shim's place. It knows the shape of tool calls and
+//! nothing of kernels.
 
 mod probe;
 
@@ -104,7 +105,8 @@ fn next_in_path(name: &OsStr) -> Option<PathBuf> {
 /// Whether the session can have an opinion on a call of this shape.
 ///
 /// A compile of kernel code defines KBUILD_MODNAME (scripts/Makefile.lib), one of bitcode names its index; a
-/// compiler call that neither compiles, assembles nor preprocesses links; version and option probes name no file.
+/// compiler call that neither compiles, assembles nor preprocesses links; version and option probes name no
+/// file.
 fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
     let has = |wanted: &[&str]| {
         arguments
@@ -153,7 +155,8 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
     }
 }
 
-/// Ends as the compiler did when it was asked the same before, if this is a probe; the first time, and else, as it does.
+/// Ends as the compiler did when it was asked the same before, if this is a probe; the first time, and else,
+/// as it does.
 fn end_as_probe(
     answers: &Path,
     fork_server: &Path,
@@ -244,7 +247,8 @@ fn text_of(mut file: File) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Holds the conversation; `fork_server` is the socket of the tool's own, `called` its name where it is started.
+/// Holds the conversation; `fork_server` is the socket of the tool's own, `called` its name where it is
+/// started.
 fn converse(
     socket: &Path,
     fork_server: &Path,

@@ -1,9 +1,9 @@
 //! Probes: what kbuild asks the compiler by `cc-option`, `as-instr` and others each time that make reads its
 //! makefiles (scripts/Makefile.compiler). The same probe has the same answer in the next build.
 //!
-//! In: a call that compiles nothing, or a few lines of standard input. Out: what the compiler said the first time. The
-//! session has a place for answers only where the tools, the environment and make's words are those of the last
-//! build; an answer is a file in it.
+//! In: a call that compiles nothing, or a few lines of standard input. Out: what the compiler said the first
+//! time. The session has a place for answers only where the tools, the environment and make's words are those
+//! of the last build; an answer is a file in it.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -145,7 +145,8 @@ impl Store {
         klto_core::publish_private(&path, text.as_bytes()).map_err(StoreError::at(&path))
     }
 
-    /// When there was a collection, in seconds since 1970; the size after it; what each process has added since.
+    /// When there was a collection, in seconds since 1970; the size after it; what each process has added
+    /// since.
     fn growth_path(&self) -> PathBuf {
         self.directory.join("growth")
     }

@@ -2,11 +2,11 @@
 //!
 //! In: keys and files. Out: results whose bytes are verified. It does not know what a key covers.
 //!
-//! Layout: `v1/actions/ab/<key>`, `v1/blobs/ab/<digest>`, `v1/tmp/`, and `v1/history` and `v1/growth` (`history.rs`,
-//! `collect.rs`). Several processes use it at
-//! once without a lock: a file appears whole by rename, never changes, and may be removed at any
-//! time. Nothing is flushed to disk: what a power cut tears is found by its digest and made again.
-//! A modification time says when a file was last of use; the collector goes by it.
+//! Layout: `v1/actions/ab/<key>`, `v1/blobs/ab/<digest>`, `v1/tmp/`, and `v1/history` and `v1/growth`
+//! (`history.rs`, `collect.rs`). Several processes use it at once without a lock: a file appears whole by
+//! rename, never changes, and may be removed at any time. Nothing is flushed to disk: what a power cut tears
+//! is found by its digest and made again. A modification time says when a file was last of use; the collector
+//! goes by it.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};

@@ -46,8 +46,8 @@ pub fn run(question: &Question, output: &Path) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Why make ran, each action that did not keep what was there, with the reason, and why make did not run since; of
-/// actions all that concern `object`, if one is named.
+/// Why make ran, each action that did not keep what was there, with the reason, and why make did not run
+/// since; of actions all that concern `object`, if one is named.
 fn told(log: &str, object: Option<&Path>) -> String {
     let mut text = String::new();
     let mut reasons = HashMap::new();

@@ -73,8 +73,8 @@ fn test_file() -> String {
     name.split('-').next().unwrap_or_default().to_owned()
 }
 
-/// Copies an output tree. kbuild's own tools note by absolute path where they were built, as objtool; they would be
-/// built again, which takes as long as what a test is about.
+/// Copies an output tree. kbuild's own tools note by absolute path where they were built, as objtool; they
+/// would be built again, which takes as long as what a test is about.
 pub fn copy_output(from: &Path, to: &Path) -> Result<()> {
     copy_tree(from, to)?;
     let [from, to_path] = [from, to].map(|path| path.to_string_lossy().into_owned());

@@ -1,9 +1,9 @@
 //! Raw figures of one table row, in a file of the repository or, where there are thousands, of the
 //! development cache.
 //!
-//! Each line is a figure, added when it is measured: series, side, seconds, KiB, objects, bytes of bitcode, klto's
-//! commit with its date, and the machine, with tabs between them. What klto had not finished at another commit is
-//! dropped, so that no row of a side mixes two versions of klto.
+//! Each line is a figure, added when it is measured: series, side, seconds, KiB, objects, bytes of bitcode,
+//! klto's commit with its date, and the machine, with tabs between them. What klto had not finished at
+//! another commit is dropped, so that no row of a side mixes two versions of klto.
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -45,8 +45,8 @@ pub(super) fn exports(output: &Path) -> Result<BTreeSet<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// What `modinfo` says of each module, sorted, and with the names of `depends` sorted, which modpost writes in the order
-/// of a module's symbols.
+/// What `modinfo` says of each module, sorted, and with the names of `depends` sorted, which modpost writes
+/// in the order of a module's symbols.
 pub(super) fn descriptions(output: &Path) -> Result<BTreeMap<PathBuf, Vec<(String, String)>>> {
     let mut all = BTreeMap::new();
     for module in klto_verify::modules(output)? {

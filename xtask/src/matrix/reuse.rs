@@ -62,8 +62,8 @@ pub(super) fn check(build: &Build<'_>, goals: &[&str]) -> Result<String> {
     ))
 }
 
-/// Edits a source, and takes that back: `product` must become another, and the one that it was, and all that ran
-/// for the edit must be found.
+/// Edits a source, and takes that back: `product` must become another, and the one that it was, and all that
+/// ran for the edit must be found.
 fn edit(build: &Build<'_>, goals: &[&str], source: &str, product: &str) -> Result<Edit> {
     let path = build.source.join(source);
     let text = fs::read_to_string(&path)?;

@@ -1,5 +1,5 @@
-//! The engine's store: what is found there and what is kept. One that fails, or that takes longer than the tools would, is
-//! given up for the rest of the build.
+//! The engine's store: what is found there and what is kept. One that fails, or that takes longer than the
+//! tools would, is given up for the rest of the build.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,13 @@
 //! Whether two objects differ in nothing but the places of inline assembly in the source.
 //!
-//! clang notes where each text of inline assembly stands, as a number in metadata (`!srcloc`), for messages of the
-//! assembler. The number changes with every character before it, in any header; nothing that a backend writes
-//! depends on it. Two objects are compared record by record. They may differ in integer constants to which
-//! `!srcloc` leads and nothing else, and in what counts bits or bytes of the file: offsets, an index, a hash.
+//! clang notes where each text of inline assembly stands, as a number in metadata (`!srcloc`), for messages
+//! of the assembler. The number changes with every character before it, in any header; nothing that a backend
+//! writes depends on it. Two objects are compared record by record. They may differ in integer constants to
+//! which `!srcloc` leads and nothing else, and in what counts bits or bytes of the file: offsets, an index, a
+//! hash.
 //!
-//! A constant that code uses too would be the same constant, so every use of a value is looked at. What is not
-//! known here counts as a use.
+//! A constant that code uses too would be the same constant, so every use of a value is looked at. What is
+//! not known here counts as a use.
 //!
 //! Facts: `llvm/Bitcode/LLVMBitCodes.h`; `BitcodeWriter.cpp` for the order of blocks and of numbers.
 

@@ -1,9 +1,9 @@
 //! What a module shows to a backend that imports some of its variables and nothing else.
 //!
-//! In: the object. Out: a digest of each global variable's definition, and one of what every import brings along.
-//! If these are what they were, importing these variables gives what it gave, whatever else of the module has
-//! changed. Numbers of types, constants and metadata differ from module to module, so a definition is written
-//! out with numbers of its own, in the order in which it reaches them.
+//! In: the object. Out: a digest of each global variable's definition, and one of what every import brings
+//! along. If these are what they were, importing these variables gives what it gave, whatever else of the
+//! module has changed. Numbers of types, constants and metadata differ from module to module, so a definition
+//! is written out with numbers of its own, in the order in which it reaches them.
 //!
 //! Facts: `llvm/Bitcode/LLVMBitCodes.h`; `IRMover.cpp` for what an import brings along. Anything that is not
 //! known here makes the module or the variable opaque: then the whole object counts.

@@ -1,7 +1,7 @@
 //! What the index of one backend says of the modules that it imports from.
 //!
-//! In: the index that the thin-link wrote (`.thinlto.bc`). Out: of each module, whether nothing but variables is
-//! imported from it; a digest of the index. Facts: `llvm/Bitcode/LLVMBitCodes.h`.
+//! In: the index that the thin-link wrote (`.thinlto.bc`). Out: of each module, whether nothing but variables
+//! is imported from it; a digest of the index. Facts: `llvm/Bitcode/LLVMBitCodes.h`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -137,8 +137,8 @@ impl Summaries {
     }
 }
 
-/// Digest of an index without the hashes of the modules in `unhashed`. A hash is of all that is in a module, and
-/// counts where the backend makes names of it.
+/// Digest of an index without the hashes of the modules in `unhashed`. A hash is of all that is in a module,
+/// and counts where the backend makes names of it.
 ///
 /// # Errors
 /// The bytes are not a bitstream.

@@ -1,10 +1,10 @@
 //! LLVM bitcode: what klto must know of an object without starting a tool.
 //!
-//! A bitcode object is a bitstream: identification, module, symbol table and string table blocks,
-//! raw or behind a wrapper header (<https://llvm.org/docs/BitCodeFormat.html>). Of the module's values
-//! only uses and some definitions are decoded. klto reads the stream itself: the crates for it, `llvm-bitcode` 0.4 and
-//! `llvm-bitstream` 0.0.3, reserve memory by lengths that the file claims, so that wrong bytes end
-//! the process.
+//! A bitcode object is a bitstream: identification, module, symbol table and string table blocks, raw or
+//! behind a wrapper header (<https://llvm.org/docs/BitCodeFormat.html>). Of the module's values only uses and
+//! some definitions are decoded. klto reads the stream itself: the crates for it, `llvm-bitcode` 0.4 and
+//! `llvm-bitstream` 0.0.3, reserve memory by lengths that the file claims, so that wrong bytes end the
+//! process.
 
 mod assembly;
 mod assembly_places;

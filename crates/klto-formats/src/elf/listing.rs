@@ -32,8 +32,8 @@ struct Line<'a> {
     defined: bool,
 }
 
-/// The text; `None` for what is no 64-bit executable of x86_64 or arm64 or has no symbols, and where the order of two
-/// lines is open.
+/// The text; `None` for what is no 64-bit executable of x86_64 or arm64 or has no symbols, and where the
+/// order of two lines is open.
 pub fn listing(bytes: &[u8], listing: Listing) -> Option<Vec<u8>> {
     if object::FileKind::parse(bytes) != Ok(object::FileKind::Elf64) {
         return None;

@@ -1,11 +1,12 @@
 //! Compiles that begin before make asks for them.
 //!
-//! In: objects of the sources that were edited. Out: bitcode in the store, where make's own call finds it. make reads
-//! its makefiles for a while before it calls the first compiler; what it will call is known from the last build.
+//! In: objects of the sources that were edited. Out: bitcode in the store, where make's own call finds it.
+//! make reads its makefiles for a while before it calls the first compiler; what it will call is known from
+//! the last build.
 //!
-//! Nothing rests on that: such a compile has the same keys as any other, so that another call than the one expected, or
-//! one after a file has changed again, finds nothing. What the compiler writes lies in the scratch directory,
-//! for make goes by the times of kbuild's own files.
+//! Nothing rests on that: such a compile has the same keys as any other, so that another call than the one
+//! expected, or one after a file has changed again, finds nothing. What the compiler writes lies in the
+//! scratch directory, for make goes by the times of kbuild's own files.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;

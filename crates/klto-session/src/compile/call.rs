@@ -6,8 +6,8 @@
 //!
 //! clang writes the path of the source into bitcode, and the names of static functions in the index are made
 //! of it. So clang is started in the source tree, with paths below it relative. What `__FILE__` shows stays
-//! what kbuild's prefix map makes of it. With debug information, or on a tree without that map, the object shows
-//! directories; then the call stays as it is, and they are part of the key.
+//! what kbuild's prefix map makes of it. With debug information, or on a tree without that map, the object
+//! shows directories; then the call stays as it is, and they are part of the key.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -200,8 +200,8 @@ fn moved(arguments: &[OsString], roots: &Roots) -> Vec<OsString> {
     moved
 }
 
-/// A path relative to the output tree. `./include` keeps its dot, which `__FILE__` shows; leading `..` that lead
-/// into a source tree around the output tree are taken off.
+/// A path relative to the output tree. `./include` keeps its dot, which `__FILE__` shows; leading `..` that
+/// lead into a source tree around the output tree are taken off.
 fn from_output(path: &Path, roots: &Roots) -> OsString {
     let mut directory = roots.output.as_path();
     let mut rest = path;

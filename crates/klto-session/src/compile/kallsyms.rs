@@ -1,8 +1,9 @@
 //! The assembly of the table of kernel symbols (scripts/link-vmlinux.sh, `kallsyms`): megabytes of numbers as
-//! text, twice after every change. Their bytes are handed to the assembler instead, and the object is the same.
+//! text, twice after every change. Their bytes are handed to the assembler instead, and the object is the
+//! same.
 //!
-//! In: a call of the compiler. Out: the same call with another source, if it is one of these. A part of them is checked:
-//! the tool assembles the whole source too.
+//! In: a call of the compiler. Out: the same call with another source, if it is one of these. A part of them
+//! is checked: the tool assembles the whole source too.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

@@ -135,9 +135,9 @@ impl Session {
         self.compile(request, &to_bitcode, arguments, Some(Box::new(lower)))
     }
 
-    /// A compile begins, and the journal knows it. The object becomes old before: kbuild would take it for made if this one
-    /// came to no end and the next were called as the last, but what the journal says would not be of it. It stays, for
-    /// a link that runs beside may name it.
+    /// A compile begins, and the journal knows it. The object becomes old before: kbuild would take it for
+    /// made if this one came to no end and the next were called as the last, but what the journal says would
+    /// not be of it. It stays, for a link that runs beside may name it.
     fn begin_compile(
         &self,
         request: &Request,
@@ -168,8 +168,9 @@ impl Session {
         Ok(previous)
     }
 
-    /// What makes bitcode of `object` where kbuild calls the compiler so: the call with the bitcode's place, which
-    /// is another than kbuild's for a module of one object on a tree where nothing links it, and its arguments.
+    /// What makes bitcode of `object` where kbuild calls the compiler so: the call with the bitcode's place,
+    /// which is another than kbuild's for a module of one object on a tree where nothing links it, and its
+    /// arguments.
     fn to_bitcode(
         &self,
         request: &Request,

@@ -1,8 +1,8 @@
 //! The bitcode that a compile replaces: it is put back where the new one is the same code.
 //!
-//! In: an object before and after its compile. Out: the object, new in time. Without this each object that includes a
-//! header would be other bitcode after a line was added there, for it notes where inline assembly stands; every
-//! backend would run, and write the same.
+//! In: an object before and after its compile. Out: the object, new in time. Without this each object that
+//! includes a header would be other bitcode after a line was added there, for it notes where inline assembly
+//! stands; every backend would run, and write the same.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,8 +39,8 @@ impl Previous {
         }
     }
 
-    /// The object has been made: puts the former one in its place if it is the same code. Whether it was; what
-    /// cannot be done costs time.
+    /// The object has been made: puts the former one in its place if it is the same code. Whether it was;
+    /// what cannot be done costs time.
     pub fn put_back(mut self) -> bool {
         let kept = self.kept.take();
         kept.is_some_and(|kept| {

@@ -289,8 +289,8 @@ impl StoredCompile {
         Ok([key(Grain::Bytes, &of_bytes), key(Grain::Tokens, &of_tokens)])
     }
 
-    /// Files that exist where a header of `files` was looked for before it was found, or for which one of them
-    /// asks; without `files` themselves.
+    /// Files that exist where a header of `files` was looked for before it was found, or for which one of
+    /// them asks; without `files` themselves.
     fn passed_over(&self, files: &[InputFile]) -> BTreeSet<PathBuf> {
         let read: BTreeSet<&Path> = files.iter().map(|file| file.path.as_path()).collect();
         let searched = self.absolute(&self.front.searched);
@@ -342,8 +342,8 @@ impl StoredCompile {
     /// call would have written it, and all of it in the store. Says why not, where it is not stored.
     ///
     /// # Errors
-    /// A [`Failure`] where the store had another result. Otherwise something could not be read or written: the
-    /// call is to be done as it is written.
+    /// A [`Failure`] where the store had another result. Otherwise something could not be read or written:
+    /// the call is to be done as it is written.
     pub fn keep(&self, session: &Session) -> anyhow::Result<Option<String>> {
         let mut reads = self.reads_of_depfile()?;
         self.write_depfile(&reads)?;

@@ -1,12 +1,12 @@
 //! When nothing but comments and blanks of sources has changed, and nothing shows them, make has nothing to
-//! do. It would not know: it goes by times. So all that was made becomes newer than those sources, in the order
-//! in which it was made; what has equal times keeps them equal.
+//! do. It would not know: it goes by times. So all that was made becomes newer than those sources, in the
+//! order in which it was made; what has equal times keeps them equal.
 //!
 //! In: the trees before a build. Out: new times, and the state for the next build. What comments are is in
 //! `klto-formats/src/c_source.rs`.
 //!
-//! What make would make again, if it were asked for it, keeps its time: a build of other goals, or with other options,
-//! may have left that behind.
+//! What make would make again, if it were asked for it, keeps its time: a build of other goals, or with other
+//! options, may have left that behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,8 +24,8 @@ use crate::archives::record_beside;
 use crate::compile::Sources;
 use crate::scratch::SCRATCH_NAME;
 
-/// Directories of the output tree with makes of their own, which may have built more than kbuild asks for: what is
-/// there is an input of the kernel's build, and stays older.
+/// Directories of the output tree with makes of their own, which may have built more than kbuild asks for:
+/// what is there is an input of the kernel's build, and stays older.
 const WITH_OWN_MAKES: [&str; 2] = ["tools", "Documentation"];
 
 impl Watch {
@@ -70,7 +70,8 @@ impl Watch {
         was_dirty && status.is_ok_and(|status| !status.stdout.is_empty())
     }
 
-    /// Makes all that was made newer than the sources that have changed, and writes down that nothing is to do.
+    /// Makes all that was made newer than the sources that have changed, and writes down that nothing is to
+    /// do.
     ///
     /// # Errors
     ///
@@ -117,8 +118,8 @@ impl Watch {
         state.write(&self.file).map_err(unread)
     }
 
-    /// Without what is older than a source that its record names; and of what has no record, without all that is
-    /// older than any source.
+    /// Without what is older than a source that its record names; and of what has no record, without all that
+    /// is older than any source.
     fn up_to_date(&self, made: Made, written: &Written) -> io::Result<Made> {
         let output = &self.roots.output;
         let older: BTreeSet<PathBuf> = older_targets(output, written)?;
@@ -140,9 +141,9 @@ impl Watch {
 /// Files by the time at which they were made.
 type Made = BTreeMap<SystemTime, Vec<PathBuf>>;
 
-/// Files that builds of the kernel have made, without kbuild's records: those with one in the root of the output
-/// tree, where a user's files are too, and all below directories that the source tree has, but for other output
-/// trees.
+/// Files that builds of the kernel have made, without kbuild's records: those with one in the root of the
+/// output tree, where a user's files are too, and all below directories that the source tree has, but for
+/// other output trees.
 fn made(source: &Path, output: &Path) -> io::Result<Made> {
     let mut made = Made::new();
     let mut directories = vec![output.to_owned()];
@@ -176,8 +177,8 @@ fn made(source: &Path, output: &Path) -> io::Result<Made> {
     Ok(made)
 }
 
-/// The files of the source tree that are newer than `oldest`, those that have changed with the time that they had
-/// before.
+/// The files of the source tree that are newer than `oldest`, those that have changed with the time that they
+/// had before.
 fn written(
     source: &Path,
     changed: &BTreeSet<ChangedSource>,
@@ -219,9 +220,9 @@ fn written(
     Ok(written)
 }
 
-/// Gives the files times that are later than all that they have, and than `after`, and not later than `until`, in
-/// the order of the times that they have. The last ones come first: when this is interrupted, what has new times is
-/// what was newest.
+/// Gives the files times that are later than all that they have, and than `after`, and not later than
+/// `until`, in the order of the times that they have. The last ones come first: when this is interrupted,
+/// what has new times is what was newest.
 fn renew(made: &Made, after: SystemTime, until: SystemTime) -> Result<(), String> {
     let newest = made.keys().next_back().copied();
     let after = newest.map_or(after, |newest| newest.max(after));

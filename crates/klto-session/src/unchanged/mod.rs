@@ -1,13 +1,13 @@
 //! Whether anything that a build could read has changed since the last one that succeeded. If nothing
 //! has, make has nothing to do and is not run; if only sources have, `remake.rs` says what is to be made.
 //!
-//! In: a build before it starts. Out: what has changed. No list of what kbuild
-//! reads is needed: every file of the source tree and of the output tree counts, by its stat, a source that a
-//! compile read by its content where the stat differs, without comments that nothing shows (`comments.rs`), and so do
-//! make's words, the environment, the host's and the user's names, the tools, every program in PATH, files that
-//! the configuration and make's words name, and what package managers note of a change of the system. Any doubt runs make: a file system whose stamps cannot be trusted,
-//! a goal that does more than make files, an option whose files may be anywhere, a tree that changed
-//! while the build ran.
+//! In: a build before it starts. Out: what has changed. No list of what kbuild reads is needed: every file of
+//! the source tree and of the output tree counts, by its stat, a source that a compile read by its content
+//! where the stat differs, without comments that nothing shows (`comments.rs`), and so do make's words, the
+//! environment, the host's and the user's names, the tools, every program in PATH, files that the
+//! configuration and make's words name, and what package managers note of a change of the system. Any doubt
+//! runs make: a file system whose stamps cannot be trusted, a goal that does more than make files, an option
+//! whose files may be anywhere, a tree that changed while the build ran.
 //!
 //! Stats are taken 25 ms after the last process of the build has ended, so that a later change has
 //! other stamps (the argument is at `StatMemo` in `klto-store`).
@@ -217,8 +217,8 @@ impl Watch {
         }
     }
 
-    /// Sources with another content than the last complete build read, and a time before its end: for make nothing has
-    /// changed.
+    /// Sources with another content than the last complete build read, and a time before its end: for make
+    /// nothing has changed.
     fn sources_with_old_times(&self) -> io::Result<Vec<PathBuf>> {
         let Some(state) = &self.state else {
             return Ok(Vec::new());
@@ -234,8 +234,8 @@ impl Watch {
         Ok(sources)
     }
 
-    /// A name for the tools, the environment, make's words and all else outside of the trees, where these are as
-    /// the last build that succeeded left them.
+    /// A name for the tools, the environment, make's words and all else outside of the trees, where these are
+    /// as the last build that succeeded left them.
     pub fn surroundings(&self, difference: &Difference) -> Option<String> {
         let state = match difference {
             Difference::Sources(_) => self.state.as_ref()?,
@@ -481,7 +481,8 @@ fn checks_comments(build: &LtoBuild, environment: &Environment) -> Option<&'stat
 }
 
 /// Whether a make within make compiles objects again after modpost has said which exports are used, on trees
-/// before 6.3 (scripts/adjust_autoksyms.sh). The outer one does not see that: when it ends, more may be to do.
+/// before 6.3 (scripts/adjust_autoksyms.sh). The outer one does not see that: when it ends, more may be to
+/// do.
 pub(crate) fn adjusts_exports(build: &LtoBuild) -> bool {
     let script = build.tree.source.join("scripts/adjust_autoksyms.sh");
     build.config.value("TRIM_UNUSED_KSYMS") == Some("y") && script.exists()

@@ -22,8 +22,8 @@ use crate::session::lock;
 /// Ends of targets that are made when a user asks for one, and of which nothing is made.
 const ON_DEMAND: [&[u8]; 4] = [b".i", b".ll", b".lst", b".symtypes"];
 
-/// Whether a target in `directory` is made only when a user asks for it. So is an assembly listing, but where no
-/// object is made of its source: then something reads it, as `bounds.s`.
+/// Whether a target in `directory` is made only when a user asks for it. So is an assembly listing, but where
+/// no object is made of its source: then something reads it, as `bounds.s`.
 pub(super) fn is_on_demand(directory: &Path, target: &[u8]) -> bool {
     if let Some(stem) = target.strip_suffix(b".s") {
         let record = [b".".as_slice(), stem, b".o.cmd"].concat();
@@ -40,8 +40,8 @@ pub(super) fn targets_that_read(
     readers(output, sources, &|_, _| true)
 }
 
-/// Why the target of a record may show more of one of `sources` than its tokens and their lines: its command reads
-/// the source otherwise than by the C preprocessor, or shows columns.
+/// Why the target of a record may show more of one of `sources` than its tokens and their lines: its command
+/// reads the source otherwise than by the C preprocessor, or shows columns.
 pub(super) fn why_more_than_tokens_show(
     output: &Path,
     sources: &[PathBuf],
@@ -89,8 +89,8 @@ fn readers(
 /// So many names are searched for one by one, which is faster than a look at each word of each record.
 const SEARCHED: usize = 8;
 
-/// Whether a record that names `source` is that of a compile which shows no columns, and which has the source from
-/// the C preprocessor alone.
+/// Whether a record that names `source` is that of a compile which shows no columns, and which has the source
+/// from the C preprocessor alone.
 fn is_preprocessed(record: &[u8], source: &Path) -> bool {
     let value = |kinds: &[&[u8]]| {
         let mut lines = record.split(|byte| *byte == b'\n');
@@ -206,8 +206,8 @@ fn word_at(record: &[u8], place: usize) -> &[u8] {
     record.get(start..end).unwrap_or_default()
 }
 
-/// What may be paths in a text of a record: its words, and what commas, colons or equals signs leave of them, which
-/// are part of a path or stand before it.
+/// What may be paths in a text of a record: its words, and what commas, colons or equals signs leave of them,
+/// which are part of a path or stand before it.
 fn paths(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let words = text.split(is_between_words);
     let words = words.filter(|word| !word.is_empty());
@@ -238,8 +238,8 @@ fn is_path_to(word: &[u8], source: &Path) -> bool {
 /// Sources below the source tree by the last part of their path, with the times at which they were written.
 pub(super) type Written = HashMap<OsString, Vec<(PathBuf, SystemTime)>>;
 
-/// Targets below `output` that are older than one of the sources that their records name: make would make them
-/// again, if it were asked for them.
+/// Targets below `output` that are older than one of the sources that their records name: make would make
+/// them again, if it were asked for them.
 pub(super) fn older_targets(output: &Path, sources: &Written) -> io::Result<BTreeSet<PathBuf>> {
     let found = Mutex::new(BTreeSet::new());
     for_each_record(output, &|target, text| {

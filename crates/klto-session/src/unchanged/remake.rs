@@ -1,7 +1,8 @@
-//! What is to be made again when nothing has changed but some sources, and which makes have nothing to do then.
+//! What is to be made again when nothing has changed but some sources, and which makes have nothing to do
+//! then.
 //!
-//! In: the sources, the journal, the trees before and after the build. Out: targets, makes to leave out; after
-//! the build, whether that was right.
+//! In: the sources, the journal, the trees before and after the build. Out: targets, makes to leave out;
+//! after the build, whether that was right.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -43,8 +44,8 @@ impl Watch {
         Ok(targets.chain(unfinished.cloned()).collect())
     }
 
-    /// What `sources` have to be made again for, and which makes can be left out: those that are above none of
-    /// it. make itself would start each of them, to find nothing to do.
+    /// What `sources` have to be made again for, and which makes can be left out: those that are above none
+    /// of it. make itself would start each of them, to find nothing to do.
     pub fn remake(&self, sources: &[PathBuf], journal: &Mutex<Journal>) -> io::Result<Remake> {
         let pairs = targets_that_read(&self.roots.output, sources)?;
         let is_recorded = |source: &PathBuf| {
@@ -124,8 +125,8 @@ impl Watch {
         }
     }
 
-    /// Why a source may be read by what leaves no record beside a target: a makefile names it, or a link leads
-    /// to it.
+    /// Why a source may be read by what leaves no record beside a target: a makefile names it, or a link
+    /// leads to it.
     pub(super) fn is_read_otherwise(
         &self,
         sources: &[PathBuf],
@@ -183,8 +184,8 @@ impl Watch {
             }
             needed.extend(makes);
         }
-        // A build that failed may have linked it, and then made no boot image of it. What is no part of a module may be
-        // in the boot image without vmlinux, as the stub for EFI.
+        // A build that failed may have linked it, and then made no boot image of it. What is no part of a
+        // module may be in the boot image without vmlinux, as the stub for EFI.
         let is_kept = !self.is_unfinished() && targets.iter().all(is_module_part);
         let vmlinux = self.roots.output.join("vmlinux");
         let vmlinux = is_kept.then(|| KeptFile::now(vmlinux));
@@ -204,9 +205,9 @@ impl Watch {
         }
     }
 
-    /// A place in the output tree where a build has changed something that makes which were left out may read:
-    /// anything but the directories above `targets`, those of modules, and what is made of all directories
-    /// together.
+    /// A place in the output tree where a build has changed something that makes which were left out may
+    /// read: anything but the directories above `targets`, those of modules, and what is made of all
+    /// directories together.
     pub fn unexpected(&self, stock: &Stock, targets: &BTreeSet<PathBuf>) -> Option<String> {
         let mut expected: BTreeSet<PathBuf> = BTreeSet::new();
         let modules = std::fs::read_to_string(self.roots.output.join("modules.order"));
@@ -270,7 +271,8 @@ impl Makefiles {
     }
 }
 
-/// Whether a makefile names a source: by its path from there, from the root of the tree, or behind a variable.
+/// Whether a makefile names a source: by its path from there, from the root of the tree, or behind a
+/// variable.
 fn names(text: &[u8], makefile: &Path, source: &Path, makefiles: Makefiles) -> bool {
     let directory = makefile.parent().unwrap_or(makefile);
     if makefiles == Makefiles::OtherDirectories && source.parent() == Some(directory) {

@@ -37,8 +37,9 @@ const PACKAGES: [&str; 7] = [
     "/etc/ld.so.cache",
 ];
 
-/// Where a user's choices are that make's programs follow: a variable, its default below HOME, names. git says which
-/// version a tree is; programs in PATH that choose a version of rustc or Python are others by that.
+/// Where a user's choices are that make's programs follow: a variable, its default below HOME, names. git
+/// says which version a tree is; programs in PATH that choose a version of rustc or Python are others by
+/// that.
 const CHOICES: [(&str, &str, &[&str]); 3] = [
     ("XDG_CONFIG_HOME", ".config", &["git/config"]),
     ("RUSTUP_HOME", ".rustup", &["settings.toml", "toolchains"]),
@@ -129,8 +130,8 @@ pub(super) fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf
     facts
 }
 
-/// What a value of the configuration names outside of the trees, if it does: a file, or a directory with what is
-/// in it.
+/// What a value of the configuration names outside of the trees, if it does: a file, or a directory with what
+/// is in it.
 fn of_named(build: &LtoBuild, value: &str) -> Facts {
     let path = Path::new(value);
     let leads_out = path.components().any(|part| part == Component::ParentDir);
@@ -150,8 +151,8 @@ fn of_named(build: &LtoBuild, value: &str) -> Facts {
     facts.collect()
 }
 
-/// The first flag by which the compiler reads files outside of both trees, in make's words and in the variables that
-/// kbuild takes from the environment.
+/// The first flag by which the compiler reads files outside of both trees, in make's words and in the
+/// variables that kbuild takes from the environment.
 pub(super) fn flag_that_leads_out(build: &LtoBuild, environment: &Environment) -> Option<String> {
     let both = [&build.arguments, build.make_flags.arguments()];
     let words = both.into_iter().flat_map(|words| words.assignments());

@@ -224,8 +224,8 @@ impl Roots {
         Ok(changed)
     }
 
-    /// The sources of a source directory, by the name of its fact, that have another content than `known` says and a time
-    /// that is not after `time`, whatever else has changed there.
+    /// The sources of a source directory, by the name of its fact, that have another content than `known`
+    /// says and a time that is not after `time`, whatever else has changed there.
     pub(super) fn changed_contents(
         &self,
         fact: &str,

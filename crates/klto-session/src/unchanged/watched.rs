@@ -1,8 +1,8 @@
 //! One build under a watch: what make need not look at is left out, and what the build has left behind is
 //! written down for the next.
 //!
-//! In: how to run make. Out: how it ended. A failure to look at the trees costs time, not rightness; where it is not
-//! known what has to be made again, the build fails.
+//! In: how to run make. Out: how it ended. A failure to look at the trees costs time, not rightness; where it
+//! is not known what has to be made again, the build fails.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -74,9 +74,10 @@ pub(crate) fn run_watched(
 }
 
 impl Watch {
-    /// The clock was set back: what was made before would be newer than all that is made from now on, and make
-    /// would take it for made. It becomes older than every source. Only targets do, and only after a build
-    /// that was complete: what a user has written, and what a build has left to do, is known by its time.
+    /// The clock was set back: what was made before would be newer than all that is made from now on, and
+    /// make would take it for made. It becomes older than every source. Only targets do, and only after a
+    /// build that was complete: what a user has written, and what a build has left to do, is known by its
+    /// time.
     fn make_targets_ahead_old(&self, session: &Session) -> io::Result<()> {
         if self.state.is_none() || self.is_unfinished() {
             return Ok(());
@@ -123,8 +124,9 @@ fn why_all(
     Some(format!("{place} has changed"))
 }
 
-/// Runs make, and beside its start finds out what is to be made again, and begins to compile that. No make under it goes
-/// on before it is known, and before what it would take for made is old. Where that fails, so do they.
+/// Runs make, and beside its start finds out what is to be made again, and begins to compile that. No make
+/// under it goes on before it is known, and before what it would take for made is old. Where that fails, so
+/// do they.
 fn run_beside(
     session: &Session,
     watch: &Watch,

@@ -1,11 +1,12 @@
 //! Files that the assembler reads for an object: `.incbin` and `.include` in its asm texts.
 //!
-//! LLVM's own ThinLTO cache missed them, and the kernel dropped that cache for it ("kbuild:
-//! remove support for Clang's ThinLTO caching"). The texts are in the bitcode, not visible in its raw bytes, so it is decoded; what a
-//! bitcode of known content reads is remembered in the unit's manifest.
+//! LLVM's own ThinLTO cache missed them, and the kernel dropped that cache for it ("kbuild: remove support
+//! for Clang's ThinLTO caching"). The texts are in the bitcode, not visible in its raw bytes, so it is
+//! decoded; what a bitcode of known content reads is remembered in the unit's manifest.
 //!
-//! kbuild does not look at these files either, and make would link nothing again when only they have changed: the journal
-//! has them by object, so that the next build removes the object and make makes it, and what is made of it, again.
+//! kbuild does not look at these files either, and make would link nothing again when only they have changed:
+//! the journal has them by object, so that the next build removes the object and make makes it, and what is
+//! made of it, again.
 
 use std::ffi::OsString;
 use std::io;
@@ -112,7 +113,8 @@ impl Session {
         Ok(lock(&self.journal).set_assembler_files(&object, files.collect())?)
     }
 
-    /// Removes the objects for which the assembler would read something else than when they were last lowered.
+    /// Removes the objects for which the assembler would read something else than when they were last
+    /// lowered.
     pub(crate) fn remove_objects_with_changed_assembler_files(&self) -> anyhow::Result<()> {
         let known = lock(&self.journal).assembler_files().clone();
         for (object, files) in known {

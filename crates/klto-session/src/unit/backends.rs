@@ -281,8 +281,8 @@ impl Lowering<'_> {
     }
 }
 
-/// The modules from which an index has nothing but variables that can be imported by themselves, by path, and these
-/// variables. An index that cannot be read has none.
+/// The modules from which an index has nothing but variables that can be imported by themselves, by path, and
+/// these variables. An index that cannot be read has none.
 fn only_variables(index: &[u8]) -> HashMap<Vec<u8>, BTreeSet<u64>> {
     let modules = imported_modules(index).unwrap_or_default().into_iter();
     modules

@@ -1,7 +1,7 @@
 //! What is decoded from a bitcode object; the unit's manifest remembers it by the object's content.
 //!
-//! In: bitcode. Out: the files that its assembler texts name, and digests of the definitions that another object
-//! may import without the rest.
+//! In: bitcode. Out: the files that its assembler texts name, and digests of the definitions that another
+//! object may import without the rest.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

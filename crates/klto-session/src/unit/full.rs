@@ -108,7 +108,8 @@ impl Session {
         Ok(finished(0, stderr))
     }
 
-    /// Waits for the memory that the full link of a unit with these objects needs; says so where there is less.
+    /// Waits for the memory that the full link of a unit with these objects needs; says so where there is
+    /// less.
     pub(super) fn room_for(
         &self,
         unit: &str,

@@ -6,8 +6,9 @@
 //! 3. The steps that kbuild has for each object: objtool, symbol versions, the table of traced functions. The
 //!    native has them once.
 //!
-//! The native takes the place of the first bitcode object; the others vanish from links. Tables whose entries are
-//! assembler texts, as of initcalls, keep the order of the unit, for the linker joins these texts in its order.
+//! The native takes the place of the first bitcode object; the others vanish from links. Tables whose entries
+//! are assembler texts, as of initcalls, keep the order of the unit, for the linker joins these texts in its
+//! order.
 
 use std::path::{Path, PathBuf};
 
@@ -272,8 +273,8 @@ impl Lowering<'_> {
         })
     }
 
-    /// Names natives between bitcode objects that have initcalls or PCI fixups of their own: all entries from bitcode
-    /// stand together.
+    /// Names natives between bitcode objects that have initcalls or PCI fixups of their own: all entries from
+    /// bitcode stand together.
     fn warn_of_other_tables(&self) -> anyhow::Result<()> {
         const TABLES: [&[u8]; 3] = [b".initcall", b".con_initcall", b".pci_fixup"];
         let after_first = self.link.unit.members.iter();

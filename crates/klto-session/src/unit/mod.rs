@@ -16,8 +16,9 @@
 //! 5. The manifest is written last: a unit that was interrupted has the old one, and every native in
 //!    it is checked by digest before it is kept.
 //!
-//! Natives lie under `.klto/units/<unit>/raw` as the backend wrote them, under `objtool` and
-//! `versions` as these steps left them, and under `final` where klto itself changes them. The objects that kbuild made stay bitcode.
+//! Natives lie under `.klto/units/<unit>/raw` as the backend wrote them, under `objtool` and `versions` as
+//! these steps left them, and under `final` where klto itself changes them. The objects that kbuild made stay
+//! bitcode.
 
 mod assembler;
 mod backends;
@@ -489,8 +490,8 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    /// Makes an empty place for indexes. What was there gets another name, by which it is removed while the linker
-    /// runs: thousands of files take as long as much of the link.
+    /// Makes an empty place for indexes. What was there gets another name, by which it is removed while the
+    /// linker runs: thousands of files take as long as much of the link.
     fn put_former_indexes_aside(&self) -> anyhow::Result<Option<PathBuf>> {
         let index = self.link.directory.join(&self.place.prefix);
         let former = self.link.directory.join(self.root.join("former-index"));

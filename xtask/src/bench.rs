@@ -1,8 +1,8 @@
 //! The measurements: klto against what a user has without it, on the same machine in the same run.
 //!
-//! In: names of rows and sides. Out: raw figures in `docs/figures`, and `docs/benchmarks.md`, written
-//! from all figures that are there. A row that was interrupted goes on where it stopped; a finished row
-//! is measured anew only with `--again`.
+//! In: names of rows and sides. Out: raw figures in `docs/figures`, and `docs/benchmarks.md` with a few of
+//! them in the README, written from all figures that are there. A row that was interrupted goes on where it
+//! stopped; a finished row is measured anew only with `--again`.
 
 mod builds;
 mod edits;
@@ -12,6 +12,7 @@ mod initcalls;
 mod load;
 mod machine;
 mod not_reused;
+mod readme;
 mod report;
 mod rows;
 mod shim;
@@ -173,6 +174,9 @@ fn write_document(cache: &Cache) -> Result<()> {
     );
     fs::write(&path, text)?;
     growth::draw(&measured, &docs.join(growth::PLOT))?;
+    let readme = product::repository().join("README.md");
+    let text = readme::with_figures(&fs::read_to_string(&readme)?, &measured)?;
+    fs::write(readme, text)?;
     println!("wrote {}", path.display());
     Ok(())
 }

@@ -10,6 +10,8 @@ pub fn assert_like_reference(report: &Report) {
     for row in &report.rows {
         assert!(row.count > 0, "nothing was compared: {}", row.what);
         let is_order = |text: &String| row.what == "sections" && text.contains(": order, place ");
+        // All of them are in words.
+        assert_eq!(row.difference_count, row.differences.len(), "{report}");
         assert!(row.differences.iter().all(is_order), "{report}");
     }
 }

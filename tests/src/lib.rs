@@ -21,7 +21,7 @@ pub use comparison::assert_like_reference;
 pub use kept::{prepared, prepared_for, reference};
 pub use log::{Action, Log};
 pub use outcome::Outcome;
-pub use place::{cache, fresh_directory, move_aside, test_directory};
+pub use place::{cache, fresh_directory, test_directory};
 pub use shared::{Shared, step};
 pub use source::PrivateSource;
 pub use units::{archives, is_bitcode, is_compiled, module_objects, natives_without_reason};

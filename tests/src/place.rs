@@ -47,15 +47,6 @@ pub(crate) fn lock(directory: &Path) -> Result<std::fs::File> {
     Ok(file)
 }
 
-/// Renames `directory` to `DIRECTORY-SUFFIX` in place of what is there, so that another build of
-/// the same path can be compared with it.
-pub fn move_aside(directory: &Path, suffix: &str) -> Result<PathBuf> {
-    let aside = PathBuf::from(format!("{}-{suffix}", directory.display()));
-    remove(&aside)?;
-    fs::rename(directory, &aside)?;
-    Ok(aside)
-}
-
 pub(crate) fn remove(directory: &Path) -> Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),

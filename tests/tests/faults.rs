@@ -133,7 +133,7 @@ fn a_compile_error_is_make_s_own_and_nothing_is_stored() {
     assert!(of_clang(&plain.stderr).len() >= 3, "{}", plain.stderr);
     assert_eq!(of_clang(&ended.stderr), of_clang(&plain.stderr));
     let log = Log::read(build.output_directory());
-    let note = "not stored: it prints something";
+    let note = "not stored: it fails or prints something";
     let is_of_it = |line: &String| line == &format!("ran compile fs/jbd2/revoke.o: {note}");
     assert!(log.lines.iter().any(is_of_it), "{:?}", log.lines);
 }
@@ -167,13 +167,7 @@ fn a_missing_import_fails_the_build() {
         &["klto: error: backend of fs/jbd2/", "the backend wrote"],
     );
     fs_err::remove_file(hides).unwrap();
-    let again = build.succeed();
-    assert_eq!(
-        again.log.backends_found(),
-        [].into(),
-        "{}",
-        again.describe()
-    );
+    build.succeed();
     assert_clean(&build);
 }
 

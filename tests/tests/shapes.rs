@@ -15,7 +15,9 @@ use klto_tests::{Build, Log};
 use object::{Object as _, ObjectSymbol as _};
 
 use prepared::tools::{path_with, real_program};
-use prepared::{JBD2_OBJECTS, directory, jbd2, jbd2_of_6_12, run, write_program};
+use prepared::{
+    JBD2_OBJECTS, directory, jbd2, jbd2_of_6_12, run, with_private_source, write_program,
+};
 
 /// An external module's directory with these files, and its build on a prepared tree.
 fn module(build: Build, name: &str, files: &[(&str, &str)]) -> (Build, PathBuf) {
@@ -282,8 +284,11 @@ fn a_warning_of_a_backend_names_the_source_and_fails_under_werror() {
 
 #[test]
 fn more_warnings_are_shown_as_in_plain_make() {
-    let build = jbd2_of_6_12("w1");
-    let plain = jbd2_of_6_12("w1-plain").plain();
+    let (build, source) = with_private_source(jbd2_of_6_12("w1"));
+    let begin = "void jbd2_journal_switch_revoke_table(journal_t *journal)\n{\n";
+    let told = format!("{begin}\tint unread;\n\n\tunread = 1;\n");
+    source.edit("fs/jbd2/revoke.c", begin, &told).unwrap();
+    let plain = build.clone().plain();
     let warnings = |build: Build| {
         let text = build.word("W=1").succeed().stderr;
         let of_compiler = |line: &&str| line.contains(": warning: ");
@@ -295,7 +300,10 @@ fn more_warnings_are_shown_as_in_plain_make() {
         lines.sort();
         lines
     };
-    assert_eq!(warnings(build), warnings(plain));
+    let shown = warnings(build);
+    let is_of_compiler = |line: &String| line.contains("revoke.c") && line.contains("unread");
+    assert!(shown.iter().any(is_of_compiler), "{shown:?}");
+    assert_eq!(shown, warnings(plain));
 }
 
 /// Functions of up to 100 instructions are imported: more of them, and a larger module.

@@ -38,6 +38,7 @@ const TWO_AT_A_TIME: &[&str] = &[
     "modes",
     "shapes",
     "store_faults",
+    "surroundings",
     "together",
     "toolchains",
 ];
@@ -80,7 +81,11 @@ pub fn run(filter: Option<&str>) -> Result<u8> {
     let two = command::status(&mut kernel_tests(TWO_AT_A_TIME, 2, filter))?;
     let [first, second] = beside_each_other(filter)?;
     let one = command::status(&mut kernel_tests(ONE_AT_A_TIME, 1, filter))?;
-    let all = [two, first, second, one];
+    let readers = match filter {
+        None => command::status(&mut readers_of_a_kernel()?)?,
+        Some(_) => ExitStatus::default(),
+    };
+    let all = [two, first, second, one, readers];
     let failed = all.into_iter().find(|status| !status.success());
     Ok(failed.map_or(0, exit_code))
 }
@@ -127,6 +132,16 @@ fn remove_left_stores() -> Result<()> {
 
 fn print_seconds(name: &str, begin: Instant) {
     println!("xtask: {name}: {:.0} s", begin.elapsed().as_secs_f64());
+}
+
+/// The tests of klto-verify's readers on a whole kernel: the one that others were compared with.
+fn readers_of_a_kernel() -> Result<Command> {
+    let kernel = Cache::open()?.builds()?.join("reference-6.12");
+    let mut cargo = product::cargo(&["test", "--package", "klto-verify", "--test", "objects"]);
+    cargo
+        .args(["finished_build", "--", "--ignored"])
+        .env("KLTO_FINISHED_BUILD", kernel);
+    Ok(cargo)
 }
 
 /// The kernel tests of those programs; each says its own seconds.

@@ -1,7 +1,7 @@
 //! Failures as users see them: what happened, why, and what to do, with the exit code.
 //!
-//! Anything that is not a [`Failure`] in an `anyhow` chain is a klto bug or an environment fault
-//! and is reported with [`ExitStatus::Environment`].
+//! What has no [`Failure`] in its `anyhow` chain is a fault of the environment, and is reported with
+//! [`ExitStatus::Environment`]; where klto contradicts itself it is a [`Failure::bug`].
 
 use std::fmt;
 
@@ -87,6 +87,21 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// What a user can do about a bug.
+const REPORT_BUG: &str =
+    "this is a bug in klto; report it with the file .klto/log of the output tree";
+
+/// An error and what caused it, on one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
 /// The text that a user sees for `error`, and the exit code.
 ///
 /// The text is `klto: error: …`, one `  caused by: …` line a cause, and `  hint: …`.
@@ -104,7 +119,8 @@ pub fn report(error: &anyhow::Error) -> (String, ExitStatus) {
             hint = hint.or(failure.hint.as_deref());
         }
     }
-    if let Some(hint) = hint {
+    let of_bug = || (status == Some(ExitStatus::Bug)).then_some(REPORT_BUG);
+    if let Some(hint) = hint.or_else(of_bug) {
         text.push_str("\n  hint: ");
         text.push_str(hint);
     }
@@ -129,5 +145,30 @@ mod tests {
             "klto: error: reading /x/Makefile\n  caused by: this is no kernel tree\n  hint: run it in one\n"
         );
         assert_eq!(status, ExitStatus::BadInput);
+        let (text, status) = report(&Failure::bug("two and two are five").into());
+        assert!(text.ends_with(&format!("hint: {REPORT_BUG}\n")), "{text}");
+        assert_eq!(status, ExitStatus::Bug);
+    }
+
+    #[test]
+    fn causes_stand_behind_what_they_cause() {
+        let error = std::io::Error::other(Failure::bug("no room"));
+        assert_eq!(with_causes(&error), "no room");
+        assert_eq!(with_causes(&Chain(Some(Box::new(Chain(None))))), "up: up");
+    }
+
+    #[derive(Debug)]
+    struct Chain(Option<Box<Self>>);
+
+    impl fmt::Display for Chain {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("up")
+        }
+    }
+
+    impl std::error::Error for Chain {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.0.as_deref().map(|cause| cause as _)
+        }
     }
 }

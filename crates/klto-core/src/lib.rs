@@ -12,7 +12,7 @@ mod processor;
 
 pub use action::{Action, ActionKind, Argument, FileRef, Input, Outcome, Storable};
 pub use digest::{Digest, KeyBuilder, ParseDigestError};
-pub use failure::{ExitStatus, Failure, report};
+pub use failure::{ExitStatus, Failure, report, with_causes};
 pub use paths::{normalize, publish, publish_private};
 pub use process::{Captured, die_with_parent, run_captured, signal_with_parent};
 pub use processor::processor;

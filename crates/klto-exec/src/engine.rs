@@ -270,7 +270,7 @@ impl Engine {
             Ok(_) => Outcome::Failed {
                 stderr: Vec::new(),
                 reason: format!(
-                    "the store's result differs from a fresh run (key {key}); remove that entry and report this"
+                    "the store's result differs from a fresh run (key {key}); run `klto cache clear`, and report this with the file .klto/log"
                 ),
             },
             Err(error) => Outcome::Failed {

@@ -96,6 +96,7 @@ impl Slots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_jobserver_bounds_the_crew_and_gets_its_tokens_back() {
@@ -104,7 +105,8 @@ mod tests {
         let crew = slots.crew(3);
         let first = crew.arrivals.recv().unwrap();
         let second = crew.arrivals.recv().unwrap();
-        assert!(crew.arrivals.is_empty());
+        let third = crew.arrivals.recv_timeout(Duration::from_millis(200));
+        assert!(third.is_err());
         drop((first, second, crew));
         // The third request is still pending and takes a token for a crew that is gone; it must
         // come back, so that both can be had again.

@@ -10,7 +10,7 @@ use crate::make_arguments::MakeArguments;
 
 /// What a goal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GoalClass {
+pub(crate) enum GoalClass {
     /// Writes the configuration.
     Configure,
     /// Removes files that a build made.
@@ -64,7 +64,7 @@ const PLAIN_BEGINNINGS: [&str; 5] = ["help", "check", "headers_", "kselftest-", 
 const PLAIN_ENDINGS: [&str; 6] = ["docs", "install", "asm-generic", "src-pkg", ".dtb", ".dtbo"];
 
 /// The class of one goal.
-pub fn classify(goal: &OsStr) -> GoalClass {
+pub(crate) fn classify(goal: &OsStr) -> GoalClass {
     // A name that is not UTF-8 is none of kbuild's own.
     let Some(goal) = goal.to_str() else {
         return GoalClass::Build;
@@ -85,18 +85,18 @@ pub fn classify(goal: &OsStr) -> GoalClass {
 }
 
 /// Whether the goal removes every object, so that nothing that klto keeps of them has a use.
-pub fn removes_objects(goal: &OsStr) -> bool {
+pub(crate) fn removes_objects(goal: &OsStr) -> bool {
     goal == "clean" || goal == "mrproper" || goal == "distclean"
 }
 
 /// Whether the goal removes the configuration too.
-pub fn removes_configuration(goal: &OsStr) -> bool {
+pub(crate) fn removes_configuration(goal: &OsStr) -> bool {
     goal == "mrproper" || goal == "distclean"
 }
 
 /// The commands that stand for this one where it mixes goals that change what a build reads
 /// (configuration, cleaning) with others: kbuild makes such goals one by one, in order.
-pub fn stages(arguments: &MakeArguments) -> Vec<MakeArguments> {
+pub(crate) fn stages(arguments: &MakeArguments) -> Vec<MakeArguments> {
     let changes = |goal: &&OsStr| matches!(classify(goal), GoalClass::Configure | GoalClass::Clean);
     let goals: Vec<&OsStr> = arguments.goals().collect();
     let groups: Vec<&[&OsStr]> = goals.chunk_by(|a, b| changes(a) == changes(b)).collect();

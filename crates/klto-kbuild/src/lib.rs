@@ -32,7 +32,6 @@ mod versions;
 pub use compat::compat_headers;
 pub use config::{Config, UpstreamLto};
 pub use environment::Environment;
-pub use goals::{GoalClass, classify, removes_objects};
 pub use initcalls::{InitcallOrder, UnclearInitcalls};
 pub use make_arguments::{
     Assignment, Jobs, MakeArguments, MakeFlags, MakeOption, Operator, UsedOption,

@@ -137,7 +137,11 @@ pub fn decide(
 
 /// The hint keeps `--lto=thin` and `--lto=full`: a tree without the option is configured with klto's
 /// additions.
-fn unconfigured(request: Option<LtoRequest>, tree: &Tree, arguments: &MakeArguments) -> Failure {
+pub(crate) fn unconfigured(
+    request: Option<LtoRequest>,
+    tree: &Tree,
+    arguments: &MakeArguments,
+) -> Failure {
     let option = match request {
         Some(LtoRequest::Thin) => Some("--lto=thin"),
         Some(LtoRequest::Full) => Some("--lto=full"),

@@ -41,11 +41,7 @@ impl Session {
             return Err(Failure::bug(what).into());
         };
         lock(&self.journal).add_step(&name, add)?;
-        Ok(Answer::Reply(Reply::Done {
-            code: 0,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-        }))
+        Ok(Answer::Reply(Reply::ended(0)))
     }
 }
 

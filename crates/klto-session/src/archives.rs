@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-use klto_core::{Digest, Failure, KeyBuilder, Storable};
+use anyhow::Context as _;
+use klto_core::{Digest, Failure, KeyBuilder, Storable, run_captured};
 use klto_formats::archive;
 use klto_wire::{Finished, Reply, Request};
 use serde::{Deserialize, Serialize};
@@ -63,12 +64,34 @@ impl Archives {
 }
 
 impl Session {
+    /// Where a result is to be checked, fails unless the archiver lists the same members.
+    fn check_list(&self, request: &Request, list: &[u8]) -> anyhow::Result<()> {
+        let digest = Digest::of_bytes(list);
+        if !self.engine.is_chosen_for_verification(digest) {
+            return Ok(());
+        }
+        let tool = run_captured(&request.program, &request.arguments, &request.directory);
+        let tool = tool.with_context(|| format!("starting {}", request.program.display()))?;
+        if tool.stdout != list {
+            let what = format!(
+                "klto lists other members than {}",
+                request.program.display()
+            );
+            return Err(Failure::bug(what).into());
+        }
+        self.log.line("checked list of members");
+        Ok(())
+    }
+
     /// Answers a call of the archiver.
     pub(crate) fn archiver(&self, request: Request) -> anyhow::Result<Answer> {
         let own = archiver::outcome(&request.arguments, &request.directory);
         let Some((archive, is_of_archives)) = archive_of(&request) else {
             return Ok(match own {
-                Some(Outcome::List(list)) => printed(list),
+                Some(Outcome::List(list)) => {
+                    self.check_list(&request, &list)?;
+                    Answer::Reply(Reply::prints(list))
+                }
                 _ => as_called(request),
             });
         };
@@ -77,6 +100,7 @@ impl Session {
             Outcome::List(_) => None,
         });
         let name = self.scratch.object_name(&request.directory, &archive);
+        let shown = name.display().to_string();
         let place = request.directory.join(&archive);
         let is_new = !place.exists();
         let is_settled = {
@@ -120,6 +144,7 @@ impl Session {
             directory: request.directory.clone(),
             quiet: false,
         };
+        let is_checked = own.is_some();
         let next = move |session: &Session, finished: Finished| {
             if finished.code != 0 {
                 return Ok(ended(finished.code));
@@ -129,6 +154,9 @@ impl Session {
             {
                 let what = format!("klto makes another {} than the archiver", place.display());
                 return Err(Failure::bug(what).into());
+            }
+            if is_checked {
+                session.log.line(&format!("checked archive {shown}"));
             }
             settle(session, &request);
             Ok(ended(0))
@@ -213,14 +241,6 @@ impl Session {
             || self.add_bitcode_member(&mut key, directory, member, environment)?;
         Ok(is_known.then(|| key.finish()))
     }
-}
-
-fn printed(stdout: Vec<u8>) -> Answer {
-    Answer::Reply(Reply::Done {
-        code: 0,
-        stdout,
-        stderr: Vec::new(),
-    })
 }
 
 /// The archive that a call adds members to, or puts in another order, and whether all of these are archives:

@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use klto_core::Failure;
+use klto_core::{Failure, with_causes};
 use klto_exec::Engine;
 use klto_fork::Server as ForkServer;
 use klto_kbuild::{
@@ -74,6 +74,9 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     let quiet = is_quiet(&build);
     let (mut watch, mut difference) = look(&build, settings);
     if matches!(difference, Difference::Nothing) {
+        if let Ok(watch) = &watch {
+            watch.remember_repository(build.tree.written())?;
+        }
         return Ok(without_make(&build, &difference, quiet));
     }
     let store = open_store(&settings.store)?;
@@ -89,7 +92,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     if matches!(difference, Difference::Comments(_)) {
         match watch.and_then(|watch| watch.make_outputs_newer(&memo)) {
             Ok(()) => return Ok(without_make(&build, &difference, quiet)),
-            Err(why) => (watch, difference) = look_after(&why, &build, settings),
+            Err(why) => (watch, difference) = look_again(&why, &build, settings),
         }
     }
     let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
@@ -155,7 +158,7 @@ pub fn forecast(build: &LtoBuild, settings: &Settings) -> anyhow::Result<String>
             return Ok("make does not run: nothing has changed since the last build\n".to_owned());
         }
         (Difference::Comments(sources), _) => {
-            let sources = of_all(sources);
+            let sources = first_and_count(sources);
             return Ok(format!(
                 "make does not run: nothing has changed but comments in {sources}\n"
             ));
@@ -175,7 +178,7 @@ pub fn forecast(build: &LtoBuild, settings: &Settings) -> anyhow::Result<String>
 fn look(build: &LtoBuild, settings: &Settings) -> (Result<Watch, String>, Difference) {
     let watch = Watch::begin(build, settings);
     let difference = match &watch {
-        Ok(watch) => watch.difference(),
+        Ok(watch) => watch.difference(build, settings),
         Err(why) => Difference::Other(why.clone()),
     };
     (watch, difference)
@@ -185,7 +188,10 @@ fn look(build: &LtoBuild, settings: &Settings) -> (Result<Watch, String>, Differ
 fn without_make(build: &LtoBuild, difference: &Difference, quiet: bool) -> ExitStatus {
     let what = match difference {
         Difference::Comments(sources) => {
-            format!("nothing has changed but comments in {}", of_all(sources))
+            format!(
+                "nothing has changed but comments in {}",
+                first_and_count(sources)
+            )
         }
         _ => "nothing has changed since the last build".to_owned(),
     };
@@ -197,7 +203,7 @@ fn without_make(build: &LtoBuild, difference: &Difference, quiet: bool) -> ExitS
 }
 
 /// Looks again when outputs could not be made newer, for the reason `why`: their times may have changed.
-fn look_after(
+fn look_again(
     why: &str,
     build: &LtoBuild,
     settings: &Settings,
@@ -233,7 +239,7 @@ fn is_verbose(build: &LtoBuild, environment: &Environment) -> bool {
 }
 
 /// Names sources: the first, and how many more there are.
-fn of_all(sources: &[PathBuf]) -> String {
+fn first_and_count(sources: &[PathBuf]) -> String {
     let first = sources
         .first()
         .map_or_else(String::new, |first| first.display().to_string());
@@ -315,7 +321,7 @@ fn become_dry_make(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<E
         Parallelism::Inherited(_) => {}
     }
     let error = make.exec();
-    Err(Failure::environment(format!("make: {error}")).into())
+    Err(Failure::environment(format!("starting make: {error}")).into())
 }
 
 fn additions(
@@ -353,16 +359,11 @@ fn open_store(choice: &StoreChoice) -> anyhow::Result<Option<Store>> {
     };
     match Store::open(root, choice.limit) {
         Ok(store) => Ok(Some(store)),
-        Err(error @ StoreError::Unsafe { .. }) => {
-            let hint = format!(
-                "chmod 700 {}, or name another directory in KLTO_CACHE",
-                root.display()
-            );
-            Err(Failure::environment(error.to_string()).hint(hint).into())
-        }
+        Err(error @ StoreError::Unsafe { .. }) => Err(error.into_failure().into()),
         Err(error) => {
+            let why = with_causes(&error);
             tell(&format!(
-                "klto: warning: the build goes on without the store: {error}"
+                "klto: warning: the build goes on without the store: {why}"
             ));
             Ok(None)
         }

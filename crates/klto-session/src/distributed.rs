@@ -9,7 +9,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use klto_core::{Failure, normalize, publish};
 use klto_formats::archive::defined_globals;
 use klto_kbuild::link::{LinkCall, VMLINUX_INDEX_LIST, index_and_native};
@@ -53,7 +52,9 @@ impl Session {
             .collect();
         let pairs: Vec<_> = objects.iter().zip(natives).collect();
         let publish_changed = |(object, native): &(&&Path, Option<PathBuf>)| {
-            let native = native.as_deref().context("a native for each object")?;
+            let native = native
+                .as_deref()
+                .ok_or_else(|| Failure::bug("an object has no native"))?;
             self.publish_index(&unit.name, directory, (object, native))
         };
         pairs.par_iter().try_for_each(publish_changed)?;

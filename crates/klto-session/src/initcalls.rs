@@ -50,11 +50,7 @@ impl Session {
             self.timeline
                 .ended(start, "tool", "ran", "klto for the order of initcalls");
             self.log.line("initcalls by klto");
-            return Ok(Answer::Reply(Reply::Done {
-                code: 0,
-                stdout: own.into_bytes(),
-                stderr: Vec::new(),
-            }));
+            return Ok(Answer::Reply(Reply::prints(own.into_bytes())));
         }
         let run = Run {
             program: request.program,
@@ -63,7 +59,7 @@ impl Session {
             quiet: false,
         };
         let next = move |session: &Session, finished: Finished| {
-            let printed = printed(caller).filter(|_| finished.code == 0);
+            let printed = standard_output_of(caller).filter(|_| finished.code == 0);
             match printed.map(|text| text == own.as_bytes()) {
                 Some(true) => {
                     lock(&session.journal).set_initcall_script(script)?;
@@ -130,7 +126,7 @@ fn local_names(object: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
 }
 
 /// What a caller that still lives has written to its standard output, if that is a file of its own.
-fn printed(caller: Caller) -> Option<Vec<u8>> {
+fn standard_output_of(caller: Caller) -> Option<Vec<u8>> {
     let mut file = File::open(caller.standard_output()).ok()?;
     if !file.metadata().ok()?.is_file() {
         return None;

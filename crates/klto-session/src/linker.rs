@@ -92,11 +92,7 @@ impl Session {
         };
         lock(&self.journal).set_versions(&name, record)?;
         fs_err::copy(&input, request.directory.join(&call.output))?;
-        Ok(Some(Reply::Done {
-            code: 0,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-        }))
+        Ok(Some(Reply::ended(0)))
     }
 
     /// The name of the unit that this link makes; `None` for any other link.
@@ -203,7 +199,8 @@ impl Session {
         for (place, digest) in together.iter().flat_map(|list| list.iter()) {
             if taken.get(place) != Some(digest) {
                 let message = format!(
-                    "{} links objects that full LTO has made one with {}, but not that one as it was",
+                    "{} links a part of what full LTO has merged into one object: {} is not in the link, or \
+                     has changed since",
                     reader_name(request),
                     place.display()
                 );

@@ -156,11 +156,7 @@ fn section_list_of_bitcode(request: &Request) -> anyhow::Result<Option<Reply>> {
     if exports {
         stdout.push_str("  0 __ksymtab\n");
     }
-    Ok(Some(Reply::Done {
-        code: 0,
-        stdout: stdout.into_bytes(),
-        stderr: Vec::new(),
-    }))
+    Ok(Some(Reply::prints(stdout.into_bytes())))
 }
 
 /// What the user is told: the tool and, where it has one, its output.

@@ -60,8 +60,10 @@ impl Scratch {
         // Children inherit the lock, so that it lives as long as any of them.
         rustix::io::fcntl_setfd(lock.as_fd(), FdFlags::empty())
             .context("locking the output tree")?;
-        rustix::fs::ftruncate(&lock, 0)?;
-        rustix::io::pwrite(&lock, format!("{}\n", std::process::id()).as_bytes(), 0)?;
+        let holder = format!("{}\n", std::process::id());
+        rustix::fs::ftruncate(&lock, 0)
+            .and_then(|()| rustix::io::pwrite(&lock, holder.as_bytes(), 0))
+            .with_context(|| format!("writing {}", root.join("lock").display()))?;
         Ok(Self {
             output: output.to_owned(),
             root,

@@ -200,11 +200,7 @@ impl From<Run> for Reply {
 
 /// A call that is over and said nothing, or said it itself.
 pub(crate) fn ended(code: u8) -> Answer {
-    Answer::Reply(Reply::Done {
-        code,
-        stdout: Vec::new(),
-        stderr: Vec::new(),
-    })
+    Answer::Reply(Reply::ended(code))
 }
 
 /// Variables that a tool which klto starts itself is given; each can change what it does.
@@ -229,11 +225,7 @@ pub(crate) fn tool_environment(request: &[(OsString, OsString)]) -> Vec<(OsStrin
 /// The answer to a shim for a failure that klto explains.
 pub(crate) fn failed(error: &anyhow::Error) -> Reply {
     let (text, status) = report(error);
-    Reply::Done {
-        code: status.code(),
-        stdout: Vec::new(),
-        stderr: text.into_bytes(),
-    }
+    Reply::said(status.code(), text.into_bytes())
 }
 
 /// Have the tool run as it was called.

@@ -39,11 +39,7 @@ impl Session {
             let kernel = kernel.unwrap_or(Path::new("")).display();
             self.log.line(&format!("checked symbols {kernel}"));
         }
-        Ok(Answer::Reply(Reply::Done {
-            code: 0,
-            stdout,
-            stderr: Vec::new(),
-        }))
+        Ok(Answer::Reply(Reply::prints(stdout)))
     }
 }
 

@@ -73,7 +73,7 @@ pub fn main() -> ExitCode {
     match converse(&socket, &fork_server, (role, &called), program, arguments) {
         Ok(code) => code,
         Err(error) => fail(&format!(
-            "{}: the klto session is gone: {error}",
+            "{}: the klto session is gone, build again: {error}",
             name.display()
         )),
     }

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use klto_core::Digest;
+use klto_core::{Digest, Failure, with_causes};
 
 /// A failure of the store. None of them leaves a partial file under a published name.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What a user sees of it where nothing goes on without the store.
+    pub fn into_failure(self) -> Failure {
+        let failure = Failure::environment(with_causes(&self));
+        match self {
+            Self::Unsafe { root, .. } => failure.hint(format!(
+                "chmod 700 {}, or name another directory in KLTO_CACHE",
+                root.display()
+            )),
+            _ => failure,
+        }
+    }
+
     /// For `map_err`: a fault of the file `path`.
     pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();

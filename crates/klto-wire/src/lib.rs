@@ -173,6 +173,31 @@ pub enum Reply {
     },
 }
 
+impl Reply {
+    /// The call ends with this code and prints nothing.
+    pub const fn ended(code: u8) -> Self {
+        Self::said(code, Vec::new())
+    }
+
+    /// The call succeeds and prints this.
+    pub const fn prints(stdout: Vec<u8>) -> Self {
+        Self::Done {
+            code: 0,
+            stdout,
+            stderr: Vec::new(),
+        }
+    }
+
+    /// The call ends with this code and says this on standard error.
+    pub const fn said(code: u8, stderr: Vec<u8>) -> Self {
+        Self::Done {
+            code,
+            stdout: Vec::new(),
+            stderr,
+        }
+    }
+}
+
 /// How a program that [`Reply::RunThenReport`] named ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {

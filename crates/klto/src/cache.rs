@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use klto_core::Failure;
 use klto_kbuild::Environment;
-use klto_store::{Collected, HitCounts, Store, Usage};
+use klto_store::{Collected, HitCounts, Store, StoreError, Usage};
 
 use crate::cli::CacheCommand;
 use crate::variables;
@@ -13,10 +13,11 @@ use crate::variables;
 pub fn run(command: CacheCommand) -> anyhow::Result<u8> {
     let choice = variables::store(&Environment::of_process())?;
     let Some(root) = choice.root else {
-        return Err(Failure::environment("there is no store").into());
+        let message =
+            "no directory for the store is known: KLTO_CACHE, XDG_CACHE_HOME and HOME are unset";
+        return Err(Failure::environment(message).hint("set KLTO_CACHE").into());
     };
-    let store = Store::open(&root, choice.limit)
-        .map_err(|error| Failure::environment(error.to_string()))?;
+    let store = Store::open(&root, choice.limit).map_err(StoreError::into_failure)?;
     let text = match command {
         CacheCommand::Size => {
             let (builds, counts) = store.history()?;

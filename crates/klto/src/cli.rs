@@ -10,12 +10,12 @@ use klto_core::Failure;
 use klto_kbuild::LtoRequest;
 
 const HELP: &str = "\
-klto builds any Linux kernel tree with Clang link-time optimization, unpatched.
+klto builds Linux kernel trees from 5.10 on with Clang link-time optimization, unpatched.
 
 Usage:
   klto make [--lto=none|thin|full] [arguments of make]
   klto config --lto=none|thin|full [arguments of make]
-  klto doctor [arguments of make]
+  klto doctor [--lto=…] [arguments of make]
   klto explain [OBJECT | --native | --recipe OBJECT] [-O OUTPUT]
   klto explain --next [--lto=…] [arguments of make]
   klto stats [-O OUTPUT]
@@ -31,17 +31,21 @@ Commands:
             option it remembers the choice in .config.klto.
   doctor    Says what stands between this tree, configuration and toolchain and LTO, why,
             and what to change. Exit code 0: LTO can work.
-  explain   Says why make ran in the last build, which actions ran or came out of the store, and
-            why; of OBJECT alone, if it is named. --native lists the objects that are compiled without LTO because something
-            reads them as ELF, and what reads each. --recipe prints, as a shell script, the
-            line of kbuild's recipe that made OBJECT, a path in the output tree. Run outside
-            of a build, it has none of the flags that klto adds. --next says what `klto
-            make` with the same words would run now, and why.
+  explain   Says why make ran in the last build, which actions ran or came out of the store,
+            and why; of OBJECT alone, if it is named. --native lists the objects that are
+            compiled without LTO because something reads them as ELF, and what reads each.
+            --recipe prints, as a shell script, the line of kbuild's recipe that made OBJECT,
+            a path in the output tree. Run outside of a build, it has none of the flags that
+            klto adds. --next, as the first word, says what `klto make` with the same words
+            would run now, and why.
   stats     Counts and seconds of the last build by kind of action, and what took longest.
   trace     The same build as a trace for about:tracing or ui.perfetto.dev, as JSON.
   cache     The store: its size and how much builds found in it (size, without a word); gc
             removes what was not used for long, down to the limit; verify reads all of it,
             removes what is damaged and then ends with 1; clear empties it.
+
+OUTPUT is the output tree (default: the current directory); for an external module its own
+directory.
 
 Modes:
   none      No LTO. Each object is optimized by itself.
@@ -55,9 +59,10 @@ Modes:
             does not link the kernel again.
 
 Environment:
-  KLTO_CACHE        the store's directory (default: $XDG_CACHE_HOME/klto)
+  KLTO_CACHE        the store's directory (default: $XDG_CACHE_HOME/klto, else ~/.cache/klto)
   KLTO_CACHE_LIMIT  bytes that it may hold, as 20G (default: 10G)
-  KLTO_IMPORT_LIMIT largest function that is imported, in LLVM's instructions (default: 5)
+  KLTO_IMPORT_LIMIT largest function that is imported, in LLVM's instructions
+                    (default: the tree's own, else 5)
   KLTO_MEMORY       bytes that full links may take together, as 8G (at most what is free)
   KLTO_VERIFY       percent of reused results that are made again and compared (default: 0)
 
@@ -83,6 +88,8 @@ pub enum Command {
     },
     /// `klto doctor …`
     Doctor {
+        /// `--lto=`.
+        request: Option<LtoRequest>,
         /// make's own words.
         arguments: Vec<OsString>,
     },
@@ -152,8 +159,9 @@ pub fn parse(words: &[OsString]) -> anyhow::Result<Command> {
     match first.to_str() {
         Some("make") => parse_make(rest),
         Some("config") => parse_config(rest),
-        // The choice does not change what stands in its way.
-        Some("doctor") => split_request(rest).map(|(_, arguments)| Command::Doctor { arguments }),
+        Some("doctor") => {
+            split_request(rest).map(|(request, arguments)| Command::Doctor { request, arguments })
+        }
         Some("explain") => parse_explain(rest),
         Some("stats") => parse_output(rest).map(|output| Command::Stats { output }),
         Some("trace") => parse_output(rest).map(|output| Command::Trace { output }),
@@ -215,19 +223,29 @@ fn parse_explain(words: &[OsString]) -> anyhow::Result<Command> {
             let missing = || Failure::bad_input(format!("{} needs {what}", word.display()));
             rest.next().map(PathBuf::from).ok_or_else(missing)
         };
-        match word.to_str() {
-            Some("--native") => question = Question::Native,
-            Some("--recipe") => question = Question::Recipe(value("an object")?),
-            Some("-O") => output = value("a directory")?,
-            Some(object) if !object.starts_with('-') => question = Question::Object(object.into()),
-            _ => {
-                return Err(Failure::bad_input(format!(
-                    "explain has no option {}",
-                    word.display()
-                ))
-                .into());
+        let asked = match word.to_str() {
+            Some("--native") => Question::Native,
+            Some("--recipe") => Question::Recipe(value("an object")?),
+            Some("-O") => {
+                output = value("a directory")?;
+                continue;
             }
+            Some("--next") => {
+                return Err(
+                    Failure::bad_input("--next must be the first word after explain").into(),
+                );
+            }
+            Some(object) if !object.starts_with('-') => Question::Object(object.into()),
+            _ => {
+                let message = format!("explain has no option {}", word.display());
+                let failure = Failure::bad_input(message);
+                return Err(failure.hint("klto --help lists them").into());
+            }
+        };
+        if question != Question::Build {
+            return Err(Failure::bad_input("explain answers one question at a time").into());
         }
+        question = asked;
     }
     Ok(Command::Explain { question, output })
 }
@@ -272,6 +290,16 @@ mod tests {
     }
 
     #[test]
+    fn a_doctor_looks_for_what_the_choice_needs() {
+        let command = parse(&words("doctor --lto=full LLVM=1")).unwrap();
+        let expected = Command::Doctor {
+            request: Some(LtoRequest::Full),
+            arguments: words("LLVM=1"),
+        };
+        assert_eq!(command, expected);
+    }
+
+    #[test]
     fn the_next_build_is_asked_for_by_its_words() {
         let command = parse(&words("explain --next --lto=thin LLVM=1")).unwrap();
         let expected = Command::ExplainNext {
@@ -291,6 +319,9 @@ mod tests {
             "config LLVM=1",
             "explain --all",
             "explain --native -O",
+            "explain -O out --next",
+            "explain a.o b.o",
+            "explain --native a.o",
             "explain --recipe",
             "stats out",
             "trace -O",

@@ -62,7 +62,9 @@ fn remember(request: LtoRequest, file: &Path) -> anyhow::Result<u8> {
 
 fn carry_out(change: &ConfigChange, directory: &Path) -> anyhow::Result<bool> {
     let mut script = change.script.iter();
-    let program = script.next().context("a command without a program")?;
+    let program = script
+        .next()
+        .ok_or_else(|| Failure::bug("a command without a program"))?;
     let mut edit = Command::new(program);
     let mut make = Command::new("make");
     for command in [edit.args(script), make.args(change.make.words())] {

@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 
 use klto_core::Failure;
-use klto_kbuild::{Diagnosis, Invocation};
+use klto_kbuild::{Diagnosis, Invocation, LtoRequest};
 
 /// Prints the diagnosis; 0 if LTO can work, otherwise the first conflict's code.
-pub fn run(words: &[OsString]) -> anyhow::Result<u8> {
-    let diagnosis = Diagnosis::of(&Invocation::of_process(None, words)?)?;
+pub fn run(request: Option<LtoRequest>, words: &[OsString]) -> anyhow::Result<u8> {
+    let diagnosis = Diagnosis::of(&Invocation::of_process(request, words)?)?;
     print!("{}", shown(&diagnosis));
     let first = diagnosis.conflicts.first();
     Ok(first.map_or(0, |conflict| conflict.status.code()))

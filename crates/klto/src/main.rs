@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let result = cli::parse(&arguments).and_then(|command| match command {
         cli::Command::Make { request, arguments } => make::run(request, &arguments),
         cli::Command::Config { request, arguments } => config::run(request, &arguments),
-        cli::Command::Doctor { arguments } => doctor::run(&arguments),
+        cli::Command::Doctor { request, arguments } => doctor::run(request, &arguments),
         cli::Command::Explain { question, output } => explain::run(&question, &output),
         cli::Command::ExplainNext { request, arguments } => make::explain_next(request, &arguments),
         cli::Command::Stats { output } => stats::run(&output),

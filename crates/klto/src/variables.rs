@@ -34,7 +34,7 @@ pub fn store(environment: &Environment) -> anyhow::Result<StoreChoice> {
     };
     if root.is_none() {
         eprintln!(
-            "klto: warning: neither HOME nor KLTO_CACHE is set; nothing is reused between output trees"
+            "klto: warning: none of KLTO_CACHE, XDG_CACHE_HOME and HOME is set; nothing is reused between output trees"
         );
     }
     Ok(StoreChoice {

@@ -127,29 +127,36 @@ pub fn build_and_load_dkms_package(build: &Build, package: &str, name: &str) {
 /// kernel and of the headers are unpacked.
 pub fn make_and_unpack_debian_packages(build: &Build, name: &str) -> PathBuf {
     let root = fresh_directory(name).unwrap();
+    let release = build
+        .output_directory()
+        .join("include/config/kernel.release");
+    let release = fs_err::read_to_string(release).unwrap();
+    // Other builds lie there too.
+    let packages = || {
+        let listed = fs_err::read_dir(cache().builds().unwrap()).unwrap();
+        let files = listed.map(|entry| entry.unwrap().path());
+        files.filter(|path| path.is_file() && name_of(path).contains(release.trim()))
+    };
+    packages().for_each(|path| fs_err::remove_file(path).unwrap());
     let build = build.clone().environment("KDEB_COMPRESS", "none");
     let build = build.goals(&["bindeb-pkg"]);
     step("klto make bindeb-pkg", || build.succeed());
     // dpkg-buildpackage writes beside the output directory.
-    let name_of = |path: &Path| {
-        let name = path.file_name().unwrap_or_default();
-        name.to_string_lossy().into_owned()
-    };
-    let listed = fs_err::read_dir(cache().builds().unwrap()).unwrap();
-    let mut files: Vec<PathBuf> = listed.map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.is_file() && name_of(path).starts_with("linux-"));
     for start in ["linux-image-", "linux-headers-"] {
-        let is_it = |path: &&PathBuf| {
+        let is_it = |path: &PathBuf| {
             let name = name_of(path);
             name.starts_with(start) && name.ends_with(".deb")
         };
-        let package = files.iter().find(is_it).unwrap();
-        command::run(Command::new("dpkg-deb").arg("-x").args([package, &root])).unwrap();
+        let package = packages().find(is_it).unwrap();
+        command::run(Command::new("dpkg-deb").arg("-x").args([&package, &root])).unwrap();
     }
-    files
-        .iter()
-        .for_each(|path| fs_err::remove_file(path).unwrap());
+    packages().for_each(|path| fs_err::remove_file(path).unwrap());
     root
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 /// Builds the sample module by plain make on the headers below `root`, and loads it into the kernel that

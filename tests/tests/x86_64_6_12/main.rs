@@ -80,6 +80,7 @@ fn a2_initcalls_fixups_exports_and_modules_equal_the_reference() {
         "Module.symvers",
         "modules",
         "modinfo",
+        "__versions",
         "left-over sections",
     ] {
         let row = report
@@ -371,6 +372,9 @@ fn b6_what_klto_does_for_a_tool_is_what_the_tool_does() {
     let tables = [1, 2].map(|pass| format!(".tmp_vmlinux{pass}.kallsyms.o"));
     let tables = BTreeSet::from(tables);
     assert!(of("assembly").is_superset(&tables), "{:?}", of("assembly"));
+    let archives = ["vmlinux.a", "init/built-in.a"].map(str::to_owned);
+    let archives = BTreeSet::from(archives);
+    assert!(of("archive").is_superset(&archives), "{:?}", of("archive"));
     build.succeed();
 }
 

@@ -152,7 +152,7 @@ mod tests {
         for line in [
             "hit compile fs/a.o",
             "why compile fs/b.o: it was not there",
-            "ran compile fs/b.o: not stored: it prints something",
+            "ran compile fs/b.o: not stored: it fails or prints something",
             "ran compile fs/c.o: not stored: /src/x.h has just been written",
             "ran compile fs/d.o: not stored: /src/y.h has just been written",
             "ran thin-link vmlinux.o: 3 objects, 0.1 s",
@@ -161,7 +161,7 @@ mod tests {
         }
         let one = |count: usize, object: &str| (count, object.to_owned());
         let written = "compile, not stored: … has just been written";
-        let printed = "compile, not stored: it prints something";
+        let printed = "compile, not stored: it fails or prints something";
         let expected = [
             (written, one(2, "fs/c.o")),
             (printed, one(1, "fs/b.o")),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use klto_core::{Action, Digest};
+use klto_core::{Action, Digest, with_causes};
 use klto_store::{Lookup, Store, StoreError, StoredResult};
 
 use super::{Engine, Stamp, stamp};
@@ -56,7 +56,7 @@ impl Engine {
             .filter(|_| !self.store_failed.load(Ordering::Relaxed))
     }
 
-    fn give_up_store(&self, what: &dyn std::fmt::Display) {
+    fn give_up_store(&self, what: &str) {
         if !self.store_failed.swap(true, Ordering::Relaxed) {
             self.notice(&format!(
                 "klto: warning: the build goes on without the store: {what}"
@@ -101,7 +101,7 @@ impl Engine {
                 None
             }
             Err(error) => {
-                self.give_up_store(&error);
+                self.give_up_store(&with_causes(&error));
                 None
             }
         }
@@ -113,7 +113,7 @@ impl Engine {
         let blob = *result.outputs.first()?;
         let read = self.ask(|store| store.read(blob))?;
         if let Err(error @ StoreError::Damaged { .. }) = &read {
-            self.notice(&format!("klto: warning: {error}"));
+            self.notice(&format!("klto: warning: {}", with_causes(error)));
         }
         read.ok()
     }
@@ -121,7 +121,7 @@ impl Engine {
     /// Stores bytes that are no action's output, as what is known of a kind of call.
     pub fn keep_bytes(&self, key: Digest, bytes: &[u8]) {
         if let Some(Err(error)) = self.ask(|store| store.insert_bytes(key, bytes)) {
-            self.give_up_store(&error);
+            self.give_up_store(&with_causes(&error));
         }
     }
 
@@ -135,7 +135,7 @@ impl Engine {
     pub(super) fn keep(&self, keys: &[Digest], outputs: &[&Path], stderr: &[u8]) {
         let kept = self.ask(|store| store.insert_under(keys, outputs, stderr));
         if let Some(Err(error)) = kept {
-            self.give_up_store(&error);
+            self.give_up_store(&with_causes(&error));
         }
     }
 
@@ -151,7 +151,8 @@ impl Engine {
         match self.ask(|store| store.fetch(blob, to)) {
             Some(Ok(())) => true,
             Some(Err(error)) => {
-                self.notice(&format!("klto: warning: {label}: remade: {error}"));
+                let why = with_causes(&error);
+                self.notice(&format!("klto: warning: {label}: remade: {why}"));
                 false
             }
             None => false,

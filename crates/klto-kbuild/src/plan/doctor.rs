@@ -11,7 +11,7 @@ use klto_core::{Failure, run_captured};
 
 use super::{Invocation, lto};
 use crate::config::{Config, UpstreamLto};
-use crate::mode::{self, LtoRequest};
+use crate::mode::{self, LtoRequest, unconfigured};
 use crate::refusals::refusals;
 use crate::toolchain::{Additions, LlvmVersion, Toolchain};
 use crate::tree::Tree;
@@ -52,7 +52,11 @@ impl Diagnosis {
         // Where the tools are wrong already, no row that depends on their version is added.
         let major = llvm.map_or(u32::MAX, |version| version.major);
         match &config {
-            None => conflicts.push(no_config(&tree)),
+            None => conflicts.push(unconfigured(
+                invocation.request,
+                &tree,
+                &invocation.arguments,
+            )),
             Some(config) if klto_adds_lto => {
                 let request = match invocation.request {
                     None => mode::remembered(&tree)?,
@@ -111,11 +115,6 @@ fn facts(
         format!("LLVM     {llvm}"),
         format!("tools    {}", tools.join(", ")),
     ]
-}
-
-fn no_config(tree: &Tree) -> Failure {
-    let message = format!("{} does not exist", tree.config.display());
-    Failure::bad_input(message).hint("make one, for instance with: klto make defconfig")
 }
 
 /// The tree has the option, nothing that klto knows excludes it, and Kconfig does not offer it.

@@ -12,7 +12,7 @@ use klto_core::Failure;
 use super::Invocation;
 use crate::config::{Config, UpstreamLto};
 use crate::make_arguments::MakeArguments;
-use crate::mode::{self, LtoRequest};
+use crate::mode::{self, LtoRequest, unconfigured};
 use crate::toolchain::Additions;
 
 /// What has to be done.
@@ -50,9 +50,7 @@ impl Reconfiguration {
         let variables = invocation.variables(&make_flags);
         let tree = invocation.tree(&variables)?;
         let Some(config) = Config::read(&tree.config)? else {
-            let message = format!("{} does not exist", tree.config.display());
-            let hint = "make one, for instance with: klto make defconfig";
-            return Err(Failure::bad_input(message).hint(hint).into());
+            return Err(unconfigured(Some(request), &tree, &invocation.arguments).into());
         };
         let found = mode::upstream_lto(&tree, Some(&config));
         if found == UpstreamLto::Absent {

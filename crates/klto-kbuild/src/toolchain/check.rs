@@ -127,7 +127,7 @@ fn disagreements(versions: &[(&Tool, LlvmVersion)]) -> Vec<Failure> {
     if version.major < OLDEST_LLVM {
         let message = format!(
             "{} is LLVM {version}; klto's LTO needs {OLDEST_LLVM} or newer, the oldest that \
-             current kernels accept",
+             Linux 6.12 accepts",
             compiler.program
         );
         conflicts.push(Failure::environment(message).hint("choose another with LLVM=-22"));

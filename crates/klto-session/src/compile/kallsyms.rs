@@ -87,8 +87,9 @@ impl Session {
         let arguments = &request.arguments;
         let place = arguments.iter().position(|argument| argument == "-o");
         let object = place.and_then(|place| arguments.get(place + 1));
-        let object = object.context("a call of the assembler without -o")?;
-        let arguments = with_output(arguments, whole).context("a call without -o")?;
+        let object = object.ok_or_else(|| Failure::bug("a call of the assembler without -o"))?;
+        let arguments = with_output(arguments, whole)
+            .ok_or_else(|| Failure::bug("a call of the assembler without -o"))?;
         let _ = std::fs::remove_file(whole);
         let tool = run_captured(&request.program, &arguments, &request.directory);
         let tool = tool.with_context(|| format!("starting {}", request.program.display()))?;

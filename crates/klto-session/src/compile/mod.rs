@@ -16,7 +16,6 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Context as _;
 use klto_core::Failure;
 use klto_kbuild::compile::{
     CompileCall, changes_with_each_link, is_linked_after_lto, with_full_lto, with_output,
@@ -44,7 +43,7 @@ use stored::StoredCompile;
 
 /// Who reads an object that kbuild compiles with flags of its own, as those of the boot image on x86.
 const WITHOUT_KCFLAGS: &str = "a link of what is compiled without KCFLAGS";
-const PRINTS_SOMETHING: &str = "not stored: it prints something";
+const FAILS_OR_PRINTS: &str = "not stored: it fails or prints something";
 
 /// What follows a compile, if anything does.
 type Then = Option<Box<dyn FnOnce(&Session) -> anyhow::Result<Answer> + Send>>;
@@ -68,7 +67,7 @@ fn run_then(run: Run, then: Then) -> Answer {
 }
 
 /// Keeps the bitcode that was there before where it is the same code; a note for the log.
-fn same_code(previous: Previous) -> &'static str {
+fn put_back_if_same_code(previous: Previous) -> &'static str {
     match previous.put_back() {
         true => ": the same code",
         false => "",
@@ -95,12 +94,12 @@ impl Session {
         };
         let object = self.scratch.object_name(&request.directory, &call.output);
         self.keep_recipe(&object, caller)?;
-        let asked = request.arguments.iter().any(|argument| {
+        let has_lto_flags = request.arguments.iter().any(|argument| {
             ["-flto=thin", "-flto", "-flto=full"]
                 .iter()
                 .any(|flag| argument == flag)
         });
-        if !asked && !self.additions.adds_flags {
+        if !has_lto_flags && !self.additions.adds_flags {
             lock(&self.journal).set_assembler_files(&object, Vec::new())?;
             return Ok(as_called(request));
         }
@@ -126,10 +125,10 @@ impl Session {
         if to_bitcode.output == call.output {
             return self.compile(request, &call, arguments, None);
         }
-        let asked = request.clone();
+        let original = request.clone();
         let bitcode = to_bitcode.output.clone();
         let lower = move |session: &Session| {
-            let reply = session.lower_single_object(&asked, &call, &bitcode)?;
+            let reply = session.lower_single_object(&original, &call, &bitcode)?;
             Ok(Answer::Reply(reply))
         };
         self.compile(request, &to_bitcode, arguments, Some(Box::new(lower)))
@@ -192,7 +191,8 @@ impl Session {
             return Ok((call.clone(), arguments));
         }
         let bitcode = self.scratch.single(&request.directory, object)?;
-        let arguments = with_output(&arguments, &bitcode).context("a compile without -o")?;
+        let arguments = with_output(&arguments, &bitcode)
+            .ok_or_else(|| Failure::bug("a compile without -o"))?;
         let to_bitcode = CompileCall {
             output: bitcode,
             ..call.clone()
@@ -230,11 +230,11 @@ impl Session {
         let ahead = self.ahead.take(stored.call_key());
         if ahead == Some(Outcome::Said) {
             self.log
-                .line(&format!("ran compile {label}: {PRINTS_SOMETHING}"));
+                .line(&format!("ran compile {label}: {FAILS_OR_PRINTS}"));
             return Ok(run_then(as_written, then));
         }
         if stored.find(self) {
-            let note = same_code(previous);
+            let note = put_back_if_same_code(previous);
             match ahead {
                 Some(Outcome::Stored) => {
                     let line = format!("ran compile {label}: before make asked{note}");
@@ -252,13 +252,15 @@ impl Session {
             session.timeline.ended(start, "compile", "ran", &label);
             if finished.code != 0 || finished.printed {
                 // kbuild's own call says it in its own words.
-                let line = format!("ran compile {label}: {PRINTS_SOMETHING}");
+                let line = format!("ran compile {label}: {FAILS_OR_PRINTS}");
                 session.log.line(&line);
                 return Ok(run_then(as_written, then));
             }
             let note = match stored.keep(session) {
-                Ok(None) => same_code(previous).to_owned(),
-                Ok(Some(reason)) => format!("{}: not stored: {reason}", same_code(previous)),
+                Ok(None) => put_back_if_same_code(previous).to_owned(),
+                Ok(Some(reason)) => {
+                    format!("{}: not stored: {reason}", put_back_if_same_code(previous))
+                }
                 // The store's result was wrong.
                 Err(error) if error.is::<Failure>() => return Err(error),
                 Err(error) => {
@@ -290,7 +292,8 @@ impl Session {
         let link: Vec<OsString> = words
             .chain([call.output.clone().into(), bitcode.into()])
             .collect();
-        let link = LinkCall::parse(&link).context("a link of one object")?;
+        let link =
+            LinkCall::parse(&link).ok_or_else(|| Failure::bug("a link of one object is none"))?;
         let inputs = LinkInputs::read(&link, &request.directory)?;
         let name = self.scratch.object_name(&request.directory, &call.output);
         let unit = inputs.unit(name.display().to_string(), &link);
@@ -307,10 +310,6 @@ impl Session {
         let native = native.ok_or_else(|| Failure::bug("a module of one object has no native"))?;
         let bytes = fs_err::read(request.directory.join(native))?;
         klto_core::publish(&request.directory.join(&call.output), &bytes)?;
-        Ok(Reply::Done {
-            code: 0,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-        })
+        Ok(Reply::ended(0))
     }
 }

@@ -388,8 +388,8 @@ impl StoredCompile {
     fn differs(&self) -> anyhow::Error {
         let (label, call) = (&self.label, self.call);
         Failure::build(format!(
-            "compile of {label}: the store's result differs from a fresh run (call {call}); remove that entry \
-             and report this"
+            "compile of {label}: the store's result differs from a fresh run (call {call}); run \
+             `klto cache clear`, and report this with the file .klto/log"
         ))
         .into()
     }

@@ -69,7 +69,7 @@ impl Session {
         if stored.find(self) {
             self.log.line(&format!("hit versions {label}"));
             self.timeline.ended(start, "versions", "hit", &label);
-            return Ok(Answer::Reply(printed(take(&text)?)));
+            return Ok(Answer::Reply(Reply::prints(take(&text)?)));
         }
         fs_err::create_dir_all(text.parent().unwrap_or(&text))?;
         let run = stored.run();
@@ -87,7 +87,7 @@ impl Session {
                 Ok((short, why_not)) => {
                     let note = why_not.map_or(String::new(), |why| format!(": not stored: {why}"));
                     session.log.line(&format!("ran versions {label}{note}"));
-                    Ok(Answer::Reply(printed(short)))
+                    Ok(Answer::Reply(Reply::prints(short)))
                 }
                 // The store's result was wrong.
                 Err(error) if error.is::<Failure>() => Err(error),
@@ -118,14 +118,6 @@ fn take(path: &Path) -> std::io::Result<Vec<u8>> {
     let text = fs_err::read(path)?;
     fs_err::remove_file(path)?;
     Ok(text)
-}
-
-fn printed(stdout: Vec<u8>) -> Reply {
-    Reply::Done {
-        code: 0,
-        stdout,
-        stderr: Vec::new(),
-    }
 }
 
 /// Replaces the file at `text` by a short one of which genksyms prints the same.

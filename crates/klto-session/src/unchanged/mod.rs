@@ -15,6 +15,7 @@
 mod comments;
 mod readers;
 mod remake;
+mod repository;
 mod surroundings;
 mod trees;
 mod watched;
@@ -38,6 +39,7 @@ use crate::compile::Sources;
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::session::{Session, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
+use repository::{Repository, is_of_repository, keeps_release};
 use surroundings::{flag_that_leads_out, outside};
 use trees::{
     Change, ChangedSource, Contents, Facts, Knowledge, Looked, Roots, digest, is_input, is_of_tree,
@@ -63,7 +65,7 @@ const NAMES_FILES: [&str; 5] = [
 ];
 
 /// What was so after the last build that succeeded.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     facts: Facts,
     /// What tells a source that changed from one that was touched, or differs in comments alone.
@@ -137,6 +139,9 @@ impl Watch {
         let tools = build.toolchain.tools().iter();
         let programs: Vec<PathBuf> = tools.filter_map(|tool| tool.resolved.clone()).collect();
         facts.extend(outside(build, settings, &programs));
+        if let Some(repository) = &roots.repository {
+            facts.extend(repository.facts().map_err(|error| error.to_string())?);
+        }
         let pairs = settings.environment.iter();
         let pairs: Vec<_> = pairs
             .map(|(name, value)| (name.into(), value.into()))
@@ -161,11 +166,17 @@ impl Watch {
     }
 
     /// What is not as the last build left it.
-    pub fn difference(&self) -> Difference {
+    pub fn difference(&self, build: &LtoBuild, settings: &Settings) -> Difference {
         let changed = match self.changed_sources() {
             Err(what) => return Difference::Other(what),
             Ok(changed) => changed,
         };
+        if let Some(name) = self.changed_repository()
+            && !keeps_release(build, settings)
+        {
+            let what = format!("{name} has changed, and with it the kernel's release");
+            return Difference::Other(what);
+        }
         let of = |change| {
             let sources = changed.iter().filter(move |source| source.change == change);
             sources.map(|source| source.file.clone())
@@ -189,14 +200,43 @@ impl Watch {
         state.is_some_and(|state| !state.unfinished.is_empty())
     }
 
-    /// Sources with another stat than after the last build; what has changed besides, if anything.
+    /// The fact of a directory in which git has written since the last build.
+    fn changed_repository(&self) -> Option<&str> {
+        let state = self.state.as_ref()?;
+        let names = state.facts.keys().chain(self.facts.keys());
+        let mut names = names.filter(|name| is_of_repository(name));
+        let changed = names.find(|name| self.facts.get(*name) != state.facts.get(*name));
+        changed.map(String::as_str)
+    }
+
+    /// Nothing has changed but what git has written: the next build need not ask for the release again.
+    pub fn remember_repository(&self, written: &Path) -> anyhow::Result<()> {
+        let (Some(state), Some(_)) = (&self.state, self.changed_repository()) else {
+            return Ok(());
+        };
+        let _lock = Scratch::open(written)?;
+        if self.is_outrun() {
+            return Ok(());
+        }
+        let of_repository = |(name, _): &(&String, &[u8; 32])| is_of_repository(name);
+        let others = state.facts.iter().filter(|pair| !of_repository(pair));
+        let facts = others.chain(self.facts.iter().filter(of_repository));
+        let state = State {
+            facts: facts.map(|(name, fact)| (name.clone(), *fact)).collect(),
+            ..state.clone()
+        };
+        Ok(state.write(&self.file)?)
+    }
+
+    /// Sources with another stat than after the last build; what has changed besides, if anything. What git
+    /// has written is no source.
     fn changed_sources(&self) -> Result<BTreeSet<ChangedSource>, String> {
         let Some(state) = &self.state else {
             return Err("no build of these files is known to be complete".to_owned());
         };
         let mut sources = BTreeSet::new();
         for name in state.facts.keys().chain(self.facts.keys()) {
-            if self.facts.get(name) == state.facts.get(name) {
+            if self.facts.get(name) == state.facts.get(name) || is_of_repository(name) {
                 continue;
             }
             let changed = format!("{name} has changed");
@@ -242,7 +282,8 @@ impl Watch {
             _ => return None,
         };
         let mut key = KeyBuilder::new("surroundings", 1);
-        for (name, fact) in self.facts.iter().filter(|(name, _)| !is_of_tree(name)) {
+        let outside = |name: &str| !is_of_tree(name) && !is_of_repository(name);
+        for (name, fact) in self.facts.iter().filter(|(name, _)| outside(name)) {
             key.field("name", name.as_bytes()).field("fact", fact);
         }
         for (file, stat) in &state.tools {
@@ -396,8 +437,11 @@ impl State {
 /// The two trees, if a stat in them stands for content.
 fn trusted_roots(build: &LtoBuild) -> Result<Roots, String> {
     let canonical = |path: &Path| fs_err::canonicalize(path).map_err(|error| error.to_string());
+    let source = canonical(&build.tree.source)?;
+    let repository = Repository::elsewhere(&source).map_err(|error| error.to_string())?;
     let roots = Roots {
-        source: canonical(&build.tree.source)?,
+        source,
+        repository,
         output: canonical(&build.tree.output)?,
         config: build.tree.config.clone(),
     };
@@ -405,10 +449,8 @@ fn trusted_roots(build: &LtoBuild) -> Result<Roots, String> {
         // What changes during a build could be the build's own work.
         return Err("sources and objects share one tree".into());
     }
-    if roots.source.join(".git").is_file() {
-        return Err("git keeps the version of the tree elsewhere".into());
-    }
-    for root in [&roots.source, &roots.output] {
+    let trees = [&roots.source, &roots.output].into_iter();
+    for root in trees.chain(roots.repository.iter().flat_map(Repository::roots)) {
         let opened = std::fs::File::open(root).map_err(|error| error.to_string())?;
         let changed = opened
             .metadata()

@@ -19,6 +19,7 @@ use klto_store::StatMemo;
 use rayon::Scope;
 use serde::{Deserialize, Serialize};
 
+use super::repository::Repository;
 use crate::compile::{Sources, essence_of};
 use crate::scratch::SCRATCH_NAME;
 use crate::session::lock;
@@ -127,6 +128,8 @@ pub(super) fn is_input(name: &str) -> bool {
 pub(super) struct Roots {
     pub source: PathBuf,
     pub output: PathBuf,
+    /// Where git keeps the version of the source tree, if that is elsewhere.
+    pub repository: Option<Repository>,
     /// The `.config`, wherever it is.
     pub config: PathBuf,
 }

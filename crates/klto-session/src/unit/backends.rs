@@ -152,14 +152,14 @@ impl Lowering<'_> {
             let mut unhashed = BTreeSet::new();
             for path in imports_of(&list) {
                 let missing = || {
-                    format!(
+                    Failure::bug(format!(
                         "{} imports {}, which is not in its unit",
                         object.display(),
                         path.display()
-                    )
+                    ))
                 };
-                let digest = *digests.get(path.as_path()).with_context(missing)?;
-                let imported = by_path.get(path.as_path()).with_context(missing)?;
+                let digest = *digests.get(path.as_path()).ok_or_else(missing)?;
+                let imported = by_path.get(path.as_path()).ok_or_else(missing)?;
                 let variables = only_variables.remove(path.as_os_str().as_bytes());
                 let variables = variables
                     .and_then(|identifiers| imported.content.imported_variables(&identifiers));

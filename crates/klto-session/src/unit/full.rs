@@ -93,7 +93,7 @@ impl Session {
                 let failure = Failure::build(format!("full link of {name}: {reason}"));
                 let (text, status) = report(&failure.into());
                 stderr.extend(text.into_bytes());
-                return Ok(finished(status.code(), stderr));
+                return Ok(Answer::Reply(Reply::said(status.code(), stderr)));
             }
         };
         let from = match over.how {
@@ -105,7 +105,7 @@ impl Session {
             objects.len(),
             over.duration.as_secs_f64()
         ));
-        Ok(finished(0, stderr))
+        Ok(Answer::Reply(Reply::said(0, stderr)))
     }
 
     /// Waits for the memory that the full link of a unit with these objects needs; says so where there is
@@ -199,13 +199,4 @@ impl Session {
         }
         Ok((files, storable))
     }
-}
-
-/// The link is over, and said this.
-fn finished(code: u8, stderr: Vec<u8>) -> Answer {
-    Answer::Reply(Reply::Done {
-        code,
-        stdout: Vec::new(),
-        stderr,
-    })
 }

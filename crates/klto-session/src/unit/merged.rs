@@ -337,7 +337,7 @@ impl Lowering<'_> {
         }
         let most = counted.into_iter().rev().max_by_key(|(_, count)| *count);
         most.map(|(value, _)| value)
-            .context("a unit without bitcode")
+            .ok_or_else(|| Failure::bug("a unit without bitcode is merged").into())
     }
 
     /// What the assembler reads for all members.

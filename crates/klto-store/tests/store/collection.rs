@@ -132,15 +132,20 @@ fn readers_survive_a_collector() {
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let to = fixture.path("fetched.o");
+            let mut fetched = 0;
             for _ in 0..300 {
                 let stored = fixture.insert(b"key", b"content");
                 match fixture.store.fetch(stored.outputs[0], &to) {
-                    Ok(()) => assert_eq!(fs::read(&to).unwrap(), b"content"),
+                    Ok(()) => {
+                        assert_eq!(fs::read(&to).unwrap(), b"content");
+                        fetched += 1;
+                    }
                     Err(StoreError::Missing { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
                 fixture.lookup(b"key");
             }
+            assert!(fetched > 0);
         });
         while !reader.is_finished() {
             fixture.store.collect_garbage().unwrap();

@@ -1,0 +1,98 @@
+//! What a build depends on outside of the two trees: a change of it runs make.
+
+#![allow(clippy::unwrap_used)]
+
+mod prepared;
+
+use std::path::Path;
+use std::process::Command;
+
+use fs_err as fs;
+use klto_tests::Build;
+
+use prepared::{jbd2_of_6_12, with_private_source};
+
+/// Why make ran, if it did.
+fn why_make_ran(build: &Build) -> Option<String> {
+    let outcome = build.succeed();
+    let is_skipped = outcome
+        .stdout
+        .contains("nothing has changed since the last build");
+    (!is_skipped).then(|| outcome.log.why_make_ran.unwrap())
+}
+
+/// After the change make runs and names it; after that it need not.
+fn expect_make(build: &Build, why: &str) {
+    let reason = why_make_ran(build).unwrap_or_default();
+    assert!(reason.contains(why), "{reason:?}, not {why:?}");
+    assert_eq!(why_make_ran(build), None, "after {why}");
+}
+
+fn git(tree: &Path, words: &[&str]) {
+    let mut git = Command::new("git");
+    git.arg("-C")
+        .arg(tree)
+        .args(["-c", "user.name=klto", "-c", "user.email=klto@localhost"]);
+    assert!(git.args(words).status().unwrap().success(), "{words:?}");
+}
+
+/// The first commit adds a plus sign to the release (scripts/setlocalversion); others change nothing.
+fn check_repository(build: &Build, tree: &Path) {
+    let commit = |message| {
+        git(
+            tree,
+            &["commit", "--quiet", "--allow-empty", "--message", message],
+        )
+    };
+    why_make_ran(build).unwrap();
+    assert_eq!(why_make_ran(build), None);
+    commit("one");
+    expect_make(build, "and with it the kernel's release");
+    let release = build
+        .output_directory()
+        .join("include/config/kernel.release");
+    assert!(fs::read_to_string(release).unwrap().ends_with("+\n"));
+    commit("two");
+    assert_eq!(why_make_ran(build), None, "the same release");
+    // An edit together with a commit is an edit.
+    let file = tree.join("fs/jbd2/commit.c");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::write(
+        &file,
+        text.replacen("commit phase 1", "commit phase one", 1),
+    )
+    .unwrap();
+    git(tree, &["add", "fs/jbd2/commit.c"]);
+    commit("three");
+    expect_make(build, "source fs/jbd2/commit.c has changed");
+    git(tree, &["tag", "--annotate", "--message=tag", "v6.12-klto"]);
+    assert_eq!(why_make_ran(build), None, "a tag of another version");
+}
+
+#[test]
+fn what_git_writes_counts_where_the_release_changes() {
+    let (build, source) = with_private_source(jbd2_of_6_12("repository"));
+    git(source.path(), &["init", "--quiet"]);
+    check_repository(&build, source.path());
+}
+
+#[test]
+fn so_does_what_git_writes_elsewhere() {
+    let (build, source) = with_private_source(jbd2_of_6_12("repository-elsewhere"));
+    let place = prepared::directory("git");
+    let separate = format!("--separate-git-dir={}", place.join("git").display());
+    git(source.path(), &["init", "--quiet", &separate]);
+    assert!(source.path().join(".git").is_file());
+    check_repository(&build, source.path());
+}
+
+#[test]
+fn a_choice_of_the_user_s_counts() {
+    let home = prepared::directory("home");
+    let build = jbd2_of_6_12("home-of-user").environment("HOME", &home);
+    why_make_ran(&build).unwrap();
+    assert_eq!(why_make_ran(&build), None);
+    fs::write(home.join(".gitconfig"), "[core]\n\tabbrev = 13\n").unwrap();
+    expect_make(&build, "a choice of the user's");
+}

@@ -209,6 +209,23 @@ fn a_shim_killed_in_a_compile() {
     assert!(report.equal(), "{report}");
 }
 
+/// Of what reached the disk nothing is known but that it is not all.
+#[test]
+fn a_machine_that_stopped_in_a_build_has_all_made_again() {
+    let build = jbd2("other-boot");
+    build.succeed();
+    let begun = build.output_directory().join(".klto/begun");
+    assert!(!begun.exists());
+    fs_err::write(begun, "another boot\n").unwrap();
+    let source = build.output_directory().join(".config");
+    fs_err::write(&source, fs_err::read(&source).unwrap()).unwrap();
+    let again = build.succeed();
+    let all = JBD2_OBJECTS.map(|name| format!("fs/jbd2/{name}.o"));
+    let found = again.log.objects("hit", "compile");
+    assert!(all.iter().all(|object| found.contains(object)), "{found:?}");
+    assert_clean(&build);
+}
+
 #[test]
 fn a_killed_backend_fails_the_build_and_is_named() {
     let build = jbd2("backend-killed");

@@ -88,6 +88,53 @@ fn so_does_what_git_writes_elsewhere() {
 }
 
 #[test]
+fn makefiles_that_ask_git_count_its_files() {
+    let (build, source) = with_private_source(jbd2_of_6_12("asks-git"));
+    let tree = source.path();
+    let makefile = "fs/jbd2/Makefile";
+    let text = fs::read_to_string(tree.join(makefile)).unwrap();
+    let tag = "ccflags-y += -DKLTO_TAG=$(shell git -C $(srctree) rev-parse --short HEAD)\n";
+    source.write(makefile, &(text + tag)).unwrap();
+    git(tree, &["init", "--quiet"]);
+    git(
+        tree,
+        &["commit", "--quiet", "--allow-empty", "--message=one"],
+    );
+    why_make_ran(&build).unwrap();
+    git(
+        tree,
+        &["commit", "--quiet", "--allow-empty", "--message=two"],
+    );
+    expect_make(&build, "fs/jbd2/Makefile asks git");
+    // A name like a makefile's that is none is no text to read.
+    git(tree, &["branch", "Makefile/x"]);
+    why_make_ran(&build).unwrap();
+    std::os::unix::fs::symlink("nowhere", tree.join("fs/Makefile.local")).unwrap();
+    why_make_ran(&build).unwrap();
+    source
+        .edit("fs/jbd2/commit.c", "commit phase 1", "commit phase one")
+        .unwrap();
+    expect_make(&build, "source fs/jbd2/commit.c has changed");
+}
+
+#[test]
+fn files_that_were_read_elsewhere_count() {
+    let (build, source) = with_private_source(jbd2_of_6_12("sdk"));
+    let sdk = prepared::directory("sdk-of-vendor");
+    let header = sdk.join("reg.h");
+    fs::write(&header, "#define KLTO_REG 1\n").unwrap();
+    let makefile = "fs/jbd2/Makefile";
+    let text = fs::read_to_string(source.path().join(makefile)).unwrap();
+    let reads = "ccflags-y += -I$(SDK) -include reg.h\n";
+    source.write(makefile, &(text + reads)).unwrap();
+    let build = build.word(format!("SDK={}", sdk.display()));
+    why_make_ran(&build).unwrap();
+    assert_eq!(why_make_ran(&build), None);
+    fs::write(&header, "#define KLTO_REG 2\n").unwrap();
+    expect_make(&build, "reg.h has changed");
+}
+
+#[test]
 fn a_choice_of_the_user_s_counts() {
     let home = prepared::directory("home");
     let build = jbd2_of_6_12("home-of-user").environment("HOME", &home);

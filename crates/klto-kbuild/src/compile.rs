@@ -303,7 +303,9 @@ pub fn may_name_file(flag: &OsStr) -> bool {
         b"--gcc-toolchain=",
         b"-ffile-compilation-dir=",
     ];
-    const FILES: [&[u8]; 8] = [
+    const FILES: [&[u8]; 10] = [
+        b"--config",
+        b"-fauto-profile",
         b"-fplugin",
         b"-fpass-plugin",
         b"-fprofile-",

@@ -76,7 +76,7 @@ const OTHER_OPERANDS: [&str; 8] = [
 ];
 
 /// Other flags after which a compile reads or writes files that klto does not follow.
-const NOT_FOLLOWED: [&str; 15] = [
+const NOT_FOLLOWED: [&str; 17] = [
     "-M",
     "-save-temps",
     "--save-temps",
@@ -94,6 +94,8 @@ const NOT_FOLLOWED: [&str; 15] = [
     // The object shows the call itself.
     "-frecord-command-line",
     "-grecord-command-line",
+    "-frecord-gcc-switches",
+    "-grecord-gcc-switches",
 ];
 
 /// Sanitizers that report no place in the source.
@@ -319,6 +321,8 @@ mod tests {
             "-gsplit-dwarf",
             "-include compat.h",
             "-grecord-command-line",
+            "-frecord-gcc-switches",
+            "-grecord-gcc-switches",
         ] {
             let front = FrontEnd::of(&arguments(&format!("{CALL} {flag}")));
             assert!(front.not_storable.is_some(), "{flag}");

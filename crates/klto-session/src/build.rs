@@ -20,6 +20,7 @@ use klto_kbuild::{
 use klto_store::{StatMemo, Store, StoreError};
 use klto_wire::{SHIMS_VARIABLE, SOCKET_VARIABLE};
 
+use crate::begun;
 use crate::compile::MODE_MARKER;
 use crate::jobs::Jobs;
 use crate::journal::Journal;
@@ -95,11 +96,19 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
             Err(why) => (watch, difference) = look_again(&why, &build, settings),
         }
     }
-    let journal = Journal::open(&scratch.path("journal")).context("opening klto's journal")?;
+    let journal = scratch.path("journal");
+    let is_behind = begun::begin(&scratch)?;
+    if is_behind && journal.exists() {
+        fs_err::remove_file(&journal)?;
+    }
+    let journal = Journal::open(&journal).context("opening klto's journal")?;
     let display = Display::of_output(quiet, is_verbose(&build, &settings.environment));
     let log = Arc::new(Log::create(&scratch.path(LOG), display)?);
     let timeline = Timeline::create(&scratch.path("timeline"))?;
     log.line(&format!("make runs: {}", why_make_runs(&difference)));
+    if is_behind {
+        log.line("journal: begun anew, the machine stopped in the last build");
+    }
     if watch.is_err() {
         forget_in(&scratch)?;
     }
@@ -390,7 +399,8 @@ fn make_command(build: &LtoBuild, settings: &Settings, shims: &Path) -> Command 
 
 /// What is kept for the next build; a failure here costs time, not rightness.
 fn finish(session: &Session) {
-    if let Err(error) = lock(&session.journal).sync() {
+    let synced = lock(&session.journal).sync();
+    if let Err(error) = synced.and_then(|()| begun::end(&session.scratch)) {
         session
             .log
             .line(&format!("warning the journal is not on disk yet: {error}"));

@@ -8,6 +8,7 @@
 mod after_compile;
 mod archiver;
 mod archives;
+mod begun;
 mod build;
 mod compile;
 mod distributed;

@@ -73,6 +73,20 @@ pub fn build_load_and_find_again(build: &Build, name: &str) {
 
     read_only_build_directory(&with_switch, &sample, &module);
     as_dkms_does(build, &sample, &module);
+    by_a_relative_path(build, &sample, &module);
+}
+
+/// kbuild takes it from the output tree. Nothing is found in a store: each step of each native runs.
+fn by_a_relative_path(build: &Build, sample: &Path, module: &[u8]) {
+    of_module(build, sample).goals(&["clean"]).succeed();
+    let builds = build.output_directory().parent().unwrap();
+    let place = Path::new("..").join(sample.strip_prefix(builds).unwrap());
+    let store = fresh_directory("external-store").unwrap();
+    of_module(build, &place)
+        .word(SWITCH)
+        .environment("KLTO_CACHE", &store)
+        .succeed();
+    assert!(fs_err::read(sample.join("klto_sample.ko")).unwrap() == module);
 }
 
 fn read_only_build_directory(build: &Build, sample: &Path, module: &[u8]) {

@@ -145,7 +145,14 @@ impl NormalCall {
         let key_arguments = key_arguments(&arguments, &|path| match roots.below_as_written(path) {
             Some((Root::Source, rest)) if !shown(&roots.source) => tagged(b"source/", rest),
             Some((Root::Output, rest)) if is_moved => tagged(b"output/", rest),
-            _ => path.as_os_str().to_owned(),
+            _ => match roots.place(directory, path) {
+                // The same words name another file in another checkout.
+                Place::Elsewhere(place) if path.is_relative() => {
+                    let words = [place.as_os_str().as_bytes(), path.as_os_str().as_bytes()];
+                    tagged(b"elsewhere/", &words.join(&0))
+                }
+                _ => path.as_os_str().to_owned(),
+            },
         });
         let normal = Self {
             key_arguments,
@@ -278,6 +285,24 @@ mod tests {
         }
         let other = normal("/s", "/o", &call("/s", "-I/s/b -I/o/y"), "/s/fs/a.c");
         assert_ne!(moved.key_arguments, other.key_arguments);
+    }
+
+    #[test]
+    fn a_file_outside_of_both_trees_is_named_by_its_place() {
+        let key = |job: &str, source: &str| {
+            let tree = format!("{job}/linux");
+            let text = call(".", "-I../extra").replace("./fs/a.c", source);
+            normal(&tree, &tree, &text, source).key_arguments
+        };
+        assert_eq!(key("/one", "../mod/a.c"), key("/one", "../mod/a.c"));
+        assert_ne!(key("/one", "../mod/a.c"), key("/other", "../mod/a.c"));
+        assert_ne!(key("/one", "./fs/a.c"), key("/other", "./fs/a.c"));
+        let absolute = |job: &str| {
+            let tree = format!("{job}/linux");
+            let text = call(".", "-I/extra");
+            normal(&tree, &tree, &text, "./fs/a.c").key_arguments
+        };
+        assert_eq!(absolute("/one"), absolute("/other"));
     }
 
     #[test]

@@ -90,7 +90,11 @@ impl Session {
             return self.distributed_native(&request, caller, &object, &output);
         }
         let Some(call) = CompileCall::parse(&request.arguments) else {
-            return Ok(as_called(request));
+            // What klto does not understand is native, which is always right.
+            return Ok(Answer::Reply(Reply::Exec {
+                arguments: without_lto(&request.arguments),
+                program: request.program,
+            }));
         };
         let object = self.scratch.object_name(&request.directory, &call.output);
         self.keep_recipe(&object, caller)?;

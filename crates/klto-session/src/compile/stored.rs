@@ -22,6 +22,7 @@ use klto_formats::depfile::Depfile;
 use klto_kbuild::compile::CompileCall;
 use klto_kbuild::front_end::{FrontEnd, PathUse, with_paths};
 use klto_lower::{CompileCallParts, Grain, Place, Reads, call_key, result_key};
+use klto_store::has_trusted_stamps;
 use klto_wire::Request;
 
 use super::call::{NormalCall, Roots};
@@ -50,6 +51,10 @@ const AUTOCONF: &str = "include/generated/autoconf.h";
 /// A change that is younger than this when the compile begins may have been made after it; see
 /// `klto-store/src/memo.rs`.
 const GRANULARITY: Duration = Duration::from_millis(20);
+/// More than the clocks of two machines differ by: a server that keeps files stamps them by its own.
+const OTHER_CLOCK: Duration = Duration::from_secs(600);
+/// A time of change without a part below a millisecond, in nanoseconds, is one of whole seconds.
+const COARSE: i64 = 1_000_000;
 
 /// One compile.
 pub(super) struct StoredCompile {
@@ -444,11 +449,17 @@ impl StoredCompile {
 
     /// Whether a file may have been written after the compile began.
     fn is_young(&self, path: &Path) -> io::Result<bool> {
-        let metadata = fs_err::metadata(path)?;
+        let file = fs_err::File::open(path)?;
+        let metadata = file.metadata()?;
+        let is_coarse = metadata.ctime_nsec() % COARSE == 0;
+        let margin = match is_coarse || !has_trusted_stamps(file.file()) {
+            true => OTHER_CLOCK,
+            false => GRANULARITY,
+        };
         let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
         let rest = u64::try_from(metadata.ctime_nsec()).unwrap_or(0);
         let changed = SystemTime::UNIX_EPOCH + seconds + Duration::from_nanos(rest);
-        Ok(metadata.modified()?.max(changed) + GRANULARITY > self.begin)
+        Ok(metadata.modified()?.max(changed) + margin > self.begin)
     }
 
     fn write_depfile(&self, reads: &Reads) -> io::Result<()> {

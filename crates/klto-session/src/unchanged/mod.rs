@@ -32,6 +32,7 @@ use std::time::{Duration, SystemTime};
 use klto_core::{KeyBuilder, publish};
 use klto_kbuild::{Config, Environment, LtoBuild, MakeOption};
 use klto_store::{StatMemo, has_trusted_stamps};
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde::{Deserialize, Serialize};
 
 use crate::build::Settings;
@@ -39,7 +40,9 @@ use crate::compile::Sources;
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::session::{Session, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
-use repository::{Repository, is_of_repository, keeps_release};
+use readers::read_elsewhere;
+use remake::Makefiles;
+use repository::{Repository, asks_git, is_of_repository, keeps_release};
 use surroundings::{flag_that_leads_out, outside};
 use trees::{
     Change, ChangedSource, Contents, Facts, Knowledge, Looked, Roots, digest, is_input, is_of_tree,
@@ -51,7 +54,7 @@ pub(crate) use watched::run_watched;
 
 /// The file with the state, in the scratch directory.
 const COMPLETE: &str = "complete";
-const MAGIC: &[u8; 8] = b"kltoall6";
+const MAGIC: &[u8; 8] = b"kltoall7";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
 
@@ -72,6 +75,8 @@ struct State {
     contents: Contents,
     /// Files that make the tools what they are.
     tools: Vec<(PathBuf, [u8; 32])>,
+    /// Files outside of both trees that were read.
+    elsewhere: Vec<(PathBuf, [u8; 32])>,
     /// The makes of that build.
     makes: SubMakes,
     /// Targets that builds after it began to make again, and failed.
@@ -171,11 +176,15 @@ impl Watch {
             Err(what) => return Difference::Other(what),
             Ok(changed) => changed,
         };
-        if let Some(name) = self.changed_repository()
-            && !keeps_release(build, settings)
-        {
-            let what = format!("{name} has changed, and with it the kernel's release");
-            return Difference::Other(what);
+        if let Some(name) = self.changed_repository() {
+            if let Some(makefile) = self.makefile_that_asks_git() {
+                let what = format!("{name} has changed, and {} asks git", makefile.display());
+                return Difference::Other(what);
+            }
+            if !keeps_release(build, settings) {
+                let what = format!("{name} has changed, and with it the kernel's release");
+                return Difference::Other(what);
+            }
         }
         let of = |change| {
             let sources = changed.iter().filter(move |source| source.change == change);
@@ -207,6 +216,17 @@ impl Watch {
         let mut names = names.filter(|name| is_of_repository(name));
         let changed = names.find(|name| self.facts.get(*name) != state.facts.get(*name));
         changed.map(String::as_str)
+    }
+
+    /// A makefile that a build of the kernel reads and that asks git itself.
+    fn makefile_that_asks_git(&self) -> Option<&Path> {
+        let makefiles = self.makefiles.par_iter();
+        let asks = |makefile: &&PathBuf| {
+            let place = makefile.strip_prefix(&self.roots.source);
+            place.is_ok_and(|place| Makefiles::Kernel.includes(place))
+                && std::fs::read(makefile).is_ok_and(|text| asks_git(&text))
+        };
+        makefiles.find_first(asks).map(PathBuf::as_path)
     }
 
     /// Nothing has changed but what git has written: the next build need not ask for the release again.
@@ -247,8 +267,8 @@ impl Watch {
             let looked = self.roots.changed_sources(name, known);
             sources.extend(looked.map_err(|what| format!("{what} has changed"))?);
         }
-        let mut tools = state.tools.iter();
-        if let Some((file, _)) = tools.find(|(file, known)| of_file(file) != *known) {
+        let mut outside = state.tools.iter().chain(&state.elsewhere);
+        if let Some((file, _)) = outside.find(|(file, known)| of_file(file) != *known) {
             return Err(format!("{} has changed", file.display()));
         }
         match self.file.with_file_name("journal").is_file() {
@@ -345,6 +365,19 @@ impl Watch {
             Some(tools) => tools,
             None => self.tools(session)?,
         };
+        let elsewhere = read_elsewhere(&self.roots.source, &self.roots.output)?;
+        if let Some(file) = elsewhere.iter().find(|file| self.may_have_changed(file)) {
+            let file = file.display();
+            session
+                .log
+                .line(&format!("not complete: {file} changed during the build"));
+            return Ok(());
+        }
+        let elsewhere = elsewhere.into_iter().map(|file| {
+            let stamp = of_file(&file);
+            (file, stamp)
+        });
+        let elsewhere = elsewhere.collect();
         self.facts.retain(|name, _| !is_of_tree(name));
         self.facts.extend(stock.0.facts);
         let mut makes = leave_out.map_or_else(SubMakes::new, |leave_out| leave_out.known);
@@ -353,10 +386,21 @@ impl Watch {
             facts: self.facts,
             contents: stock.0.contents,
             tools,
+            elsewhere,
             makes,
             unfinished: BTreeSet::new(),
         };
         Ok(state.write(&self.file)?)
+    }
+
+    /// Whether a file may have changed since the build began.
+    fn may_have_changed(&self, file: &Path) -> bool {
+        let metadata = std::fs::metadata(file);
+        let modified = metadata.and_then(|metadata| {
+            let seconds = Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
+            Ok(metadata.modified()?.max(SystemTime::UNIX_EPOCH + seconds))
+        });
+        modified.is_ok_and(|modified| modified + TICK > self.begun)
     }
 
     /// What makes the tools what they are, if the last build had the same.

@@ -179,7 +179,11 @@ impl Search<'_> {
             if is_on_demand(directory, target) {
                 continue;
             }
-            let text = fs_err::read(entry.path())?;
+            let text = match fs_err::read(entry.path()) {
+                // A make that runs beside this replaces it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                text => text?,
+            };
             let target = directory.join(OsStr::from_bytes(target));
             (self.visit)(target.strip_prefix(self.output).unwrap_or(&target), &text);
         }
@@ -259,6 +263,61 @@ pub(super) fn older_targets(output: &Path, sources: &Written) -> io::Result<BTre
     Ok(found.into_inner().unwrap_or_default())
 }
 
+/// kbuild's record of the Kconfig files that the configuration was made of.
+const KCONFIG_RECORD: &str = "include/config/auto.conf.cmd";
+
+/// Files outside of both trees that were read, by kbuild's records.
+pub(super) fn read_elsewhere(source: &Path, output: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let found = Mutex::new(BTreeSet::new());
+    for_each_record(output, &|_, record| {
+        let elsewhere = listed_elsewhere(record, source, output);
+        lock(&found).extend(elsewhere.map(|path| normalize(&output.join(path))));
+    })?;
+    let mut found = found.into_inner().unwrap_or_default();
+    match fs_err::read(output.join(KCONFIG_RECORD)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        record => {
+            let record = record?;
+            let elsewhere = listed_elsewhere(&record, source, output);
+            found.extend(elsewhere.map(|path| normalize(&source.join(path))));
+        }
+    }
+    found.retain(|path| {
+        let place = std::fs::canonicalize(path)
+            .ok()
+            .filter(|place| place.is_file());
+        place.is_some_and(|place| !place.starts_with(source) && !place.starts_with(output))
+    });
+    Ok(found)
+}
+
+/// Paths that stand alone on a line of a record's lists, and are written as those of files elsewhere.
+fn listed_elsewhere<'a>(
+    record: &'a [u8],
+    source: &'a Path,
+    output: &'a Path,
+) -> impl Iterator<Item = &'a Path> {
+    let is_below = |path: &[u8], root: &Path| {
+        let rest = path.strip_prefix(root.as_os_str().as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"/"))
+    };
+    let lines = record.split(|byte| *byte == b'\n');
+    lines.filter_map(move |line| {
+        let path = line
+            .trim_ascii()
+            .strip_suffix(b"\\")
+            .unwrap_or(line)
+            .trim_ascii();
+        let leads_out = path.starts_with(b"../");
+        let is_elsewhere =
+            path.starts_with(b"/") && !is_below(path, source) && !is_below(path, output);
+        let is_alone = || !path.contains(&b' ');
+        let is_listed = line.starts_with(b" ") || line.starts_with(b"\t");
+        (is_listed && (leads_out || is_elsewhere) && is_alone())
+            .then(|| Path::new(OsStr::from_bytes(path)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,6 +365,29 @@ mod tests {
         let record = b"savedcmd_a.c := sed /src/include/x.h > a.c\n";
         let path = Path::new("include/x.h");
         assert!(!super::is_preprocessed(record, path));
+    }
+
+    #[test]
+    fn files_elsewhere_are_found_in_records() {
+        let place = tempfile::tempdir().unwrap();
+        let root = fs_err::canonicalize(place.path()).unwrap();
+        let [source, output, sdk] = ["linux", "linux/out", "sdk"].map(|name| root.join(name));
+        for header in ["reg.h", "near.h", "Kconfig"] {
+            klto_core::publish(&sdk.join(header), b"").unwrap();
+        }
+        klto_core::publish(&source.join("a.h"), b"").unwrap();
+        let record = format!(
+            "savedcmd_a.o := clang {0}/reg.h -c a.c\n\ndeps_a.o := \\\n  {1}/a.h \\\n  {0}/reg.h \\\n  \
+             ../../sdk/near.h \\\n  ../a.h \\\n  {0}/gone.h \\\n",
+            sdk.display(),
+            source.display()
+        );
+        klto_core::publish(&output.join(".a.o.cmd"), record.as_bytes()).unwrap();
+        let record = "deps_config := \\\n\tinit/Kconfig \\\n\t../sdk/Kconfig \\\n";
+        klto_core::publish(&output.join(KCONFIG_RECORD), record.as_bytes()).unwrap();
+        let expected = ["reg.h", "near.h", "Kconfig"].map(|name| sdk.join(name));
+        let found = read_elsewhere(&source, &output).unwrap();
+        assert_eq!(found, BTreeSet::from(expected));
     }
 
     #[test]

@@ -145,7 +145,12 @@ impl Watch {
             if !makefiles.includes(place) {
                 return Ok(None);
             }
-            let text = fs_err::read(makefile)?;
+            let text = match fs_err::read(makefile) {
+                Ok(text) => text,
+                // A link that leads nowhere, which is not read by make either.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Ok(Some(error.to_string())),
+            };
             let mut sources = sources.iter();
             let named = sources.find(|source| names(&text, place, source, makefiles));
             Ok(named.map(|source| format!("{} names {}", place.display(), source.display())))
@@ -256,7 +261,8 @@ const TOOLS_OF_KERNEL: [&str; 5] = [
 ];
 
 impl Makefiles {
-    fn includes(self, makefile: &Path) -> bool {
+    /// Whether a makefile, below the source tree, is one of them.
+    pub fn includes(self, makefile: &Path) -> bool {
         let is_of_kernel = || {
             TOOLS_OF_KERNEL
                 .iter()

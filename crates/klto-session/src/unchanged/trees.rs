@@ -406,7 +406,9 @@ impl Walk<'_> {
         let ahead = ahead.map(|entry| directory.join(OsStr::from_bytes(&entry.name)));
         looked.ahead.extend(ahead);
         for entry in entries.into_iter().filter(|_| is_input) {
-            if is_makefile(&entry.name) {
+            let is_text =
+                !entry.directory && entry.leads_to.is_none() && !place.starts_with(".git");
+            if is_text && is_makefile(&entry.name) {
                 let path = directory.join(OsStr::from_bytes(&entry.name));
                 looked.makefiles.push(path);
             }

@@ -1,8 +1,9 @@
 //! The backends of a unit: one action for each bitcode member.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -122,11 +123,9 @@ impl Lowering<'_> {
         })
     }
 
-    /// Where the native of `member` lies after a step; an absolute path goes below the directory too.
+    /// Where the native of `member` lies after a step: below its directory, wherever the member is.
     pub(super) fn place_of(&self, step: &str, member: &Path) -> PathBuf {
-        self.root
-            .join(step)
-            .join(member.strip_prefix("/").unwrap_or(member))
+        self.root.join(step).join(below(member))
     }
 
     fn action(
@@ -314,9 +313,31 @@ fn overridden(environment: &[(std::ffi::OsString, std::ffi::OsString)]) -> Optio
     set.then(|| Storable::No("CCC_OVERRIDE_OPTIONS is set".into()))
 }
 
+/// A path as one that leads nowhere else: without the root, and up as a name.
+fn below(path: &Path) -> PathBuf {
+    let parts = path.components().filter_map(|part| match part {
+        Component::ParentDir => Some(OsStr::new("up")),
+        Component::Normal(name) => Some(name),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    parts.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_lies_below_the_step_wherever_it_is() {
+        for (member, place) in [
+            ("fs/a.o", "fs/a.o"),
+            ("./fs/a.o", "fs/a.o"),
+            ("/o/fs/a.o", "o/fs/a.o"),
+            ("../mod/a.o", "up/mod/a.o"),
+        ] {
+            assert_eq!(below(Path::new(member)), Path::new(place));
+        }
+    }
 
     #[test]
     fn a_warning_without_a_place_names_the_source() {

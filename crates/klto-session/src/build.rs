@@ -73,81 +73,31 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     // First: it takes over descriptors that MAKEFLAGS names by number.
     let jobs = Jobs::open(&build.parallelism)?;
     let quiet = is_quiet(&build);
-    let (mut watch, mut difference) = look(&build, settings);
-    if matches!(difference, Difference::Nothing) {
-        if let Ok(watch) = &watch {
-            watch.remember_repository(build.tree.written())?;
-        }
-        return Ok(without_make(&build, &difference, quiet));
-    }
-    let store = open_store(&settings.store)?;
-    // An external module's own tree: the kernel's may be read-only, or shared.
-    let scratch = Scratch::open(build.tree.written())?;
-    if watch.as_ref().is_ok_and(Watch::is_outrun) {
-        (watch, difference) = look(&build, settings);
-        if matches!(difference, Difference::Nothing) {
-            return Ok(without_make(&build, &difference, quiet));
-        }
-    }
-    let memo = StatMemo::open(&scratch.path("stat-memo"));
-    if matches!(difference, Difference::Comments(_)) {
-        match watch.and_then(|watch| watch.make_outputs_newer(&memo)) {
-            Ok(()) => return Ok(without_make(&build, &difference, quiet)),
-            Err(why) => (watch, difference) = look_again(&why, &build, settings),
-        }
-    }
-    let journal = scratch.path("journal");
-    let is_behind = begun::begin(&scratch)?;
-    if is_behind && journal.exists() {
-        fs_err::remove_file(&journal)?;
-    }
-    let journal = Journal::open(&journal).context("opening klto's journal")?;
-    let display = Display::of_output(quiet, is_verbose(&build, &settings.environment));
-    let log = Arc::new(Log::create(&scratch.path(LOG), display)?);
-    let timeline = Timeline::create(&scratch.path("timeline"))?;
-    log.line(&format!("make runs: {}", why_make_runs(&difference)));
-    if is_behind {
-        log.line("journal: begun anew, the machine stopped in the last build");
-    }
+    let Some(opened) = open_if_changed(&build, settings, quiet)? else {
+        return Ok(ExitStatus::default());
+    };
+    let Opened {
+        files,
+        watch,
+        difference,
+    } = opened;
+    let (session, mut make) = start_session(&mut build, settings, jobs, files, quiet)?;
+    session
+        .log
+        .line(&format!("make runs: {}", why_make_runs(&difference)));
     if watch.is_err() {
-        forget_in(&scratch)?;
+        forget_in(&session.scratch)?;
     }
-    let notices = Arc::clone(&log);
-    let engine = Engine::new(store, settings.store.verify_percent, move |line: &str| {
-        notices.line(line);
-        tell(line);
-    });
+    session.remove_objects_with_changed_assembler_files()?;
     let extent = match difference {
         Difference::Sources(_) => Extent::Edit,
         _ => Extent::Whole,
     };
-    let additions = additions(&build, settings, &scratch)?;
-    let names = build
-        .hooks
-        .iter()
-        .map(|(_, hook)| hook.name())
-        .chain([MAKE])
-        .chain(find_program(PERL, settings).map(|_| PERL));
-    let stand_ins = build.steps.iter().filter_map(|step| step.stand_in());
-    let shims = scratch.place_shims(&settings.shim_program, names, stand_ins)?;
-    build.hook_by_path(&shims);
-    add_mode_marker(&mut build, settings, journal.identifier())?;
-    let mut make = make_command(&build, settings, &shims);
-    jobs.configure(&mut make, &build.make_flags);
-    let session = Session::new(
-        (scratch, build.tree.source.clone()),
-        journal,
-        (additions, build.full),
-        (engine, jobs.slots, Memory::new(settings.memory_limit)),
-        (memo, log, timeline),
-    );
-    let session = Arc::new(session);
-    session.remove_objects_with_changed_assembler_files()?;
     // Who has everything checked that is reused has the compiler asked again.
     let is_reused = settings.store.verify_percent < 100;
-    let surroundings = watch.as_ref().ok().filter(|_| is_reused);
-    let answers = surroundings.and_then(|watch| watch.surroundings(&difference));
-    let answers = answers.and_then(|surroundings| session.place_for_answers(&surroundings));
+    let known = watch.as_ref().ok().filter(|_| is_reused);
+    let surroundings = known.and_then(|watch| watch.surroundings(&difference));
+    let answers = surroundings.and_then(|surroundings| session.place_for_answers(&surroundings));
     let served = (answers.as_deref(), extent);
     let mut run_make = || run_make_in(&session, (&build, settings), served, &mut make);
     let status = match watch {
@@ -156,6 +106,133 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     };
     finish(&session);
     Ok(status)
+}
+
+/// A build that runs make.
+struct Opened {
+    files: Files,
+    watch: Result<Watch, String>,
+    /// Why it does.
+    difference: Difference,
+}
+
+/// What it needs to know of the builds before.
+struct Files {
+    store: Option<Store>,
+    scratch: Scratch,
+    memo: StatMemo,
+}
+
+/// Looks whether make has anything to do, and waits until no other klto builds in the same tree; `None` where it
+/// has nothing, which is said.
+fn open_if_changed(
+    build: &LtoBuild,
+    settings: &Settings,
+    quiet: bool,
+) -> anyhow::Result<Option<Opened>> {
+    let (mut watch, mut difference) = look(build, settings);
+    if matches!(difference, Difference::Nothing) {
+        if let Ok(watch) = &watch {
+            watch.remember_repository(build.tree.written())?;
+        }
+        say_without_make(build, &difference, quiet);
+        return Ok(None);
+    }
+    let store = open_store(&settings.store)?;
+    // An external module's own tree: the kernel's may be read-only, or shared.
+    let scratch = Scratch::open(build.tree.written())?;
+    if watch.as_ref().is_ok_and(Watch::is_outrun) {
+        (watch, difference) = look(build, settings);
+        if matches!(difference, Difference::Nothing) {
+            say_without_make(build, &difference, quiet);
+            return Ok(None);
+        }
+    }
+    let memo = StatMemo::open(&scratch.path("stat-memo"));
+    if matches!(difference, Difference::Comments(_)) {
+        match watch.and_then(|watch| watch.make_outputs_newer(&memo)) {
+            Ok(()) => {
+                say_without_make(build, &difference, quiet);
+                return Ok(None);
+            }
+            Err(why) => (watch, difference) = look_again(&why, build, settings),
+        }
+    }
+    let files = Files {
+        store,
+        scratch,
+        memo,
+    };
+    Ok(Some(Opened {
+        files,
+        watch,
+        difference,
+    }))
+}
+
+/// Opens what the tools' calls need: the session, and the make to run.
+fn start_session(
+    build: &mut LtoBuild,
+    settings: &Settings,
+    jobs: Jobs,
+    files: Files,
+    quiet: bool,
+) -> anyhow::Result<(Arc<Session>, Command)> {
+    let Files {
+        store,
+        scratch,
+        memo,
+    } = files;
+    let (journal, is_behind) = open_journal(&scratch)?;
+    let display = Display::of_output(quiet, is_verbose(build, &settings.environment));
+    let log = Arc::new(Log::create(&scratch.path(LOG), display)?);
+    let timeline = Timeline::create(&scratch.path("timeline"))?;
+    if is_behind {
+        log.line("journal: begun anew, the machine stopped in the last build");
+    }
+    let notices = Arc::clone(&log);
+    let engine = Engine::new(store, settings.store.verify_percent, move |line: &str| {
+        notices.line(line);
+        tell(line);
+    });
+    let additions = additions(build, settings, &scratch)?;
+    let shims = place_shims(build, settings, &scratch)?;
+    build.hook_by_path(&shims);
+    add_mode_marker(build, settings, journal.identifier())?;
+    let mut make = make_command(build, settings, &shims);
+    jobs.configure(&mut make, &build.make_flags);
+    let session = Session::new(
+        (scratch, build.tree.source.clone()),
+        journal,
+        (additions, build.full),
+        (engine, jobs.slots, Memory::new(settings.memory_limit)),
+        (memo, log, timeline),
+    );
+    Ok((Arc::new(session), make))
+}
+
+/// The journal, and whether it begins anew because the machine stopped in the last build.
+fn open_journal(scratch: &Scratch) -> anyhow::Result<(Journal, bool)> {
+    let file = scratch.path("journal");
+    let is_behind = begun::begin(scratch)? && file.exists();
+    if is_behind {
+        fs_err::remove_file(&file)?;
+    }
+    let journal = Journal::open(&file).context("opening klto's journal")?;
+    Ok((journal, is_behind))
+}
+
+/// Puts shims in front of the tools; their directory.
+fn place_shims(
+    build: &LtoBuild,
+    settings: &Settings,
+    scratch: &Scratch,
+) -> anyhow::Result<PathBuf> {
+    let hooked = build.hooks.iter().map(|(_, hook)| hook.name());
+    let perl = find_program(PERL, settings).map(|_| PERL);
+    let names = hooked.chain([MAKE]).chain(perl);
+    let stand_ins = build.steps.iter().filter_map(|step| step.stand_in());
+    scratch.place_shims(&settings.shim_program, names, stand_ins)
 }
 
 /// What [`run`] would do now, for the user; nothing is written.
@@ -194,7 +271,7 @@ fn look(build: &LtoBuild, settings: &Settings) -> (Result<Watch, String>, Differ
 }
 
 /// The end of a build that needs no make: says so, and notes it for `klto explain`.
-fn without_make(build: &LtoBuild, difference: &Difference, quiet: bool) -> ExitStatus {
+fn say_without_make(build: &LtoBuild, difference: &Difference, quiet: bool) {
     let what = match difference {
         Difference::Comments(sources) => {
             format!(
@@ -208,7 +285,6 @@ fn without_make(build: &LtoBuild, difference: &Difference, quiet: bool) -> ExitS
         println!("  KLTO    {what}");
     }
     note_without_make(&build.tree.written().join(SCRATCH_NAME).join(LOG), &what);
-    ExitStatus::default()
 }
 
 /// Looks again when outputs could not be made newer, for the reason `why`: their times may have changed.

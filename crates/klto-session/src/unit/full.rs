@@ -1,9 +1,10 @@
 //! A unit under full LTO: its link is one action, which is stored and found like every other.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use klto_core::{Failure, Input, Outcome, Storable, report};
-use klto_exec::{How, Progress};
+use klto_core::{Action, Failure, Input, Outcome, Storable, report};
+use klto_exec::{Completed, How, OutputCheck, Progress};
 use klto_formats::linker_script;
 use klto_kbuild::link::{LinkCall, LinkItem};
 use klto_lower::{FullLinkParts, check_native, full_link_action};
@@ -68,25 +69,13 @@ impl Session {
             drop(self.room_for(name, &objects, &request.directory)?);
             return Ok(as_called(request));
         }
-        let room = match self.engine.will_run(&action) {
-            true => Some(self.room_for(name, &objects, &request.directory)?),
-            false => None,
-        };
-        let progress = Progress::default();
-        let actions = [action];
-        let run = || {
-            self.engine
-                .run(&actions, &self.slots, &check_native, &progress)
-        };
-        let mut completed = self.log.display().show_while(name, &progress, run);
-        drop(room);
-        let Some(over) = completed.pop() else {
-            return Err(Failure::build(format!("{name}: the build was stopped")).into());
-        };
-        let how = over.how.name();
-        self.timeline
-            .add(over.start, over.duration, "full-link", how, name);
-        self.log.line(&format!("{how} full-link {name}"));
+        let over = self.run_alone(
+            action,
+            name,
+            Some(&objects),
+            &request.directory,
+            &check_native,
+        )?;
         let stderr = match over.outcome {
             Outcome::Done { stderr } => stderr,
             Outcome::Failed { mut stderr, reason } => {
@@ -96,16 +85,58 @@ impl Session {
                 return Ok(Answer::Reply(Reply::said(status.code(), stderr)));
             }
         };
-        let from = match over.how {
+        self.show_full_link(name, objects.len(), over.how, over.duration);
+        Ok(Answer::Reply(Reply::said(0, stderr)))
+    }
+
+    /// Runs or finds one action of the unit `name`. It waits for the memory of a full link where `linked` names
+    /// the bitcode of one.
+    ///
+    /// # Errors
+    /// The build was stopped.
+    pub(super) fn run_alone(
+        &self,
+        action: Action,
+        name: &str,
+        linked: Option<&[&Path]>,
+        directory: &Path,
+        check: &OutputCheck<'_>,
+    ) -> anyhow::Result<Completed> {
+        let room = match linked {
+            Some(objects) if self.engine.will_run(&action) => {
+                Some(self.room_for(name, objects, directory)?)
+            }
+            _ => None,
+        };
+        let kind = action.kind.name();
+        let note = match &action.storable {
+            Storable::Yes => String::new(),
+            Storable::No(reason) => format!(": not stored: {reason}"),
+        };
+        let progress = Progress::default();
+        let actions = [action];
+        let run = || self.engine.run(&actions, &self.slots, check, &progress);
+        let mut completed = self.log.display().show_while(name, &progress, run);
+        drop(room);
+        let stopped = || Failure::build(format!("{name}: the build was stopped"));
+        let over = completed.pop().ok_or_else(stopped)?;
+        let how = over.how.name();
+        self.timeline
+            .add(over.start, over.duration, kind, how, name);
+        self.log.line(&format!("{how} {kind} {name}{note}"));
+        Ok(over)
+    }
+
+    /// Says how the full link of a unit with so many bitcode objects went.
+    pub(super) fn show_full_link(&self, name: &str, objects: usize, how: How, took: Duration) {
+        let from = match how {
             How::Hit => "from the store",
             How::Ran | How::Checked => "linked",
         };
+        let seconds = took.as_secs_f64();
         self.log.show(&format!(
-            "{name} ({} bitcode objects, full LTO: {from}) {:.1} s",
-            objects.len(),
-            over.duration.as_secs_f64()
+            "{name} ({objects} bitcode objects, full LTO: {from}) {seconds:.1} s"
         ));
-        Ok(Answer::Reply(Reply::said(0, stderr)))
     }
 
     /// Waits for the memory that the full link of a unit with these objects needs; says so where there is

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use klto_core::{Action, ActionKind, Digest, Failure, Input, Outcome, Storable, publish};
-use klto_exec::{How, OutputCheck, Progress};
+use klto_exec::{How, OutputCheck};
 use klto_formats::{bitcode, elf};
 use klto_kbuild::compile::BackendFlags;
 use klto_lower::objtool::objtool_action;
@@ -123,16 +123,7 @@ impl Lowering<'_> {
             },
         });
         let (native, _) = self.carry_out(backend, &check_native)?;
-        let from = match how {
-            How::Hit => "from the store",
-            How::Ran | How::Checked => "linked",
-        };
-        session.log.show(&format!(
-            "{} ({} bitcode objects, full LTO: {from}) {:.1} s",
-            unit.name,
-            self.members.len(),
-            begin.elapsed().as_secs_f64()
-        ));
+        session.show_full_link(&unit.name, self.members.len(), how, begin.elapsed());
         Ok(native)
     }
 
@@ -193,36 +184,12 @@ impl Lowering<'_> {
     fn carry_out(&self, action: Action, check: &OutputCheck<'_>) -> anyhow::Result<(Made, How)> {
         let session = self.session;
         let (kind, name) = (action.kind.name(), &self.link.unit.name);
-        let note = match &action.storable {
-            Storable::Yes => String::new(),
-            Storable::No(reason) => format!(": not stored: {reason}"),
-        };
         let output = action.outputs.first().cloned().unwrap_or_default();
-        let room = match action.kind {
-            ActionKind::Merge | ActionKind::Backend if session.engine.will_run(&action) => {
-                let objects = self.members.iter().map(|member| member.path.as_path());
-                let objects: Vec<&Path> = objects.collect();
-                Some(session.room_for(name, &objects, self.link.directory)?)
-            }
-            _ => None,
-        };
-        let progress = Progress::default();
-        let actions = [action];
-        let run = || {
-            session
-                .engine
-                .run(&actions, &session.slots, check, &progress)
-        };
-        let mut completed = session.log.display().show_while(name, &progress, run);
-        drop(room);
-        let Some(over) = completed.pop() else {
-            return Err(Failure::build(format!("{name}: the build was stopped")).into());
-        };
-        let how = over.how.name();
-        session
-            .timeline
-            .add(over.start, over.duration, kind, how, name);
-        session.log.line(&format!("{how} {kind} {name}{note}"));
+        let objects = self.members.iter().map(|member| member.path.as_path());
+        let objects: Vec<&Path> = objects.collect();
+        let is_link = matches!(action.kind, ActionKind::Merge | ActionKind::Backend);
+        let linked = is_link.then_some(objects.as_slice());
+        let over = session.run_alone(action, name, linked, self.link.directory, check)?;
         match over.outcome {
             Outcome::Done { stderr } => pass_on(&stderr),
             Outcome::Failed { stderr, reason } => {

@@ -202,7 +202,7 @@ fn without_a_home_klto_says_that_nothing_is_reused() {
         .without_environment("XDG_CACHE_HOME")
         .without_environment("KLTO_CACHE");
     let outcome = build.succeed();
-    let text = "klto: warning: neither HOME nor KLTO_CACHE is set";
+    let text = "klto: warning: none of KLTO_CACHE, XDG_CACHE_HOME and HOME is set";
     assert!(outcome.stderr.contains(text), "{}", outcome.describe());
 }
 

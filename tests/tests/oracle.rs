@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use fs_err as fs;
 use klto_tests::{Build, PrivateSource, step};
 
+use prepared::random::Random;
 use prepared::{jbd2_of_6_12, with_private_source};
 
 /// What is edited and built.
@@ -103,28 +104,6 @@ const PRINTK_TIME: (&str, &str) = (
 /// Steps from one check to the next.
 const CHECKED: usize = 10;
 
-/// SplitMix64: the same sequence everywhere (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
-/// Generators, 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        usize::try_from(self.next() % count as u64).unwrap()
-    }
-
-    fn one_of<'a>(&mut self, list: &[&'a str]) -> &'a str {
-        list[self.below(list.len())]
-    }
-}
-
 /// A header with more at its end, before the `#endif` of its guard.
 fn within_guard(header: &str, more: &str) -> String {
     let (before, end) = header.rsplit_once("#endif").unwrap();
@@ -135,6 +114,8 @@ fn within_guard(header: &str, more: &str) -> String {
 struct World {
     scope: &'static Scope,
     random: Random,
+    /// Kinds of edits that are still to come before all come again.
+    deck: Vec<usize>,
     source: PrivateSource,
     build: Build,
     /// Files as they were at first, by path.
@@ -217,6 +198,7 @@ impl World {
         let mut world = Self {
             scope,
             random: Random(seed),
+            deck: Vec::new(),
             source,
             build,
             originals,
@@ -290,7 +272,10 @@ impl World {
             Some(_) => 19,
             None => 18,
         };
-        match self.random.below(kinds) {
+        if self.deck.is_empty() {
+            self.deck = self.random.shuffled(kinds);
+        }
+        match self.deck.pop().unwrap() {
             0 | 1 => {
                 let file = self.random.one_of(self.scope.sources);
                 let function = format!(

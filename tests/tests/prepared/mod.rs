@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod processes;
+pub mod random;
 pub mod tools;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `lock` | held by the session and every process under it |
 //! | `journal` | what the hooks saw: compiles, recipes, objects made native, symbol versions, files of the assembler |
+//! | `begun` | in which boot of the machine a build has begun that has not ended, see `begun.rs` |
 //! | `log` | why make ran, and each action of that build |
 //! | `timeline` | when each call and action of that build ran |
 //! | `complete` | what was so after the last build that succeeded, see `unchanged/mod.rs` |

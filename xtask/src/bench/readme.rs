@@ -5,7 +5,7 @@
 use anyhow::{Context as _, Result};
 
 use super::figures::quantile;
-use super::report::Measured;
+use super::report::{ELSEWHERE, Measured, two_machines};
 use super::rows::{Row, Side};
 use super::sizes::Size;
 
@@ -35,20 +35,25 @@ pub(super) fn with_figures(readme: &str, measured: &[Measured]) -> Result<String
     Ok(format!("{before}{BEGIN}{table}{END}{after}"))
 }
 
-/// Medians of what both sides have measured.
+/// Medians of what both sides have measured, with a mark where they did on two machines.
 fn table(kernel: &Measured) -> String {
-    let mut lines = String::new();
+    let mut text = "| | kbuild | klto |\n|---|---|---|\n".to_owned();
     for (row, name) in ROWS {
         let of = |side| {
             let figures = kernel.figures(row, side);
+            let machine = figures.last()?.machine.clone();
             let seconds = figures.iter().map(|figure| figure.value.seconds);
-            (!figures.is_empty()).then(|| quantile(seconds, 0.5))
+            Some((quantile(seconds, 0.5), machine))
         };
-        if let (Some(thin), Some(klto)) = (of(Side::Thin), of(Side::Klto)) {
-            lines += &format!("| {name} | {} | {} |\n", seconds(thin), seconds(klto));
+        if let (Some((thin, there)), Some((klto, here))) = (of(Side::Thin), of(Side::Klto)) {
+            let mark = if there == here { "" } else { ELSEWHERE };
+            text += &format!("| {name} | {} | {}{mark} |\n", seconds(thin), seconds(klto));
         }
     }
-    format!("| | kbuild | klto |\n|---|---|---|\n{lines}")
+    if text.contains(ELSEWHERE) {
+        text += &format!("\n{}\n", two_machines());
+    }
+    text
 }
 
 fn seconds(seconds: f64) -> String {
@@ -66,19 +71,24 @@ mod tests {
 
     #[test]
     fn what_both_have_measured_is_shown() {
-        let lines =
-            [("thin", 12.4), ("klto", 0.5), ("klto", 0.3), ("klto", 0.2)].map(|(side, seconds)| {
-                format!("nothing\t{side}\t{seconds}\t0\t0\t0\tcommit\tmachine\n")
-            });
+        let line = |row: &str, side: &str, seconds: f64, machine: &str| {
+            format!("{row}\t{side}\t{seconds}\t0\t0\t0\tcommit\t{machine}\n")
+        };
+        let nothing = [("thin", 12.4), ("klto", 0.5), ("klto", 0.3), ("klto", 0.2)];
+        let nothing = nothing.map(|(side, seconds)| line("nothing", side, seconds, "one"));
+        let touch = line("touch", "thin", 340.0, "one") + &line("touch", "klto", 0.3, "other");
         let rows = vec![
-            (Row::Nothing, Figures::parse(&lines.concat())),
+            (Row::Nothing, Figures::parse(&nothing.concat())),
+            (Row::Touch, Figures::parse(&touch)),
             (Row::Edit, Figures::default()),
         ];
         let size = Size::Large;
         let measured = [Measured { size, rows }];
         let readme = format!("# klto\n\n{BEGIN}| old |\n{END}\nMore\n");
         let expected = format!(
-            "# klto\n\n{BEGIN}| | kbuild | klto |\n|---|---|---|\n| nothing to do | 12 s | 0.3 s |\n{END}\nMore\n"
+            "# klto\n\n{BEGIN}| | kbuild | klto |\n|---|---|---|\n| nothing to do | 12 s | 0.3 s |\n\
+             | `touch init/main.c` | 340 s | 0.3 s{ELSEWHERE} |\n\n{}\n{END}\nMore\n",
+            two_machines()
         );
         assert_eq!(with_figures(&readme, &measured).unwrap(), expected);
         assert!(with_figures("# klto\n", &measured).is_err());

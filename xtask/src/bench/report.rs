@@ -134,10 +134,7 @@ pub(super) fn document(
         );
     }
     if text.contains(ELSEWHERE) {
-        text += &format!(
-            "\n{} Of figures from two machines of this kind.\n",
-            ELSEWHERE.trim()
-        );
+        text += &format!("\n{}\n", two_machines());
     }
     text += not_reused;
     text += &growth::section(measured);
@@ -151,6 +148,14 @@ pub(super) fn document(
         false => shim_section(shim),
     };
     text
+}
+
+/// What [`ELSEWHERE`] says.
+pub(super) fn two_machines() -> String {
+    format!(
+        "{} Of figures from two machines of this kind.",
+        ELSEWHERE.trim()
+    )
 }
 
 /// Those that measured, each once.

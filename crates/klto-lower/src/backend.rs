@@ -100,17 +100,6 @@ pub fn backend_action(parts: BackendParts<'_>) -> Action {
         arguments.extend(["-Xclang", "-split-dwarf-output", "-Xclang"].map(text));
         arguments.push(Argument::File("", FileRef::Output(1)));
     }
-    let file_option = parts
-        .link_options
-        .iter()
-        .find(|option| may_name_file(option));
-    let storable = match (parts.storable, &parts.flags.not_storable, file_option) {
-        (Storable::Yes, Some(reason), _) => Storable::No(reason.clone()),
-        (Storable::Yes, None, Some(option)) => {
-            Storable::No(format!("{} may name a file", option.display()))
-        }
-        (storable, _, _) => storable,
-    };
     Action {
         kind: ActionKind::Backend,
         label: parts.label,
@@ -122,7 +111,20 @@ pub fn backend_action(parts: BackendParts<'_>) -> Action {
         edits: None,
         directory: parts.directory,
         environment: parts.environment,
-        storable,
+        storable: match parts.storable {
+            Storable::Yes => follows_all_files(parts.flags, parts.link_options),
+            no => no,
+        },
+    }
+}
+
+/// Whether no flag names a file that the action does not know as an input.
+fn follows_all_files(flags: &BackendFlags, link_options: &[OsString]) -> Storable {
+    let mut options = link_options.iter();
+    match (&flags.not_storable, options.find(|one| may_name_file(one))) {
+        (Some(reason), _) => Storable::No(reason.clone()),
+        (None, Some(option)) => Storable::No(format!("{} may name a file", option.display())),
+        (None, None) => Storable::Yes,
     }
 }
 

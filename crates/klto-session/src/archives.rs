@@ -63,6 +63,24 @@ impl Archives {
     }
 }
 
+impl Archives {
+    /// A build makes an archive, or changes it. Whether its record is kept: one of archives alone is made only
+    /// when one of those is new, and there is nothing to compare.
+    fn begin_one(&self, name: &Path, is_of_archives: bool, is_new: bool) -> bool {
+        let mut begun = lock(&self.begun);
+        let is_known = begun.contains(name);
+        if is_new == is_known {
+            // A link may have taken the one that this build made first, or one that it changes now.
+            lock(&self.before).remove(name);
+        }
+        let keeps_record = !is_of_archives && (is_new || is_known);
+        if keeps_record {
+            begun.insert(name.to_owned());
+        }
+        keeps_record
+    }
+}
+
 impl Session {
     /// Where a result is to be checked, fails unless the archiver lists the same members.
     fn check_list(&self, request: &Request, list: &[u8]) -> anyhow::Result<()> {
@@ -87,13 +105,11 @@ impl Session {
     pub(crate) fn archiver(&self, request: Request) -> anyhow::Result<Answer> {
         let own = archiver::outcome(&request.arguments, &request.directory);
         let Some((archive, is_of_archives)) = archive_of(&request) else {
-            return Ok(match own {
-                Some(Outcome::List(list)) => {
-                    self.check_list(&request, &list)?;
-                    Answer::Reply(Reply::prints(list))
-                }
-                _ => as_called(request),
-            });
+            let Some(Outcome::List(list)) = own else {
+                return Ok(as_called(request));
+            };
+            self.check_list(&request, &list)?;
+            return Ok(Answer::Reply(Reply::prints(list)));
         };
         let own = own.and_then(|outcome| match outcome {
             Outcome::Archive(bytes) => Some(bytes),
@@ -102,23 +118,11 @@ impl Session {
         let name = self.scratch.object_name(&request.directory, &archive);
         let shown = name.display().to_string();
         let place = request.directory.join(&archive);
-        let is_new = !place.exists();
-        let is_settled = {
-            let mut begun = lock(&self.archives.begun);
-            let is_known = begun.contains(&name);
-            if is_new == is_known {
-                // A link may have taken the one that this build made first, or one that it changes now.
-                lock(&self.archives.before).remove(&name);
-            }
-            // One of archives alone is made only when one of those is new: there is nothing to compare.
-            let is_settled = !is_of_archives && (is_new || is_known);
-            if is_settled {
-                begun.insert(name.clone());
-            }
-            is_settled
-        };
+        let keeps_record = self
+            .archives
+            .begin_one(&name, is_of_archives, !place.exists());
         let settle = move |session: &Session, request: &Request| {
-            if is_settled && let Err(error) = session.settle_archive(request, &archive, &name) {
+            if keeps_record && let Err(error) = session.settle_archive(request, &archive, &name) {
                 // It has its new time, and no record.
                 let name = name.display();
                 let line = format!("warning archive {name}: {error:#}");
@@ -135,15 +139,10 @@ impl Session {
                 settle(self, &request);
                 return Ok(ended(0));
             }
-            None if !is_settled => return Ok(as_called(request)),
+            None if !keeps_record => return Ok(as_called(request)),
             _ => {}
         }
-        let run = Run {
-            program: request.program.clone(),
-            arguments: request.arguments.clone(),
-            directory: request.directory.clone(),
-            quiet: false,
-        };
+        let run = Run::with_arguments(&request, request.arguments.clone());
         let is_checked = own.is_some();
         let next = move |session: &Session, finished: Finished| {
             if finished.code != 0 {

@@ -52,12 +52,7 @@ impl Session {
             self.log.line("initcalls by klto");
             return Ok(Answer::Reply(Reply::prints(own.into_bytes())));
         }
-        let run = Run {
-            program: request.program,
-            arguments: request.arguments,
-            directory: request.directory,
-            quiet: false,
-        };
+        let run = Run::with_arguments(&request, request.arguments.clone());
         let next = move |session: &Session, finished: Finished| {
             let printed = standard_output_of(caller).filter(|_| finished.code == 0);
             match printed.map(|text| text == own.as_bytes()) {

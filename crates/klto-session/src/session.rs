@@ -94,6 +94,18 @@ pub(crate) struct Run {
     pub quiet: bool,
 }
 
+impl Run {
+    /// A call as it was asked for, but for its arguments.
+    pub fn with_arguments(request: &Request, arguments: Vec<OsString>) -> Self {
+        Self {
+            program: request.program.clone(),
+            arguments,
+            directory: request.directory.clone(),
+            quiet: false,
+        }
+    }
+}
+
 /// What the session does after the shim has run a tool.
 pub(crate) type Continuation = Box<dyn FnOnce(&Session, Finished) -> anyhow::Result<Answer> + Send>;
 

@@ -39,15 +39,29 @@ pub(super) fn acquire_loads(reference: &Path, output: &Path) -> Result<String> {
     }
 }
 
+/// Under Full LTO each unit is one object, and its symbols are in the order of that.
+///
+/// # Errors
+/// `Module.symvers` has other lines, or `modinfo` says something else.
+pub(super) fn same_symbols_in_any_order(reference: &Path, output: &Path) -> Result<()> {
+    if exports(reference)? != exports(output)? {
+        return Err(Failure::build("Module.symvers has other lines").into());
+    }
+    if descriptions(reference)? != descriptions(output)? {
+        return Err(Failure::build("modinfo has other values").into());
+    }
+    Ok(())
+}
+
 /// The lines of `Module.symvers` in any order.
-pub(super) fn exports(output: &Path) -> Result<BTreeSet<String>> {
+fn exports(output: &Path) -> Result<BTreeSet<String>> {
     let text = fs::read_to_string(output.join("Module.symvers"))?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// What `modinfo` says of each module, sorted, and with the names of `depends` sorted, which modpost writes
 /// in the order of a module's symbols.
-pub(super) fn descriptions(output: &Path) -> Result<BTreeMap<PathBuf, Vec<(String, String)>>> {
+fn descriptions(output: &Path) -> Result<BTreeMap<PathBuf, Vec<(String, String)>>> {
     let mut all = BTreeMap::new();
     for module in klto_verify::modules(output)? {
         let mut pairs = klto_verify::modinfo(&fs::read(output.join(&module))?)?;

@@ -114,6 +114,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads the operands of an instruction of this code; whether it is a value.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a flat match over the codes of instructions"
+    )]
     fn read(&mut self, code: u64) -> Option<bool> {
         let is_value = match code {
             code::DECLARE_BLOCKS | code::UNREACHABLE | code::FENCE => false,

@@ -215,12 +215,7 @@ impl Session {
         let start = Instant::now();
         let object = self.scratch.object_name(&request.directory, &call.output);
         let label = object.display().to_string();
-        let as_written = Run {
-            program: request.program.clone(),
-            arguments,
-            directory: request.directory.clone(),
-            quiet: false,
-        };
+        let as_written = Run::with_arguments(&request, arguments);
         let previous = self.begin_compile(&request, call, &object)?;
         let parts = (call, as_written.arguments.as_slice(), &[][..]);
         let mut stored = match StoredCompile::of(self, &request, parts, label.clone())? {
@@ -239,16 +234,14 @@ impl Session {
         }
         if stored.find(self) {
             let note = put_back_if_same_code(previous);
-            match ahead {
-                Some(Outcome::Stored) => {
-                    let line = format!("ran compile {label}: before make asked{note}");
-                    self.log.line(&line);
-                }
+            let line = match ahead {
+                Some(Outcome::Stored) => format!("ran compile {label}: before make asked{note}"),
                 _ => {
-                    self.log.line(&format!("hit compile {label}{note}"));
                     self.timeline.ended(start, "compile", "hit", &label);
+                    format!("hit compile {label}{note}")
                 }
-            }
+            };
+            self.log.line(&line);
             return then.map_or(Ok(ended(0)), |then| then(self));
         }
         let run = stored.run();
@@ -256,8 +249,9 @@ impl Session {
             session.timeline.ended(start, "compile", "ran", &label);
             if finished.code != 0 || finished.printed {
                 // kbuild's own call says it in its own words.
-                let line = format!("ran compile {label}: {FAILS_OR_PRINTS}");
-                session.log.line(&line);
+                session
+                    .log
+                    .line(&format!("ran compile {label}: {FAILS_OR_PRINTS}"));
                 return Ok(run_then(as_written, then));
             }
             let note = match stored.keep(session) {

@@ -28,10 +28,8 @@ impl Session {
         request: Request,
         caller: Caller,
     ) -> anyhow::Result<Answer> {
-        let Some(genksyms) = caller
-            .commands()
-            .and_then(|text| GenksymsCall::in_commands(&text))
-        else {
+        let commands = caller.commands();
+        let Some(genksyms) = commands.and_then(|text| GenksymsCall::in_commands(&text)) else {
             return Ok(as_called(request));
         };
         let mut arguments = request.arguments.clone();
@@ -83,26 +81,38 @@ impl Session {
             let short = shorten(&genksyms, &request.directory, &text);
             let kept = short.and_then(|short| Ok((short, stored.keep(session)?)));
             let _ = std::fs::remove_file(&text);
-            match kept {
-                Ok((short, why_not)) => {
-                    let note = why_not.map_or(String::new(), |why| format!(": not stored: {why}"));
-                    session.log.line(&format!("ran versions {label}{note}"));
-                    Ok(Answer::Reply(Reply::prints(short)))
-                }
-                // The store's result was wrong.
-                Err(error) if error.is::<Failure>() => Err(error),
-                Err(error) => {
-                    session
-                        .log
-                        .line(&format!("ran versions {label}: not stored: {error:#}"));
-                    Ok(as_called(request))
-                }
-            }
+            Ok(match session.kept_versions(&label, kept)? {
+                Some(short) => Answer::Reply(Reply::prints(short)),
+                None => as_called(request),
+            })
         };
         Ok(Answer::Then {
             run,
             next: Box::new(next),
         })
+    }
+
+    /// The text for genksyms, where it was made, and why it is not stored, if it is not; `None` where the call is
+    /// to be done as it is written.
+    fn kept_versions(
+        &self,
+        label: &str,
+        kept: anyhow::Result<(Vec<u8>, Option<String>)>,
+    ) -> anyhow::Result<Option<Vec<u8>>> {
+        match kept {
+            Ok((short, why_not)) => {
+                let note = why_not.map_or(String::new(), |why| format!(": not stored: {why}"));
+                self.log.line(&format!("ran versions {label}{note}"));
+                Ok(Some(short))
+            }
+            // The store's result was wrong.
+            Err(error) if error.is::<Failure>() => Err(error),
+            Err(error) => {
+                self.log
+                    .line(&format!("ran versions {label}: not stored: {error:#}"));
+                Ok(None)
+            }
+        }
     }
 }
 

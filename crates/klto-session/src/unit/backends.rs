@@ -15,6 +15,7 @@ use klto_lower::{
 };
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
+use super::assembler::AssemblerFiles;
 use super::{BitcodeMember, Lowering};
 use crate::log::pass_on;
 
@@ -141,58 +142,17 @@ impl Lowering<'_> {
         let identity = self
             .session
             .identity(&member.record.program, self.link.environment)?;
-        let mut assembler = member.assembler.clone();
-        let (mut before, mut imports) = (Before::LeftOut, Vec::new());
-        if member.linked {
-            let path = self.place.index(&member.path);
-            let bytes = fs_err::read(self.link.directory.join(&path))?;
-            let mut only_variables = only_variables(&bytes);
-            let list = fs_err::read(self.link.directory.join(self.place.imports(&member.path)))?;
-            let mut unhashed = BTreeSet::new();
-            for path in imports_of(&list) {
-                let missing = || {
-                    Failure::bug(format!(
-                        "{} imports {}, which is not in its unit",
-                        object.display(),
-                        path.display()
-                    ))
-                };
-                let digest = *digests.get(path.as_path()).ok_or_else(missing)?;
-                let imported = by_path.get(path.as_path()).ok_or_else(missing)?;
-                let variables = only_variables.remove(path.as_os_str().as_bytes());
-                let variables = variables
-                    .and_then(|identifiers| imported.content.imported_variables(&identifiers));
-                if let Some(digest) = variables {
-                    unhashed.insert(path.as_os_str().as_bytes().to_vec());
-                    imports.push(Input {
-                        role: "imported-variables",
-                        path,
-                        digest,
-                    });
-                    continue;
-                }
-                // Inline assembly comes along with an imported function.
-                let theirs = &imported.assembler;
-                assembler.files.extend(theirs.files.iter().cloned());
-                if theirs.storable != Storable::Yes {
-                    assembler.storable = theirs.storable.clone();
-                }
-                imports.push(Input {
-                    role: "import",
-                    path,
-                    digest,
-                });
-            }
-            before = Before::Index(Input {
-                role: "index",
-                digest: index_digest(&bytes, &unhashed)
-                    .with_context(|| format!("reading {}", path.display()))?,
-                path,
-            });
-        }
+        let read = match member.linked {
+            true => self.read_with_index(member, digests, by_path)?,
+            false => ReadByBackend {
+                before: Before::LeftOut,
+                imports: Vec::new(),
+                assembler: member.assembler.clone(),
+            },
+        };
         let storable = match &identity.storable {
             Storable::No(reason) => Storable::No(reason.clone()),
-            Storable::Yes => overridden(self.link.environment).unwrap_or(assembler.storable),
+            Storable::Yes => overridden(self.link.environment).unwrap_or(read.assembler.storable),
         };
         Ok(backend_action(BackendParts {
             label: object.display().to_string(),
@@ -205,14 +165,75 @@ impl Lowering<'_> {
                 path: member.path.clone(),
                 digest: member.digest,
             },
-            before,
-            imports,
-            assembler_files: assembler.files,
+            before: read.before,
+            imports: read.imports,
+            assembler_files: read.assembler.files,
             native: self.place_of("raw", &member.path),
             directory: self.link.directory.to_owned(),
             environment: self.action_environment(),
             storable,
         }))
+    }
+
+    /// What the backend of a member reads that took part in the thin-link.
+    fn read_with_index(
+        &self,
+        member: &BitcodeMember,
+        digests: &HashMap<&Path, Digest>,
+        by_path: &HashMap<&Path, &BitcodeMember>,
+    ) -> anyhow::Result<ReadByBackend> {
+        let mut assembler = member.assembler.clone();
+        let mut imports = Vec::new();
+        let path = self.place.index(&member.path);
+        let bytes = fs_err::read(self.link.directory.join(&path))?;
+        let mut only_variables = only_variables(&bytes);
+        let list = fs_err::read(self.link.directory.join(self.place.imports(&member.path)))?;
+        let mut unhashed = BTreeSet::new();
+        for path in imports_of(&list) {
+            let missing = || {
+                Failure::bug(format!(
+                    "{} imports {}, which is not in its unit",
+                    member.path.display(),
+                    path.display()
+                ))
+            };
+            let digest = *digests.get(path.as_path()).ok_or_else(missing)?;
+            let imported = by_path.get(path.as_path()).ok_or_else(missing)?;
+            let variables = only_variables.remove(path.as_os_str().as_bytes());
+            let variables =
+                variables.and_then(|identifiers| imported.content.imported_variables(&identifiers));
+            if let Some(digest) = variables {
+                unhashed.insert(path.as_os_str().as_bytes().to_vec());
+                imports.push(Input {
+                    role: "imported-variables",
+                    path,
+                    digest,
+                });
+                continue;
+            }
+            // Inline assembly comes along with an imported function.
+            let theirs = &imported.assembler;
+            assembler.files.extend(theirs.files.iter().cloned());
+            if theirs.storable != Storable::Yes {
+                assembler.storable = theirs.storable.clone();
+            }
+            imports.push(Input {
+                role: "import",
+                path,
+                digest,
+            });
+        }
+        let index = Input {
+            role: "index",
+            digest: index_digest(&bytes, &unhashed)
+                .with_context(|| format!("reading {}", path.display()))?,
+            path,
+        };
+        Ok(ReadByBackend {
+            before: Before::Index(index),
+            imports,
+            assembler,
+        })
     }
 
     /// What the tool of an action is given. Not PATH: klto's shims are in it, and so the name of the
@@ -278,6 +299,13 @@ impl Lowering<'_> {
         ));
         Ok(())
     }
+}
+
+/// What a backend reads besides its bitcode.
+struct ReadByBackend {
+    before: Before,
+    imports: Vec<Input>,
+    assembler: AssemblerFiles,
 }
 
 /// The modules from which an index has nothing but variables that can be imported by themselves, by path, and

@@ -28,7 +28,7 @@ mod client;
 mod server;
 
 pub use client::{Unfit, run};
-pub use server::{Server, socket_beside};
+pub use server::{ForkServer, socket_beside};
 
 /// Whether a program's loader or allocator reads the variable before `main`.
 fn is_for_the_loader(name: &OsStr) -> bool {

@@ -21,11 +21,11 @@ const TITLE_SPACE: usize = 32 * 1024;
 /// A tool that waits for calls. When dropped, it ends them by SIGTERM and then ends itself; it is killed
 /// when the thread ends that started it.
 #[derive(Debug)]
-pub struct Server {
+pub struct ForkServer {
     child: Child,
 }
 
-impl Server {
+impl ForkServer {
     /// Writes the preloaded object to `path`, unless it is there.
     pub fn write_preload(path: &Path) -> io::Result<()> {
         match std::fs::read(path).is_ok_and(|found| found == PRELOAD) {
@@ -82,14 +82,14 @@ impl Server {
     }
 }
 
-impl Server {
+impl ForkServer {
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 }
 
-impl Drop for Server {
+impl Drop for ForkServer {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();

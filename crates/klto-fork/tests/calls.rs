@@ -11,12 +11,12 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use klto_fork::{Server, Unfit, run};
+use klto_fork::{ForkServer, Unfit, run};
 
 struct Shell {
     directory: tempfile::TempDir,
     socket: PathBuf,
-    server: Server,
+    server: ForkServer,
 }
 
 impl Shell {
@@ -59,10 +59,10 @@ impl Shell {
     }
 }
 
-fn start(program: &Path, directory: &Path) -> (PathBuf, std::io::Result<Server>) {
+fn start(program: &Path, directory: &Path) -> (PathBuf, std::io::Result<ForkServer>) {
     let (socket, preload) = (directory.join("s"), directory.join("preload.so"));
-    Server::write_preload(&preload).unwrap();
-    let server = Server::start(program, std::iter::empty(), &preload, &socket);
+    ForkServer::write_preload(&preload).unwrap();
+    let server = ForkServer::start(program, std::iter::empty(), &preload, &socket);
     (socket, server)
 }
 

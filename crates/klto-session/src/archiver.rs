@@ -15,17 +15,17 @@ use klto_formats::archive::{self, ThinMember};
 use klto_formats::{bitcode, elf};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
-/// What a call comes to.
+/// The answer to a call.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum Answered {
     /// The content of the archive.
     Archive(Vec<u8>),
     /// What is printed.
     List(Vec<u8>),
 }
 
-/// The outcome of a call with these arguments in `directory`; `None` where the tool must say.
-pub(crate) fn outcome(arguments: &[OsString], directory: &Path) -> Option<Outcome> {
+/// The answer to a call with these arguments in `directory`; `None` where the tool must say.
+pub(crate) fn answered(arguments: &[OsString], directory: &Path) -> Option<Answered> {
     let (operation, rest) = arguments.split_first()?;
     match (operation.as_bytes(), rest) {
         // A new archive without a symbol table.
@@ -39,7 +39,7 @@ pub(crate) fn outcome(arguments: &[OsString], directory: &Path) -> Option<Outcom
     }
 }
 
-fn create(archive: &Path, members: &[OsString], directory: &Path) -> Option<Outcome> {
+fn create(archive: &Path, members: &[OsString], directory: &Path) -> Option<Answered> {
     if archive.is_absolute() || directory.join(archive).exists() {
         return None;
     }
@@ -52,11 +52,11 @@ fn create(archive: &Path, members: &[OsString], directory: &Path) -> Option<Outc
         }
     }
     let sized = thin_members(archive, &objects, false, directory)?;
-    archive::thin(&sized).map(Outcome::Archive)
+    archive::thin(&sized).map(Answered::Archive)
 }
 
 /// Members of an archive that lies in the directory of the call itself: others are printed with its path.
-fn list(archive: &Path, directory: &Path) -> Option<Outcome> {
+fn list(archive: &Path, directory: &Path) -> Option<Answered> {
     if archive.parent() != Some(Path::new("")) || !is_thin_archive(&directory.join(archive))? {
         return None;
     }
@@ -66,14 +66,14 @@ fn list(archive: &Path, directory: &Path) -> Option<Outcome> {
         list.extend(member.name);
         list.push(b'\n');
     }
-    Some(Outcome::List(list))
+    Some(Answered::List(list))
 }
 
 fn move_before(
     archive: &Path,
     (before, moved): (&OsStr, &[OsString]),
     directory: &Path,
-) -> Option<Outcome> {
+) -> Option<Answered> {
     if !is_thin_archive(&directory.join(archive))? {
         return None;
     }
@@ -100,7 +100,7 @@ fn move_before(
     }
     others.splice(place?..place?, first);
     let sized = thin_members(archive, &others, true, directory)?;
-    archive::thin(&sized).map(Outcome::Archive)
+    archive::thin(&sized).map(Answered::Archive)
 }
 
 /// The members of the thin archive at `archive`, as paths from `directory`.
@@ -183,8 +183,8 @@ mod tests {
 
     fn made(root: &Path, call: &str) -> Option<Vec<u8>> {
         let arguments: Vec<OsString> = call.split(' ').map(OsString::from).collect();
-        match outcome(&arguments, root)? {
-            Outcome::Archive(bytes) | Outcome::List(bytes) => Some(bytes),
+        match answered(&arguments, root)? {
+            Answered::Archive(bytes) | Answered::List(bytes) => Some(bytes),
         }
     }
 

@@ -23,7 +23,7 @@ use klto_formats::archive;
 use klto_wire::{Finished, Reply, Request};
 use serde::{Deserialize, Serialize};
 
-use crate::archiver::{self, Outcome};
+use crate::archiver::{self, Answered};
 use crate::inputs::is_bitcode_file;
 use crate::journal::Journal;
 use crate::session::{Answer, Run, Session, as_called, ended, lock, tool_environment};
@@ -103,17 +103,17 @@ impl Session {
 
     /// Answers a call of the archiver.
     pub(crate) fn archiver(&self, request: Request) -> anyhow::Result<Answer> {
-        let own = archiver::outcome(&request.arguments, &request.directory);
+        let own = archiver::answered(&request.arguments, &request.directory);
         let Some((archive, is_of_archives)) = archive_of(&request) else {
-            let Some(Outcome::List(list)) = own else {
+            let Some(Answered::List(list)) = own else {
                 return Ok(as_called(request));
             };
             self.check_list(&request, &list)?;
             return Ok(Answer::Reply(Reply::prints(list)));
         };
-        let own = own.and_then(|outcome| match outcome {
-            Outcome::Archive(bytes) => Some(bytes),
-            Outcome::List(_) => None,
+        let own = own.and_then(|answered| match answered {
+            Answered::Archive(bytes) => Some(bytes),
+            Answered::List(_) => None,
         });
         let name = self.scratch.object_name(&request.directory, &archive);
         let shown = name.display().to_string();
@@ -279,11 +279,11 @@ fn versions_beside(object: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use klto_wire::Role;
+    use klto_wire::ShimRole;
 
     fn archive(arguments: &[&str]) -> Option<(PathBuf, bool)> {
         archive_of(&Request {
-            role: Role::Archiver,
+            role: ShimRole::Archiver,
             program: "llvm-ar".into(),
             arguments: arguments.iter().map(OsString::from).collect(),
             directory: "/out".into(),

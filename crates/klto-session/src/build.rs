@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use klto_core::{Failure, with_causes};
 use klto_exec::Engine;
-use klto_fork::Server as ForkServer;
+use klto_fork::ForkServer;
 use klto_kbuild::{
     Environment, Jobs as KbuildJobs, LtoBuild, MakeOption, Parallelism, Role, UpstreamLto,
     compat_headers,
@@ -30,7 +30,7 @@ use crate::memory::Memory;
 use crate::progress::Display;
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::server::Server;
-use crate::session::{LtoAdditions, Session, lock};
+use crate::session::{LtoAdditions, Session, SessionParts, lock};
 use crate::timeline::Timeline;
 use crate::tools::{
     Extent, MAKE, PERL, find_program, identify_tools, shim_table, start_fork_servers,
@@ -201,13 +201,19 @@ fn start_session(
     add_mode_marker(build, settings, journal.identifier())?;
     let mut make = make_command(build, settings, &shims);
     jobs.configure(&mut make, &build.make_flags);
-    let session = Session::new(
-        (scratch, build.tree.source.clone()),
+    let session = Session::new(SessionParts {
+        scratch,
+        source: build.tree.source.clone(),
         journal,
-        (additions, build.full),
-        (engine, jobs.slots, Memory::new(settings.memory_limit)),
-        (memo, log, timeline),
-    );
+        additions,
+        full: build.full,
+        memory: Memory::new(settings.memory_limit),
+        engine,
+        slots: jobs.slots,
+        memo,
+        log,
+        timeline,
+    });
     Ok((Arc::new(session), make))
 }
 

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use klto_core::{Failure, die_with_parent};
 use klto_formats::{bitcode, response};
 use klto_kbuild::compile::{with_output, without_lto_or_depfile};
-use klto_wire::{Reply, Request, Role};
+use klto_wire::{Reply, Request, ShimRole};
 
 use crate::after_compile::{record_entry_calls, run_objtool};
 use crate::inputs::{LinkInputs, bitcode_of, is_bitcode_file};
@@ -141,7 +141,7 @@ fn section_list_of_bitcode(request: &Request) -> anyhow::Result<Option<Reply>> {
         return Ok(None);
     };
     let path = request.directory.join(file);
-    if request.role != Role::ObjectReader || option != "-h" || !is_bitcode_file(&path) {
+    if request.role != ShimRole::ObjectReader || option != "-h" || !is_bitcode_file(&path) {
         return Ok(None);
     }
     let symbols = bitcode::symbols(&fs_err::read(&path)?)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use klto_wire::{ANSWERS_NAME, Finished, Reply, Request, Role};
+use klto_wire::{ANSWERS_NAME, Finished, Reply, Request, ShimRole};
 
 use crate::reader::reader_name;
 use crate::recipe::Caller;
@@ -86,7 +86,7 @@ fn serve(session: &Session, mut stream: UnixStream) {
     };
     let caller = Caller::of(&stream);
     let (start, called) = (Instant::now(), reader_name(&request));
-    let is_make = request.role == Role::Make;
+    let is_make = request.role == ShimRole::Make;
     let mut exchange = |reply: &Reply| {
         reply.write(&mut stream)?;
         match reply {

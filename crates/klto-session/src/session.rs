@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use klto_core::report;
 use klto_exec::{Engine, Slots, ToolIdentity, tool_identity};
 use klto_store::StatMemo;
-use klto_wire::{Finished, Reply, Request, Role};
+use klto_wire::{Finished, Reply, Request, ShimRole};
 
 use crate::archives::Archives;
 use crate::compile::{Ahead, Sources};
@@ -73,6 +73,21 @@ pub(crate) struct Session {
     identities: Mutex<HashMap<(PathBuf, Variables), Arc<ToolIdentity>>>,
 }
 
+/// What a [`Session`] is made of; each is what its field of this name is.
+pub(crate) struct SessionParts {
+    pub scratch: Scratch,
+    pub source: PathBuf,
+    pub journal: Journal,
+    pub additions: LtoAdditions,
+    pub full: bool,
+    pub memory: Memory,
+    pub engine: Engine,
+    pub slots: Slots,
+    pub memo: StatMemo,
+    pub log: Arc<Log>,
+    pub timeline: Timeline,
+}
+
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -110,26 +125,20 @@ impl Run {
 pub(crate) type Continuation = Box<dyn FnOnce(&Session, Finished) -> anyhow::Result<Answer> + Send>;
 
 impl Session {
-    pub fn new(
-        (scratch, source): (Scratch, PathBuf),
-        journal: Journal,
-        (additions, full): (LtoAdditions, bool),
-        (engine, slots, memory): (Engine, Slots, Memory),
-        (memo, log, timeline): (StatMemo, Arc<Log>, Timeline),
-    ) -> Self {
+    pub fn new(parts: SessionParts) -> Self {
         Self {
-            scratch,
-            source,
+            scratch: parts.scratch,
+            source: parts.source,
             sources: Sources::default(),
-            journal: Mutex::new(journal),
-            additions,
-            full,
-            memory,
-            engine,
-            slots,
-            memo,
-            log,
-            timeline,
+            journal: Mutex::new(parts.journal),
+            additions: parts.additions,
+            full: parts.full,
+            memory: parts.memory,
+            engine: parts.engine,
+            slots: parts.slots,
+            memo: parts.memo,
+            log: parts.log,
+            timeline: parts.timeline,
             makes: RunningMakes::default(),
             ahead: Ahead::default(),
             archives: Archives::default(),
@@ -149,14 +158,14 @@ impl Session {
         exchange: &mut dyn FnMut(&Reply) -> std::io::Result<Option<Finished>>,
     ) -> std::io::Result<()> {
         let mut answer = match request.role {
-            Role::Compiler => self.compiler(request, caller),
-            Role::Linker => self.linker(request, caller),
-            Role::ObjectRewriter | Role::ObjectReader => self.reader(request),
-            Role::Archiver => self.archiver(request),
-            Role::AfterCompile => self.after_compile(request),
-            Role::Make => Ok(self.sub_make(request, caller)),
-            Role::Perl => self.perl(request, caller),
-            Role::SymbolLister => self.symbol_lister(request),
+            ShimRole::Compiler => self.compiler(request, caller),
+            ShimRole::Linker => self.linker(request, caller),
+            ShimRole::ObjectRewriter | ShimRole::ObjectReader => self.reader(request),
+            ShimRole::Archiver => self.archiver(request),
+            ShimRole::AfterCompile => self.after_compile(request),
+            ShimRole::Make => Ok(self.sub_make(request, caller)),
+            ShimRole::Perl => self.perl(request, caller),
+            ShimRole::SymbolLister => self.symbol_lister(request),
         };
         let reply = loop {
             match answer {

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use klto_fork::{Server as ForkServer, socket_beside};
+use klto_fork::{ForkServer, socket_beside};
 use klto_kbuild::{LtoBuild, Role, ToolHook};
-use klto_wire::Role as ShimRole;
+use klto_wire::ShimRole;
 
 use crate::build::Settings;
 use crate::session::{Session, tool_environment};

@@ -20,8 +20,8 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use klto_fork::socket_beside;
 use klto_wire::{
-    ANSWERS_NAME, Finished, Reply, Request, Role, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE,
-    is_initcall_script, is_kallsyms_source,
+    ANSWERS_NAME, Finished, Reply, Request, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE,
+    ShimRole, is_initcall_script, is_kallsyms_source,
 };
 use probe::{Answer, Input, Probe, memory_file};
 use rustix::process::{Resource, Rlimit, getpid, kill_process, setrlimit};
@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
             None => fail(&format!("{}: not found behind klto's shim", name.display())),
         };
     };
-    if role == Role::AfterCompile {
+    if role == ShimRole::AfterCompile {
         if arguments.is_empty() {
             return fail(&format!("{}: no program is named", name.display()));
         }
@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
     }
     let called = match role {
         // make calls itself by this name, so that the next one comes here too.
-        Role::Make => invoked.as_os_str(),
+        ShimRole::Make => invoked.as_os_str(),
         _ => program.as_os_str(),
     }
     .to_owned();
@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
     let fork_server = socket_beside(&socket, &name.to_string_lossy());
     if !session_may_care(role, &arguments) {
         let answers = socket.with_file_name(ANSWERS_NAME);
-        if role == Role::Compiler && answers.is_dir() {
+        if role == ShimRole::Compiler && answers.is_dir() {
             return end_as_probe(&answers, &fork_server, &program, &arguments);
         }
         return end_as_program(&fork_server, &program, &arguments);
@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Looks the shim's name up in [`SHIMS_VARIABLE`].
-fn stands_for(name: &OsStr) -> Option<(Role, PathBuf)> {
+fn stands_for(name: &OsStr) -> Option<(ShimRole, PathBuf)> {
     let table = std::env::var_os(SHIMS_VARIABLE)?;
     table
         .as_bytes()
@@ -88,7 +88,7 @@ fn stands_for(name: &OsStr) -> Option<(Role, PathBuf)> {
         .find_map(|line| {
             let mut fields = line.split(|byte| *byte == b'\t');
             let known = fields.next()? == name.as_bytes();
-            let role = Role::from_word(std::str::from_utf8(fields.next()?).ok()?)?;
+            let role = ShimRole::from_word(std::str::from_utf8(fields.next()?).ok()?)?;
             let program = PathBuf::from(OsStr::from_bytes(fields.next()?));
             known.then_some((role, program))
         })
@@ -107,7 +107,7 @@ fn next_in_path(name: &OsStr) -> Option<PathBuf> {
 /// A compile of kernel code defines KBUILD_MODNAME (scripts/Makefile.lib), one of bitcode names its index; a
 /// compiler call that neither compiles, assembles nor preprocesses links; version and option probes name no
 /// file.
-fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
+fn session_may_care(role: ShimRole, arguments: &[OsString]) -> bool {
     let has = |wanted: &[&str]| {
         arguments
             .iter()
@@ -125,33 +125,33 @@ fn session_may_care(role: Role, arguments: &[OsString]) -> bool {
         })
     };
     match role {
-        Role::Compiler if has(&["-c"]) => {
+        ShimRole::Compiler if has(&["-c"]) => {
             begins(&[b"-DKBUILD_MODNAME=", b"-fthinlto-index="])
                 || arguments
                     .iter()
                     .any(|argument| is_kallsyms_source(argument))
         }
-        Role::Compiler if has(&["-E"]) => has(&["-D__GENKSYMS__"]),
-        Role::Compiler => !has(&["-S", "-M", "-MM"]) && ends(&[b".o", b".a"]),
-        Role::Linker => {
+        ShimRole::Compiler if has(&["-E"]) => has(&["-D__GENKSYMS__"]),
+        ShimRole::Compiler => !has(&["-S", "-M", "-MM"]) && ends(&[b".o", b".a"]),
+        ShimRole::Linker => {
             let writes = has(&["-o"]) || begins(&[b"--thinlto-index-only="]);
             !has(&["-v", "-V", "--version", "--help"]) && writes
         }
-        Role::ObjectRewriter | Role::ObjectReader => arguments
+        ShimRole::ObjectRewriter | ShimRole::ObjectReader => arguments
             .iter()
             .any(|argument| !argument.as_bytes().starts_with(b"-")),
-        Role::Archiver => arguments.first().is_some_and(|operation| {
+        ShimRole::Archiver => arguments.first().is_some_and(|operation| {
             let operation = operation.as_bytes();
             operation == b"t" || operation.contains(&b'r') || operation.contains(&b'm')
         }),
-        Role::Perl => arguments
+        ShimRole::Perl => arguments
             .first()
             .is_some_and(|script| is_initcall_script(script)),
         // Of an object there is little to list, and bitcode is read by the tool itself.
-        Role::SymbolLister => matches!(arguments, [.., file] if arguments.len() < 3
+        ShimRole::SymbolLister => matches!(arguments, [.., file] if arguments.len() < 3
             && !file.as_bytes().starts_with(b"-")
             && !file.as_bytes().ends_with(b".o")),
-        Role::AfterCompile | Role::Make => true,
+        ShimRole::AfterCompile | ShimRole::Make => true,
     }
 }
 
@@ -252,7 +252,7 @@ fn text_of(mut file: File) -> io::Result<Vec<u8>> {
 fn converse(
     socket: &Path,
     fork_server: &Path,
-    (role, called): (Role, &OsStr),
+    (role, called): (ShimRole, &OsStr),
     program: PathBuf,
     arguments: Vec<OsString>,
 ) -> io::Result<ExitCode> {
@@ -272,7 +272,7 @@ fn converse(
     .write(&mut stream)?;
     loop {
         match Reply::read(&mut stream)? {
-            Reply::Exec { program, arguments } if role == Role::Make => {
+            Reply::Exec { program, arguments } if role == ShimRole::Make => {
                 return Ok(exec(&program, called, &arguments));
             }
             Reply::Exec { program, arguments } => {
@@ -404,29 +404,29 @@ mod tests {
             session_may_care(role, &arguments)
         };
         for (role, call) in [
-            (Role::Compiler, "-DKBUILD_MODNAME=a -c -o a.o a.c"),
+            (ShimRole::Compiler, "-DKBUILD_MODNAME=a -c -o a.o a.c"),
             (
-                Role::Compiler,
+                ShimRole::Compiler,
                 "-x ir -fthinlto-index=a.o.thinlto.bc -c -o a.thinlto-native.o a.o",
             ),
-            (Role::Linker, "-r -o vmlinux.o a.o"),
+            (ShimRole::Linker, "-r -o vmlinux.o a.o"),
             (
-                Role::Linker,
+                ShimRole::Linker,
                 "-r --thinlto-index-only=vmlinux.thinlto-index @builtin.order",
             ),
-            (Role::Archiver, "cDPrS --thin vmlinux.a a.o"),
-            (Role::Archiver, "t vmlinux.a"),
-            (Role::SymbolLister, "-n vmlinux"),
+            (ShimRole::Archiver, "cDPrS --thin vmlinux.a a.o"),
+            (ShimRole::Archiver, "t vmlinux.a"),
+            (ShimRole::SymbolLister, "-n vmlinux"),
         ] {
             assert!(may_care(role, call), "{call}");
         }
         for (role, call) in [
-            (Role::Compiler, "-c -o a a.c"),
-            (Role::Compiler, "-S -o a.s a.c"),
-            (Role::Linker, "-v"),
-            (Role::Archiver, "d lib.a a.o"),
-            (Role::SymbolLister, "a.o"),
-            (Role::SymbolLister, "--version"),
+            (ShimRole::Compiler, "-c -o a a.c"),
+            (ShimRole::Compiler, "-S -o a.s a.c"),
+            (ShimRole::Linker, "-v"),
+            (ShimRole::Archiver, "d lib.a a.o"),
+            (ShimRole::SymbolLister, "a.o"),
+            (ShimRole::SymbolLister, "--version"),
         ] {
             assert!(!may_care(role, call), "{call}");
         }

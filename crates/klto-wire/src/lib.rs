@@ -22,7 +22,7 @@ pub const SOCKET_VARIABLE: &str = "KLTO_SOCKET";
 /// The directory beside the socket with the compiler's answers to kbuild's probes, where they still hold.
 pub const ANSWERS_NAME: &str = "answers";
 
-/// The variable that tells each shim what it stands for: lines of `name`, [`Role`] and the real
+/// The variable that tells each shim what it stands for: lines of `name`, [`ShimRole`] and the real
 /// tool's path, separated by tabs.
 pub const SHIMS_VARIABLE: &str = "KLTO_SHIMS";
 
@@ -59,7 +59,7 @@ pub const SENT_VARIABLES: [&str; 26] = [
 
 /// What a shimmed tool is to the kernel build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
+pub enum ShimRole {
     /// The C compiler; also assembles, preprocesses and links.
     Compiler,
     /// The linker.
@@ -81,17 +81,17 @@ pub enum Role {
     SymbolLister,
 }
 
-impl Role {
-    const ALL: [(Role, &'static str); 9] = [
-        (Role::Compiler, "compiler"),
-        (Role::Linker, "linker"),
-        (Role::ObjectRewriter, "rewriter"),
-        (Role::ObjectReader, "reader"),
-        (Role::AfterCompile, "after-compile"),
-        (Role::Make, "make"),
-        (Role::Archiver, "archiver"),
-        (Role::Perl, "perl"),
-        (Role::SymbolLister, "symbol-lister"),
+impl ShimRole {
+    const ALL: [(ShimRole, &'static str); 9] = [
+        (ShimRole::Compiler, "compiler"),
+        (ShimRole::Linker, "linker"),
+        (ShimRole::ObjectRewriter, "rewriter"),
+        (ShimRole::ObjectReader, "reader"),
+        (ShimRole::AfterCompile, "after-compile"),
+        (ShimRole::Make, "make"),
+        (ShimRole::Archiver, "archiver"),
+        (ShimRole::Perl, "perl"),
+        (ShimRole::SymbolLister, "symbol-lister"),
     ];
 
     /// The word for this role in [`SHIMS_VARIABLE`] and in frames.
@@ -102,7 +102,7 @@ impl Role {
             .map_or("", |(_, word)| word)
     }
 
-    /// The inverse of [`Role::word`].
+    /// The inverse of [`ShimRole::word`].
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL
             .iter()
@@ -130,7 +130,7 @@ pub fn is_initcall_script(argument: &OsStr) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// What the tool is.
-    pub role: Role,
+    pub role: ShimRole,
     /// The real tool.
     pub program: PathBuf,
     /// Arguments without the program's name.
@@ -233,7 +233,7 @@ impl Request {
     pub fn read(stream: &mut impl Read) -> io::Result<Self> {
         let (_, mut body) = BodyReader::receive(stream, &[REQUEST])?;
         let word = String::from_utf8(body.bytes()?).map_err(|_| frame::invalid("role"))?;
-        let role = Role::from_word(&word).ok_or_else(|| frame::invalid("role"))?;
+        let role = ShimRole::from_word(&word).ok_or_else(|| frame::invalid("role"))?;
         let program = PathBuf::from(OsString::from_vec(body.bytes()?));
         let directory = PathBuf::from(OsString::from_vec(body.bytes()?));
         let arguments = body.list()?;

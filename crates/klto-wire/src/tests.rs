@@ -10,7 +10,7 @@ fn round_trip(reply: &Reply) -> Reply {
 
 fn request() -> Request {
     Request {
-        role: Role::Linker,
+        role: ShimRole::Linker,
         program: "/usr/bin/ld.lld".into(),
         arguments: vec!["-r".into(), OsString::from_vec(vec![0xff, 0xfe])],
         directory: "/build".into(),

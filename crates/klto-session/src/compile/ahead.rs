@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use klto_core::Digest;
 use klto_exec::{Slot, ToolCall};
 use klto_kbuild::compile::CompileCall;
-use klto_wire::{Request, Role, SENT_VARIABLES};
+use klto_wire::{Request, SENT_VARIABLES, ShimRole};
 
 use super::stored::StoredCompile;
 use crate::session::{Session, lock};
@@ -42,25 +42,25 @@ pub(crate) struct Ahead {
 struct Compile {
     label: String,
     /// `None` while it runs.
-    outcome: Option<Outcome>,
+    outcome: Option<AheadResult>,
 }
 
 /// How one ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum AheadResult {
     /// The bitcode is in the store.
     Stored,
     /// The compiler has said something, which kbuild's own call has to say.
-    Said,
+    HasMessages,
     /// Make's call is one like any other.
-    Nothing,
+    NothingKept,
 }
 
 /// One that runs; it has ended when this is dropped.
 struct Running<'a> {
     ahead: &'a Ahead,
     call: Digest,
-    outcome: Outcome,
+    outcome: AheadResult,
 }
 
 impl Drop for Running<'_> {
@@ -98,7 +98,7 @@ impl Ahead {
     }
 
     /// Make asks for a compile: how that one ended, where it had begun.
-    pub(super) fn take(&self, call: Digest) -> Option<Outcome> {
+    pub(super) fn take(&self, call: Digest) -> Option<AheadResult> {
         self.stop();
         let is_running = |compiles: &mut HashMap<Digest, Compile>| {
             compiles.get(&call).is_some_and(|one| one.outcome.is_none())
@@ -113,7 +113,10 @@ impl Ahead {
         let compiles = std::mem::take(&mut *lock(&self.compiles));
         let ran = compiles.into_values().filter(|compile| {
             let outcome = compile.outcome;
-            matches!(outcome, Some(Outcome::Stored | Outcome::Said))
+            matches!(
+                outcome,
+                Some(AheadResult::Stored | AheadResult::HasMessages)
+            )
         });
         ran.map(|compile| compile.label).collect()
     }
@@ -127,7 +130,7 @@ impl Ahead {
         Some(Running {
             ahead: self,
             call,
-            outcome: Outcome::Nothing,
+            outcome: AheadResult::NothingKept,
         })
     }
 }
@@ -176,7 +179,7 @@ impl Session {
                 };
                 let compile = move || {
                     let outcome = self.compile_before_make(call, place);
-                    running.outcome = outcome.unwrap_or(Outcome::Nothing);
+                    running.outcome = outcome.unwrap_or(AheadResult::NothingKept);
                     drop(running);
                     drop(slot);
                 };
@@ -208,7 +211,7 @@ impl Session {
         let sent = environment.iter();
         let sent = sent.filter(|(name, _)| SENT_VARIABLES.iter().any(|known| name == known));
         let request = Request {
-            role: Role::Compiler,
+            role: ShimRole::Compiler,
             program: record.program,
             arguments: record.arguments,
             directory: record.directory,
@@ -228,13 +231,13 @@ impl Session {
         })
     }
 
-    fn compile_before_make(&self, call: ExpectedCall, place: &Path) -> anyhow::Result<Outcome> {
+    fn compile_before_make(&self, call: ExpectedCall, place: &Path) -> anyhow::Result<AheadResult> {
         let start = Instant::now();
         let place = tempfile::tempdir_in(place)?;
         let (object, depfile) = (place.path().join("object"), place.path().join("depfile"));
         let mut stored = call.stored.written_to(object, depfile);
         if stored.find(self) {
-            return Ok(Outcome::Nothing);
+            return Ok(AheadResult::NothingKept);
         }
         let run = stored.run();
         let (status, printed) = self.engine.call(&ToolCall {
@@ -244,15 +247,15 @@ impl Session {
             environment: &call.environment,
         })?;
         let Some(code) = status.code() else {
-            return Ok(Outcome::Nothing);
+            return Ok(AheadResult::NothingKept);
         };
         self.timeline.ended(start, "compile", "ran", &call.label);
         if code != 0 || !printed.is_empty() {
-            return Ok(Outcome::Said);
+            return Ok(AheadResult::HasMessages);
         }
         Ok(match stored.keep(self)? {
-            None => Outcome::Stored,
-            Some(_) => Outcome::Nothing,
+            None => AheadResult::Stored,
+            Some(_) => AheadResult::NothingKept,
         })
     }
 }
@@ -280,9 +283,9 @@ mod tests {
                 std::thread::yield_now();
             }
             assert!(!asked.is_finished());
-            running.outcome = Outcome::Stored;
+            running.outcome = AheadResult::Stored;
             drop(running);
-            assert_eq!(asked.join().unwrap(), Some(Outcome::Stored));
+            assert_eq!(asked.join().unwrap(), Some(AheadResult::Stored));
         });
         assert_eq!(ahead.take(one), None);
         assert!(ahead.begin(other, "b.o".to_owned()).is_none());
@@ -294,7 +297,7 @@ mod tests {
         let ahead = Ahead::default();
         let call = Digest::of_bytes(b"a");
         let mut running = ahead.begin(call, "a.o".to_owned()).unwrap();
-        running.outcome = Outcome::Said;
+        running.outcome = AheadResult::HasMessages;
         drop(running);
         drop(ahead.begin(Digest::of_bytes(b"b"), "found.o".to_owned()));
         assert_eq!(ahead.left(), BTreeSet::from(["a.o".to_owned()]));

@@ -34,7 +34,7 @@ use crate::session::{Answer, Run, Session, as_called, ended, lock, tool_environm
 use crate::unit::UnitLink;
 
 pub(crate) use ahead::Ahead;
-use ahead::Outcome;
+use ahead::AheadResult;
 pub(crate) use call::MODE_MARKER;
 use call::is_mode_marker;
 use previous::Previous;
@@ -43,7 +43,7 @@ use stored::StoredCompile;
 
 /// Who reads an object that kbuild compiles with flags of its own, as those of the boot image on x86.
 const WITHOUT_KCFLAGS: &str = "a link of what is compiled without KCFLAGS";
-const FAILS_OR_PRINTS: &str = "not stored: it fails or prints something";
+const FAILS_OR_PRINTS: &str = ": not stored: it fails or prints something";
 
 /// What follows a compile, if anything does.
 type Then = Option<Box<dyn FnOnce(&Session) -> anyhow::Result<Answer> + Send>>;
@@ -221,27 +221,23 @@ impl Session {
         let mut stored = match StoredCompile::of(self, &request, parts, label.clone())? {
             Ok(stored) => stored,
             Err(reason) => {
-                self.log
-                    .line(&format!("ran compile {label}: not stored: {reason}"));
+                self.log_ran(&label, &format!(": not stored: {reason}"));
                 return Ok(run_then(as_written, then));
             }
         };
         let ahead = self.ahead.take(stored.call_key());
-        if ahead == Some(Outcome::Said) {
-            self.log
-                .line(&format!("ran compile {label}: {FAILS_OR_PRINTS}"));
+        if ahead == Some(AheadResult::HasMessages) {
+            self.log_ran(&label, FAILS_OR_PRINTS);
             return Ok(run_then(as_written, then));
         }
         if stored.find(self) {
             let note = put_back_if_same_code(previous);
-            let line = match ahead {
-                Some(Outcome::Stored) => format!("ran compile {label}: before make asked{note}"),
-                _ => {
-                    self.timeline.ended(start, "compile", "hit", &label);
-                    format!("hit compile {label}{note}")
-                }
-            };
-            self.log.line(&line);
+            if ahead == Some(AheadResult::Stored) {
+                self.log_ran(&label, &format!(": before make asked{note}"));
+            } else {
+                self.log.line(&format!("hit compile {label}{note}"));
+                self.timeline.ended(start, "compile", "hit", &label);
+            }
             return then.map_or(Ok(ended(0)), |then| then(self));
         }
         let run = stored.run();
@@ -249,9 +245,7 @@ impl Session {
             session.timeline.ended(start, "compile", "ran", &label);
             if finished.code != 0 || finished.printed {
                 // kbuild's own call says it in its own words.
-                session
-                    .log
-                    .line(&format!("ran compile {label}: {FAILS_OR_PRINTS}"));
+                session.log_ran(&label, FAILS_OR_PRINTS);
                 return Ok(run_then(as_written, then));
             }
             let note = match stored.keep(session) {
@@ -262,18 +256,21 @@ impl Session {
                 // The store's result was wrong.
                 Err(error) if error.is::<Failure>() => return Err(error),
                 Err(error) => {
-                    let line = format!("ran compile {label}: not stored: {error:#}");
-                    session.log.line(&line);
+                    session.log_ran(&label, &format!(": not stored: {error:#}"));
                     return Ok(run_then(as_written, then));
                 }
             };
-            session.log.line(&format!("ran compile {label}{note}"));
+            session.log_ran(&label, &note);
             then.map_or(Ok(ended(0)), |then| then(session))
         };
         Ok(Answer::Then {
             run,
             next: Box::new(next),
         })
+    }
+
+    fn log_ran(&self, label: &str, note: &str) {
+        self.log.line(&format!("ran compile {label}{note}"));
     }
 
     /// A module of one object, on a tree where nothing links it before modpost: a unit of one.

@@ -48,6 +48,13 @@ pub struct StoreChoice {
     pub verify_percent: u8,
 }
 
+impl StoreChoice {
+    /// Every result is made again: nothing is answered from memory, or begun ahead to be made twice.
+    const fn checks_all(&self) -> bool {
+        self.verify_percent >= 100
+    }
+}
+
 /// What a build needs besides its plan.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -93,9 +100,8 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         Difference::Sources(_) => Extent::Edit,
         _ => Extent::Whole,
     };
-    // Who has everything checked that is reused has the compiler asked again.
-    let is_reused = settings.store.verify_percent < 100;
-    let known = watch.as_ref().ok().filter(|_| is_reused);
+    let known = watch.as_ref().ok();
+    let known = known.filter(|_| !settings.store.checks_all());
     let surroundings = known.and_then(|watch| watch.surroundings(&difference));
     let answers = surroundings.and_then(|surroundings| session.place_for_answers(&surroundings));
     let served = (answers.as_deref(), extent);
@@ -366,8 +372,7 @@ fn run_make_in(
     make.env(SOCKET_VARIABLE, server.socket());
     let fork_servers = start_fork_servers((build, settings), extent, (session, &server.socket()))?;
     identify_tools(session, build, make);
-    // Where all that is reused is checked, it would be made twice.
-    if settings.store.verify_percent < 100 {
+    if !settings.store.checks_all() {
         session.ahead.start();
     }
     let cancelled = Arc::clone(session);

@@ -17,8 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-use anyhow::Context as _;
-use klto_core::{Digest, Failure, KeyBuilder, Storable, run_captured};
+use klto_core::{Digest, Failure, KeyBuilder, Storable};
 use klto_formats::archive;
 use klto_wire::{Finished, Reply, Request};
 use serde::{Deserialize, Serialize};
@@ -26,7 +25,9 @@ use serde::{Deserialize, Serialize};
 use crate::archiver::{self, Answered};
 use crate::inputs::is_bitcode_file;
 use crate::journal::Journal;
-use crate::session::{Answer, Run, Session, as_called, ended, lock, tool_environment};
+use crate::session::{
+    Answer, Run, Session, as_called, ended, lock, printed_by_tool, tool_environment,
+};
 use crate::unchanged::stamp;
 
 /// An archive as klto left it.
@@ -88,9 +89,7 @@ impl Session {
         if !self.engine.is_chosen_for_verification(digest) {
             return Ok(());
         }
-        let tool = run_captured(&request.program, &request.arguments, &request.directory);
-        let tool = tool.with_context(|| format!("starting {}", request.program.display()))?;
-        if tool.stdout != list {
+        if printed_by_tool(request)? != list {
             let what = format!(
                 "klto lists other members than {}",
                 request.program.display()

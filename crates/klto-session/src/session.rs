@@ -9,7 +9,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use klto_core::report;
+use anyhow::Context as _;
+use klto_core::{report, run_captured};
 use klto_exec::{Engine, Slots, ToolIdentity, tool_identity};
 use klto_store::StatMemo;
 use klto_wire::{Finished, Reply, Request, ShimRole};
@@ -222,6 +223,13 @@ impl From<Run> for Reply {
 /// A call that is over and said nothing, or said it itself.
 pub(crate) fn ended(code: u8) -> Answer {
     Answer::Reply(Reply::ended(code))
+}
+
+/// What the tool itself prints for a call, to hold klto's answer against.
+pub(crate) fn printed_by_tool(request: &Request) -> anyhow::Result<Vec<u8>> {
+    let tool = run_captured(&request.program, &request.arguments, &request.directory);
+    let tool = tool.with_context(|| format!("starting {}", request.program.display()))?;
+    Ok(tool.stdout)
 }
 
 /// Variables that a tool which klto starts itself is given; each can change what it does.

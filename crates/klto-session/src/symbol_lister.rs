@@ -6,12 +6,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::Context as _;
-use klto_core::{Digest, Failure, run_captured};
+use klto_core::{Digest, Failure};
 use klto_formats::elf::{Listing, listing};
 use klto_wire::{Reply, Request};
 
-use crate::session::{Answer, Session, as_called};
+use crate::session::{Answer, Session, as_called, printed_by_tool};
 
 /// The longest text, in bytes: a frame holds 64 MiB (`klto-wire/src/frame.rs`), and the rest is room.
 const LONGEST: usize = 48 << 20;
@@ -26,9 +25,7 @@ impl Session {
             .engine
             .is_chosen_for_verification(Digest::of_bytes(&stdout))
         {
-            let tool = run_captured(&request.program, &request.arguments, &request.directory);
-            let tool = tool.with_context(|| format!("starting {}", request.program.display()))?;
-            if tool.stdout != stdout {
+            if printed_by_tool(&request)? != stdout {
                 let what = format!(
                     "klto lists other symbols than {}",
                     request.program.display()

@@ -139,7 +139,8 @@ fn open_if_changed(
     let (mut watch, mut difference) = look(build, settings);
     if matches!(difference, Difference::Nothing) {
         if let Ok(watch) = &watch {
-            watch.remember_repository(build.tree.written())?;
+            // Where the tree cannot be written, the next build asks for the release again.
+            let _ = watch.remember_repository(build.tree.written());
         }
         say_without_make(build, &difference, quiet);
         return Ok(None);

@@ -40,6 +40,7 @@ use call::is_mode_marker;
 use previous::Previous;
 pub(crate) use sources::{Sources, essence_of};
 use stored::StoredCompile;
+pub(crate) use stored::last_change;
 
 /// Who reads an object that kbuild compiles with flags of its own, as those of the boot image on x86.
 const WITHOUT_KCFLAGS: &str = "a link of what is compiled without KCFLAGS";

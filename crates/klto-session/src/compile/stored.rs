@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -456,10 +457,7 @@ impl StoredCompile {
             true => OTHER_CLOCK,
             false => GRANULARITY,
         };
-        let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
-        let rest = u64::try_from(metadata.ctime_nsec()).unwrap_or(0);
-        let changed = SystemTime::UNIX_EPOCH + seconds + Duration::from_nanos(rest);
-        Ok(metadata.modified()?.max(changed) + margin > self.begin)
+        Ok(last_change(&metadata)? + margin > self.begin)
     }
 
     fn write_depfile(&self, reads: &Reads) -> io::Result<()> {
@@ -505,6 +503,14 @@ fn ends_found_in(directory: &Path, read: &BTreeSet<&Path>) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// When a file was written or its stat changed, whichever came last.
+pub(crate) fn last_change(metadata: &Metadata) -> io::Result<SystemTime> {
+    let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
+    let rest = Duration::from_nanos(u64::try_from(metadata.ctime_nsec()).unwrap_or(0));
+    let changed = SystemTime::UNIX_EPOCH + seconds + rest;
+    Ok(metadata.modified()?.max(changed))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde::{Deserialize, Serialize};
 
 use crate::build::Settings;
-use crate::compile::Sources;
+use crate::compile::{Sources, last_change};
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::session::{Session, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
@@ -395,12 +395,8 @@ impl Watch {
 
     /// Whether a file may have changed since the build began.
     fn may_have_changed(&self, file: &Path) -> bool {
-        let metadata = std::fs::metadata(file);
-        let modified = metadata.and_then(|metadata| {
-            let seconds = Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
-            Ok(metadata.modified()?.max(SystemTime::UNIX_EPOCH + seconds))
-        });
-        modified.is_ok_and(|modified| modified + TICK > self.begun)
+        let changed = std::fs::metadata(file).and_then(|metadata| last_change(&metadata));
+        changed.is_ok_and(|changed| changed + TICK > self.begun)
     }
 
     /// What makes the tools what they are, if the last build had the same.

@@ -38,7 +38,6 @@ const TWO_AT_A_TIME: &[&str] = &[
     "modes",
     "shapes",
     "store_faults",
-    "surroundings",
     "together",
     "toolchains",
 ];
@@ -47,7 +46,13 @@ const TWO_AT_A_TIME: &[&str] = &[
 const BESIDE_EACH_OTHER: [&[&str]; 2] =
     [&["arm64_5_10", "x86_64_5_10"], &["oracle", "x86_64_6_12"]];
 /// The others: shared output trees, figures that need the processors alone.
-const ONE_AT_A_TIME: &[&str] = &["compiles", "interrupts", "jobs", "unchanged"];
+const ONE_AT_A_TIME: &[&str] = &[
+    "compiles",
+    "interrupts",
+    "jobs",
+    "surroundings",
+    "unchanged",
+];
 
 /// How the names of directories begin in which tests have a store of their own.
 pub const STORE_OF_TEST: &str = "test-store-";

@@ -125,13 +125,22 @@ fn files_that_were_read_elsewhere_count() {
     fs::write(&header, "#define KLTO_REG 1\n").unwrap();
     let makefile = "fs/jbd2/Makefile";
     let text = fs::read_to_string(source.path().join(makefile)).unwrap();
-    let reads = "ccflags-y += -I$(SDK) -include reg.h\n";
+    let reads = "include $(SDK)/flags.mk\n-include $(SDK)/more.mk\n";
+    let flags = sdk.join("flags.mk");
+    fs::write(&flags, "ccflags-y += -I$(SDK) -include reg.h\n").unwrap();
     source.write(makefile, &(text + reads)).unwrap();
     let build = build.word(format!("SDK={}", sdk.display()));
     why_make_ran(&build).unwrap();
     assert_eq!(why_make_ran(&build), None);
     fs::write(&header, "#define KLTO_REG 2\n").unwrap();
     expect_make(&build, "reg.h has changed");
+    // Makefiles too, and one that was not there.
+    let more = "ccflags-y += -DKLTO_MORE\n";
+    let text = fs::read_to_string(&flags).unwrap();
+    fs::write(&flags, text + more).unwrap();
+    expect_make(&build, "flags.mk has changed");
+    fs::write(sdk.join("more.mk"), more).unwrap();
+    expect_make(&build, "more.mk has changed");
 }
 
 #[test]

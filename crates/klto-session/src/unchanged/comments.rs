@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use klto_store::StatMemo;
 
+use super::makefiles::Makefiles;
 use super::readers::{Written, is_on_demand, older_targets, why_more_than_tokens_show};
-use super::remake::Makefiles;
 use super::trees::{Change, ChangedSource};
 use super::{State, TICK, Watch};
 use crate::archives::record_beside;

@@ -1,18 +1,20 @@
 //! Whether anything that a build could read has changed since the last one that succeeded. If nothing
 //! has, make has nothing to do and is not run; if only sources have, `remake.rs` says what is to be made.
 //!
-//! In: a build before it starts. Out: what has changed. No list of what kbuild reads is needed: every file of
-//! the source tree and of the output tree counts, by its stat, a source that a compile read by its content
-//! where the stat differs, without comments that nothing shows (`comments.rs`), and so do make's words, the
-//! environment, the host's and the user's names, the tools, every program in PATH, files that the
-//! configuration and make's words name, and what package managers note of a change of the system. Any doubt
-//! runs make: a file system whose stamps cannot be trusted, a goal that does more than make files, an option
-//! whose files may be anywhere, a tree that changed while the build ran.
+//! In: a build before it starts. Out: what has changed. No list of what kbuild reads is needed: every
+//! file of the source tree and of the output tree counts, by its stat, a source that a compile read by
+//! its content where the stat differs, without comments that nothing shows (`comments.rs`), and so do
+//! make's words, the environment, the host's and the user's names, the tools, every program in PATH,
+//! files that the configuration, make's words and makefiles name, and what package managers note of a
+//! change of the system. Any doubt runs make: a file system whose stamps cannot be trusted, a goal that
+//! does more than make files, an option whose files may be anywhere, a tree that changed while the build
+//! ran.
 //!
 //! Stats are taken 25 ms after the last process of the build has ended, so that a later change has
 //! other stamps (the argument is at `StatMemo` in `klto-store`).
 
 mod comments;
+mod makefiles;
 mod readers;
 mod remake;
 mod repository;
@@ -40,10 +42,10 @@ use crate::compile::{Sources, last_change};
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::session::{Session, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
+use makefiles::{Makefiles, Variables, asks_git, named_elsewhere};
 use readers::read_elsewhere;
-use remake::Makefiles;
-use repository::{Repository, asks_git, is_of_repository, keeps_release};
-use surroundings::{flag_that_leads_out, outside};
+use repository::{Repository, is_of_repository, keeps_release};
+use surroundings::{flag_that_leads_out, outside, variables_elsewhere};
 use trees::{
     Change, ChangedSource, Contents, Facts, Knowledge, Looked, Roots, digest, is_input, is_of_tree,
     of_file,
@@ -75,7 +77,7 @@ struct State {
     contents: Contents,
     /// Files that make the tools what they are.
     tools: Vec<(PathBuf, [u8; 32])>,
-    /// Files outside of both trees that were read.
+    /// Files outside of both trees that were read, or that makefiles name.
     elsewhere: Vec<(PathBuf, [u8; 32])>,
     /// The makes of that build.
     makes: SubMakes,
@@ -114,6 +116,8 @@ pub(crate) struct Watch {
     makefiles: Vec<PathBuf>,
     /// Directories to which links of the source tree lead.
     linked: BTreeSet<PathBuf>,
+    /// Variables of make's words and of the environment.
+    variables: Variables,
     config: Config,
     /// Why all comments count in this build.
     checks_comments: Option<&'static str>,
@@ -162,6 +166,7 @@ impl Watch {
             environment,
             makefiles: looked.makefiles,
             linked: looked.linked,
+            variables: variables_elsewhere(build, &settings.environment),
             ahead: looked.ahead,
             config: build.config.clone(),
             checks_comments: checks_comments(build, &settings.environment),
@@ -365,7 +370,12 @@ impl Watch {
             Some(tools) => tools,
             None => self.tools(session)?,
         };
-        let elsewhere = read_elsewhere(&self.roots.source, &self.roots.output)?;
+        let mut elsewhere = read_elsewhere(&self.roots.source, &self.roots.output)?;
+        elsewhere.extend(named_elsewhere(
+            &self.roots,
+            &self.makefiles,
+            &self.variables,
+        ));
         if let Some(file) = elsewhere.iter().find(|file| self.may_have_changed(file)) {
             let file = file.display();
             session

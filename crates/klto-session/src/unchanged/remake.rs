@@ -5,18 +5,17 @@
 //! after the build, whether that was right.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use klto_core::normalize;
 use klto_kbuild::compile::CompileCall;
 use klto_kbuild::is_made_with_vmlinux;
-use memchr::memmem::Finder;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
+use super::makefiles::{Makefiles, names};
 use super::readers::targets_that_read;
 use super::{Stock, Watch};
 use crate::journal::{CompileRecord, Journal};
@@ -237,122 +236,5 @@ impl Watch {
         places
             .find(|place| !is_expected(Path::new(place)))
             .map(str::to_owned)
-    }
-}
-
-/// Which makefiles may name a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Makefiles {
-    /// Those of other directories, without tools: a source's own makefile runs in any case.
-    OtherDirectories,
-    /// Those of [`TOOLS_OF_KERNEL`].
-    Tools,
-    /// All that a build of the kernel reads: of tools those in [`TOOLS_OF_KERNEL`].
-    Kernel,
-}
-
-/// Tools that a build of the kernel makes, and what makes them.
-const TOOLS_OF_KERNEL: [&str; 5] = [
-    "tools/objtool",
-    "tools/bpf/resolve_btfids",
-    "tools/lib",
-    "tools/build",
-    "tools/scripts",
-];
-
-impl Makefiles {
-    /// Whether a makefile, below the source tree, is one of them.
-    pub fn includes(self, makefile: &Path) -> bool {
-        let is_of_kernel = || {
-            TOOLS_OF_KERNEL
-                .iter()
-                .any(|place| makefile.starts_with(place))
-        };
-        let is_of_tools = makefile.starts_with("tools");
-        match self {
-            Self::OtherDirectories => !is_of_tools,
-            Self::Tools => is_of_kernel(),
-            Self::Kernel => !is_of_tools || is_of_kernel(),
-        }
-    }
-}
-
-/// Whether a makefile names a source: by its path from there, from the root of the tree, or behind a
-/// variable.
-fn names(text: &[u8], makefile: &Path, source: &Path, makefiles: Makefiles) -> bool {
-    let directory = makefile.parent().unwrap_or(makefile);
-    if makefiles == Makefiles::OtherDirectories && source.parent() == Some(directory) {
-        return false;
-    }
-    let name = source.file_name().unwrap_or_default().as_bytes();
-    Finder::new(name).find_iter(text).any(|place| {
-        let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./$(){}".contains(byte);
-        let before = text.get(..place).unwrap_or_default();
-        let start = before.iter().rposition(|byte| !is_of_word(byte));
-        let start = start.map_or(0, |start| start + 1);
-        let word = text.get(start..place + name.len()).unwrap_or_default();
-        let end_of_variable = word.iter().rposition(|byte| matches!(byte, b')' | b'}'));
-        let (variable, rest) = word.split_at(end_of_variable.map_or(0, |end| end + 1));
-        let path = |bytes| Path::new(OsStr::from_bytes(bytes));
-        let rest = path(rest.strip_prefix(b"/").unwrap_or(rest));
-        match variable {
-            b"" => normalize(&directory.join(rest)) == source || normalize(rest) == source,
-            b"$(src)" | b"$(obj)" => normalize(&directory.join(rest)) == source,
-            b"$(srctree)" | b"$(objtree)" => normalize(rest) == source,
-            // Wherever that leads.
-            _ => {
-                let parts = rest
-                    .components()
-                    .filter(|part| matches!(part, Component::Normal(_)));
-                source.ends_with(parts.collect::<PathBuf>())
-            }
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_makefile_names_a_source_by_many_paths() {
-        let makefile = Path::new("drivers/su/Makefile");
-        let names_of = |text: &str, makefiles| {
-            names(text.as_bytes(), makefile, Path::new("fs/a.c"), makefiles)
-        };
-        let names = |text: &str| names_of(text, Makefiles::OtherDirectories);
-        for text in [
-            "x := $(shell grep -q x $(srctree)/fs/a.c)",
-            "$(obj)/b.o: $(src)/../../fs/a.c",
-            "cat ../../fs/a.c",
-            "cat fs/a.c",
-            "$(fs-dir)/a.c",
-            "$(srctree)/$(fs)/a.c",
-            "${K}/fs/a.c",
-        ] {
-            assert!(names(text), "{text}");
-        }
-        for text in [
-            "a.c",
-            "$(src)/a.c",
-            "$(srctree)/lib/a.c",
-            "fs/gen_a.c",
-            "$(x)/lib/a.c",
-        ] {
-            assert!(!names(text), "{text}");
-        }
-        let (makefile, source) = (Path::new("fs/Makefile"), Path::new("fs/a.c"));
-        let tools = |place: &str, makefiles: Makefiles| makefiles.includes(Path::new(place));
-        assert!(tools("tools/objtool/Makefile", Makefiles::Kernel));
-        assert!(!tools("tools/perf/Makefile.perf", Makefiles::Kernel));
-        assert!(!tools(
-            "tools/objtool/Makefile",
-            Makefiles::OtherDirectories
-        ));
-        assert!(tools("tools/objtool/Makefile", Makefiles::Tools));
-        assert!(!tools("fs/Makefile", Makefiles::Tools));
-        let own = |makefiles| super::names(b"$(src)/a.c", makefile, source, makefiles);
-        assert!(!own(Makefiles::OtherDirectories));
-        assert!(own(Makefiles::Kernel));
     }
 }

@@ -58,22 +58,6 @@ pub(super) fn keeps_release(build: &LtoBuild, settings: &Settings) -> bool {
     }
 }
 
-/// Whether a makefile runs git, as in `$(shell git describe)`.
-pub(super) fn asks_git(makefile: &[u8]) -> bool {
-    let lines = makefile.split(|byte| *byte == b'\n');
-    let runs_a_shell = |line: &[u8]| {
-        let mut signs = [&b"$(shell"[..], b"`", b"!="].into_iter();
-        signs.any(|sign| memchr::memmem::find(line, sign).is_some())
-    };
-    let names_git = |line: &[u8]| {
-        let mut words = line.split(|byte| !byte.is_ascii_alphanumeric() && !b"-_.".contains(byte));
-        words.any(|word| word == b"git")
-    };
-    lines
-        .into_iter()
-        .any(|line| runs_a_shell(line) && names_git(line))
-}
-
 /// Where git keeps its files of a tree.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Repository {
@@ -170,24 +154,6 @@ mod tests {
         }
         for name in ["source ", "source .github", "source fs/.git", "output .git"] {
             assert!(!is_of_repository(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn makefiles_that_run_git_are_told_apart() {
-        for text in [
-            "x := $(shell git rev-parse HEAD)\n",
-            "a\nx != cd $(srctree) && git log\n",
-            "\techo `git log`",
-        ] {
-            assert!(asks_git(text.as_bytes()), "{text}");
-        }
-        for text in [
-            "# see git log\n",
-            "x := $(shell cat .gitignore)\n",
-            "x := $(shell ls)\n# git\n",
-        ] {
-            assert!(!asks_git(text.as_bytes()), "{text}");
         }
     }
 

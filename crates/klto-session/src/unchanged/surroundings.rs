@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use klto_core::{KeyBuilder, processor};
 use klto_kbuild::{Environment, LtoBuild};
 
+use super::makefiles::Variables;
 use super::trees::{Facts, digest, of_file};
 use crate::build::Settings;
 
@@ -128,6 +129,24 @@ pub(super) fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf
         facts.insert(program.display().to_string(), of_file(program));
     }
     facts
+}
+
+/// Variables with a place outside of the trees: an absolute path.
+pub(super) fn variables_elsewhere(build: &LtoBuild, environment: &Environment) -> Variables {
+    let both = [build.make_flags.arguments(), &build.arguments];
+    let words = both.into_iter().flat_map(|words| words.assignments());
+    let words = words.map(|word| (word.name.as_os_str(), word.value.as_os_str()));
+    let trees = [&build.tree.source, &build.tree.output];
+    let is_elsewhere = |(_, value): &(&OsStr, &OsStr)| {
+        let value = Path::new(value);
+        value.is_absolute() && !trees.iter().any(|tree| value.starts_with(tree))
+    };
+    let mut variables = Variables::new();
+    for (name, value) in environment.iter().chain(words).filter(is_elsewhere) {
+        let places = variables.entry(name.as_bytes().to_vec()).or_default();
+        places.insert(PathBuf::from(value));
+    }
+    variables
 }
 
 /// What a value of the configuration names outside of the trees, if it does: a file, or a directory with what

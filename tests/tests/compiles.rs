@@ -89,7 +89,7 @@ fn compile_again(build: &Build) -> Outcome {
 }
 
 fn in_another_checkout(first: &Build, other: Build, name: &str) {
-    let path = format!("compiles-{name}-at-a-longer-path");
+    let path = format!("{}-at-a-longer-path", first.tree().name);
     let checkout = PrivateSource::of(first.tree(), &path).unwrap();
     let build = other.source(checkout.path()).verify(0);
     let clean = build.succeed();

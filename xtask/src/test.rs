@@ -4,7 +4,10 @@
 //! kernels come last, and nothing is printed after cargo's summary of them.
 
 use std::io::Seek as _;
-use std::process::{Command, ExitStatus, Stdio};
+use std::panic::resume_unwind;
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -25,34 +28,32 @@ const CLIPPY: &[&str] = &[
 ];
 const UNIT_TESTS: &[&str] = &["test", "--workspace", "--exclude", "klto-tests"];
 const UNIT_TESTS_OF_KERNEL_TESTS: &[&str] = &["test", "--package", "klto-tests", "--lib"];
+const KERNEL_TESTS: &[&str] = &["test", "--package", "klto-tests"];
 const RELEASE: &[&str] = &["build", "--release", "--package", "klto"];
-const KERNEL_TESTS: &[&str] = &["test", "--package", "klto-tests", "--no-fail-fast"];
 
-/// Test programs whose tests share nothing but what they lock: two of them run at a time, for each
-/// builds a few objects and waits much.
+/// Test programs, of which two run at a time, the longest first: links and boots leave a processor idle, and
+/// builds of a few objects wait much. Tests of one program run one after the other.
 const TWO_AT_A_TIME: &[&str] = &[
-    "behaviour",
-    "configuration",
-    "faults",
-    "full",
-    "modes",
-    "shapes",
-    "store_faults",
-    "together",
-    "toolchains",
-];
-/// Those that build and boot whole kernels, one test after the other: two rows of them run beside each other,
-/// for links and boots leave a processor idle.
-const BESIDE_EACH_OTHER: [&[&str]; 2] =
-    [&["arm64_5_10", "x86_64_5_10"], &["oracle", "x86_64_6_12"]];
-/// The others: shared output trees, figures that need the processors alone.
-const ONE_AT_A_TIME: &[&str] = &[
+    "oracle",
+    "x86_64_6_12",
+    "arm64_5_10",
+    "unchanged",
+    "x86_64_5_10",
     "compiles",
     "interrupts",
-    "jobs",
     "surroundings",
-    "unchanged",
+    "toolchains",
+    "full",
+    "faults",
+    "behaviour",
+    "store_faults",
+    "shapes",
+    "modes",
+    "configuration",
+    "together",
 ];
+/// Figures of this one need the processors alone.
+const ALONE: &str = "jobs";
 
 /// How the names of directories begin in which tests have a store of their own.
 pub const STORE_OF_TEST: &str = "test-store-";
@@ -66,12 +67,14 @@ pub fn run(filter: Option<&str>) -> Result<u8> {
     print_seconds("packages and sources", begin);
     let unit_tests = [UNIT_TESTS, filter.as_slice()].concat();
     let more_unit_tests = [UNIT_TESTS_OF_KERNEL_TESTS, filter.as_slice()].concat();
+    let build_of_kernel_tests = [KERNEL_TESTS, &["--no-run"]].concat();
     let stages = [
         ("format", FORMAT),
         ("clippy", CLIPPY),
         ("unit tests", &unit_tests),
         ("unit tests of the kernel tests", &more_unit_tests),
         ("release build", RELEASE),
+        ("build of the kernel tests", &build_of_kernel_tests),
     ];
     for (name, arguments) in stages {
         println!("xtask: {name}");
@@ -83,33 +86,44 @@ pub fn run(filter: Option<&str>) -> Result<u8> {
         }
     }
     println!("xtask: kernel tests");
-    let two = command::status(&mut kernel_tests(TWO_AT_A_TIME, 2, filter))?;
-    let [first, second] = beside_each_other(filter)?;
-    let one = command::status(&mut kernel_tests(ONE_AT_A_TIME, 1, filter))?;
-    let readers = match filter {
-        None => command::status(&mut readers_of_a_kernel()?)?,
-        Some(_) => ExitStatus::default(),
-    };
-    let all = [two, first, second, one, readers];
-    let failed = all.into_iter().find(|status| !status.success());
+    let mut ends = two_at_a_time(filter)?;
+    println!("xtask: {ALONE}");
+    ends.push(command::status(&mut kernel_tests(ALONE, filter))?);
+    if filter.is_none() {
+        ends.push(command::status(&mut readers_of_a_kernel()?)?);
+    }
+    let failed = ends.into_iter().find(|status| !status.success());
     Ok(failed.map_or(0, exit_code))
 }
 
-/// Runs both rows of [`BESIDE_EACH_OTHER`]; what the second prints comes when both are over.
-fn beside_each_other(filter: Option<&str>) -> Result<[ExitStatus; 2]> {
-    let [first, second] = BESIDE_EACH_OTHER.map(|row| kernel_tests(row, 1, filter));
-    let (mut first, mut second) = (first, second);
-    let mut printed = tempfile::tempfile()?;
-    second
-        .stdin(Stdio::null())
-        .stdout(printed.try_clone()?)
-        .stderr(printed.try_clone()?);
-    let mut second = klto_core::die_with_parent(&mut second).spawn()?;
-    let first = command::status(&mut first);
-    let second = second.wait()?;
-    printed.rewind()?;
-    std::io::copy(&mut printed, &mut std::io::stdout())?;
-    Ok([first?, second])
+/// Runs [`TWO_AT_A_TIME`]; what one prints comes when it is over. Returns how each ended.
+fn two_at_a_time(filter: Option<&str>) -> Result<Vec<ExitStatus>> {
+    let next = AtomicUsize::new(0);
+    let print = Mutex::new(());
+    let run_next = || -> Result<Vec<ExitStatus>> {
+        let mut ends = Vec::new();
+        while let Some(program) = TWO_AT_A_TIME.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let begin = Instant::now();
+            let mut printed = tempfile::tempfile()?;
+            let mut tests = kernel_tests(program, filter);
+            tests
+                .stdout(printed.try_clone()?)
+                .stderr(printed.try_clone()?);
+            ends.push(command::status(&mut tests)?);
+            printed.rewind()?;
+            let _printing = print.lock().unwrap_or_else(PoisonError::into_inner);
+            println!("xtask: {program}");
+            std::io::copy(&mut printed, &mut std::io::stdout())?;
+            print_seconds(program, begin);
+        }
+        Ok(ends)
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(run_next);
+        let own = run_next();
+        let other = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+        Ok([own?, other?].concat())
+    })
 }
 
 /// Installs the Debian packages and fetches both kernel sources.
@@ -149,16 +163,13 @@ fn readers_of_a_kernel() -> Result<Command> {
     Ok(cargo)
 }
 
-/// The kernel tests of those programs; each says its own seconds.
-fn kernel_tests(programs: &[&str], at_a_time: usize, filter: Option<&str>) -> Command {
+/// The kernel tests of a program; each says its own seconds.
+fn kernel_tests(program: &str, filter: Option<&str>) -> Command {
     let mut cargo = product::cargo(KERNEL_TESTS);
-    for program in programs {
-        cargo.args(["--test", program]);
-    }
     cargo
+        .args(["--test", program])
         .args(filter)
-        .args(["--", "--nocapture"])
-        .arg(format!("--test-threads={at_a_time}"));
+        .args(["--", "--nocapture", "--test-threads=1"]);
     cargo
 }
 
@@ -183,8 +194,7 @@ mod tests {
             }
         }
         found.sort();
-        let [first, second] = BESIDE_EACH_OTHER;
-        let mut run = [TWO_AT_A_TIME, first, second, ONE_AT_A_TIME].concat();
+        let mut run = [TWO_AT_A_TIME, &[ALONE]].concat();
         run.sort_unstable();
         assert_eq!(found, run);
     }

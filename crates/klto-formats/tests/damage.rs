@@ -3,11 +3,17 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use common::{SOURCE, compile, run};
+use klto_formats::c_source::{self, CSource};
+use klto_formats::depfile::Depfile;
+use klto_formats::elf::Listing;
 use klto_formats::{
-    archive, assembler, bitcode, elf, genksyms, linker_script, response, symbol_versions,
+    archive, assembler, assembler_data, bitcode, elf, genksyms, linker_script, response,
+    symbol_versions,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -16,12 +22,13 @@ use proptest::sample::Index;
 static OBJECTS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
-    let ways: [(&str, &str, &[&str]); 5] = [
+    let ways: [(&str, &str, &[&str]); 6] = [
         ("thin.o", "aarch64-linux-gnu", &["-flto=thin", "-fcommon"]),
         ("full.o", "x86_64-linux-gnu", &["-flto=full", "-g"]),
         ("elf64.o", "aarch64-linux-gnu", &["-fcommon"]),
         ("elf32.o", "armv7-linux-gnueabi", &["-g"]),
         ("big.o", "powerpc-linux-gnu", &[]),
+        ("traced.o", "x86_64-linux-gnu", &["-pg", "-mfentry"]),
     ];
     for (name, target, flags) in ways {
         compile(root, name, SOURCE, target, flags);
@@ -33,7 +40,19 @@ static OBJECTS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         &["cDPrs", "regular.a", "elf32.o", "elf64.o"],
     );
     let names = ways.map(|(name, ..)| name);
-    let names = names.into_iter().chain(["thin.a", "regular.a"]);
+    let index = [
+        "--plugin-opt=thinlto-index-only",
+        "--entry=foo",
+        "--unresolved-symbols=ignore-all",
+    ];
+    run(
+        "ld.lld",
+        root,
+        &[&index[..], &["-o", "linked", "thin.o"]].concat(),
+    );
+    let names = names
+        .into_iter()
+        .chain(["thin.a", "regular.a", "thin.o.thinlto.bc"]);
     names
         .map(|name| std::fs::read(root.join(name)).unwrap())
         .collect()
@@ -46,7 +65,23 @@ fn read_as_everything(bytes: &[u8]) {
     let _ = bitcode::symbols(bytes);
     let _ = bitcode::has_thin_summary(bytes);
     let _ = bitcode::differ_only_in_assembly_places(bytes, bytes);
+    let _ = bitcode::differ_only_in_assembly_places(&OBJECTS[0], bytes);
+    let _ = bitcode::definitions(bytes);
+    let _ = bitcode::imported_modules(bytes);
+    let _ = bitcode::index_digest(bytes, &BTreeSet::new());
+    let _ = archive::defined_globals(bytes);
     let _ = elf::symbols(bytes);
+    for listing in [Listing::ByName, Listing::ByAddress, Listing::WithSizes] {
+        let _ = elf::listing(bytes, listing);
+    }
+    let _ = elf::entry_calls(bytes);
+    let _ = elf::recorded_entries(bytes);
+    if let Ok(recorded) = elf::record_entry_calls(bytes) {
+        let _ = elf::recorded_entries(&recorded);
+    }
+    if let Ok(extended) = elf::add_undefined_symbols(bytes, &[b"one".to_vec()]) {
+        let _ = elf::symbols(&extended);
+    }
     let _ = elf::section_names(bytes);
     let longer = |name: &[u8]| Some([name, b"_renamed"].concat());
     if let Ok(renamed) = elf::rename_symbols(bytes, &longer) {
@@ -65,6 +100,10 @@ fn read_as_text(text: &[u8]) {
     let _ = symbol_versions::parse(text);
     let _ = genksyms::printed_versions(text);
     let _ = response::parse(text);
+    let _ = assembler_data::fold(text, Path::new("a.S"));
+    let _ = c_source::options(text);
+    let _ = CSource::read(text).essence(text);
+    let _ = Depfile::read(text);
 }
 
 #[test]
@@ -134,7 +173,7 @@ proptest! {
     fn random_texts_are_survived(
         text in prop::collection::vec(prop::sample::select(vec![
             &b".incbin"[..], b".include", b"\"", b"'", b"\\", b" ", b"\n", b"/*", b"*/", b"a.b",
-            b"$0", b"__crc_a", b"=", b"0x12", b";", b"SECTIONS", b"{", b".", b"\xff", b"\0",
+            b"$0", b"__crc_a", b"CONFIG_A", b"#", b"//", b".asciz", b".quad", b".byte", b"0x", b":", b"=", b"0x12", b";", b"SECTIONS", b"{", b".", b"\xff", b"\0",
         ]), 0..24)
     ) {
         read_as_text(&text.concat());

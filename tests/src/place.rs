@@ -43,7 +43,13 @@ pub fn fresh_directory(name: &str) -> Result<PathBuf> {
 pub(crate) fn lock(directory: &Path) -> Result<std::fs::File> {
     let file = fs::File::create(format!("{}.lock", directory.display()))?;
     let file = file.into_parts().0;
-    file.lock()?;
+    if file.try_lock().is_err() {
+        eprintln!(
+            "    waits for {}, which another test has",
+            directory.display()
+        );
+        file.lock()?;
+    }
     Ok(file)
 }
 

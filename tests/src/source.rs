@@ -102,7 +102,7 @@ fn put_back_below(source: &Path, copy: &Path, last: &Metadata) -> Result<()> {
             Ok(metadata) if metadata.is_dir() && is_directory => {
                 put_back_below(&entry.path(), &path, last)?;
             }
-            Ok(metadata) if !is_directory && is_before(&metadata, last) => {}
+            Ok(metadata) if !is_directory && is_as_before(&metadata, &entry.metadata()?, last) => {}
             metadata => {
                 if metadata.is_ok() {
                     remove_any(&path)?;
@@ -114,10 +114,15 @@ fn put_back_below(source: &Path, copy: &Path, last: &Metadata) -> Result<()> {
     Ok(())
 }
 
-/// By the time that nobody can set. In one tick nobody knows.
-fn is_before(metadata: &Metadata, last: &Metadata) -> bool {
+/// Whether a file is the one that was put there: by its stat, and by the time that nobody can set. In one
+/// tick nobody knows.
+fn is_as_before(copy: &Metadata, source: &Metadata, last: &Metadata) -> bool {
     let changed = |metadata: &Metadata| (metadata.ctime(), metadata.ctime_nsec());
-    changed(metadata) < changed(last)
+    let stat = |metadata: &Metadata| {
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        (metadata.mode(), metadata.len(), modified)
+    };
+    changed(copy) < changed(last) && stat(copy) == stat(source)
 }
 
 fn remove_any(path: &Path) -> Result<()> {

@@ -65,7 +65,8 @@ fn first(build: Build) -> (Build, PrivateSource) {
     (build, source)
 }
 
-/// That of 6.12, which the tests share. They change its source, and change it back.
+/// That of 6.12, which the tests share. They change its source, and change it back. No other test here can
+/// have that source: it is kept to the end.
 fn shared() -> &'static (Build, PrivateSource) {
     static FIRST: Shared<(Build, PrivateSource)> = Shared::new();
     FIRST.get(|| Ok(first(jbd2_of_6_12("first"))))

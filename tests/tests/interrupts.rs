@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use prepared::processes::{Process, assert_all_gone, await_process, of_build};
 use prepared::{JBD2, JBD2_OBJECTS, assert_clean, jbd2};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 /// When a build is stopped.
 #[derive(Debug, Clone, Copy)]

@@ -62,7 +62,6 @@ fn every_change_runs_make_and_nothing_else_does() {
     let (build, source) = with_private_source(jbd2_of_6_12("changes"));
     let output = build.output_directory();
     expect_make(&build, "nothing was built", "no build");
-    // The copy shares its files with others: one that changes is replaced.
     let touch = |file: &str| {
         let text = fs::read_to_string(source.path().join(file)).unwrap();
         source.write(file, &text).unwrap();
@@ -275,16 +274,21 @@ fn makes_above_nothing_that_changed_are_left_out() {
     file.file().set_modified(old.modified().unwrap()).unwrap();
     expect_left_out();
     assert!(klto_two());
-    // Where make had a slot to spare.
-    assert!(begun_before_make_asked.replace(0) > 0);
+    // Where make had a slot to spare, which it may not have at each edit.
+    let begins_before_make_asks = |build: &Build| {
+        for more in 0..10 {
+            if begun_before_make_asked.get() == 0 {
+                write(&format!("int klto_more_{more};\n"));
+                note_begun(&build.succeed());
+            }
+        }
+        assert!(begun_before_make_asked.replace(0) > 0);
+    };
+    begins_before_make_asks(&build);
     // With debug information the directory is in the key.
     let debug = build.clone().word("KCFLAGS=-g");
     make_ran(&debug).unwrap();
-    for more in ["int klto_g;\n", "int klto_h;\n", "int klto_i;\n"] {
-        write(more);
-        note_begun(&debug.succeed());
-    }
-    assert!(begun_before_make_asked.get() > 0);
+    begins_before_make_asks(&debug);
     make_ran(&build).unwrap();
 
     // A make of tools compares its copy of a source with the kernel's.

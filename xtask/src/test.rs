@@ -3,7 +3,6 @@
 //! In: a filter for test names. Out: the exit code of the first step that fails. The tests on real
 //! kernels come last, and nothing is printed after cargo's summary of them.
 
-use std::io::Seek as _;
 use std::panic::resume_unwind;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,14 +31,15 @@ const KERNEL_TESTS: &[&str] = &["test", "--package", "klto-tests"];
 const RELEASE: &[&str] = &["build", "--release", "--package", "klto"];
 
 /// Test programs, of which two run at a time, the longest first: links and boots leave a processor idle, and
-/// builds of a few objects wait much. Tests of one program run one after the other.
+/// builds of a few objects wait much. Tests of one program run one after the other. Every second one edits
+/// one copy of the source of 6.12, which two cannot have at a time.
 const TWO_AT_A_TIME: &[&str] = &[
     "oracle",
     "x86_64_6_12",
     "arm64_5_10",
-    "unchanged",
-    "x86_64_5_10",
     "compiles",
+    "x86_64_5_10",
+    "unchanged",
     "interrupts",
     "surroundings",
     "toolchains",
@@ -86,37 +86,48 @@ pub fn run(filter: Option<&str>) -> Result<u8> {
         }
     }
     println!("xtask: kernel tests");
-    let mut ends = two_at_a_time(filter)?;
-    println!("xtask: {ALONE}");
-    ends.push(command::status(&mut kernel_tests(ALONE, filter))?);
-    if filter.is_none() {
-        ends.push(command::status(&mut readers_of_a_kernel()?)?);
+    let mut failed = two_at_a_time(filter)?;
+    // Last comes cargo's summary.
+    for (program, _) in &failed {
+        println!("xtask: {program} failed");
     }
-    let failed = ends.into_iter().find(|status| !status.success());
-    Ok(failed.map_or(0, exit_code))
+    println!("xtask: {ALONE}");
+    let mut note = |name, status: ExitStatus| {
+        if !status.success() {
+            failed.push((name, status));
+        }
+    };
+    note(ALONE, command::status(&mut kernel_tests(ALONE, filter))?);
+    if filter.is_none() {
+        note("readers", command::status(&mut readers_of_a_kernel()?)?);
+    }
+    Ok(failed.first().map_or(0, |(_, status)| exit_code(*status)))
 }
 
-/// Runs [`TWO_AT_A_TIME`]; what one prints comes when it is over. Returns how each ended.
-fn two_at_a_time(filter: Option<&str>) -> Result<Vec<ExitStatus>> {
+/// Runs [`TWO_AT_A_TIME`]; what one prints goes to a file, and comes when it is over. Returns those that failed.
+fn two_at_a_time(filter: Option<&str>) -> Result<Vec<(&'static str, ExitStatus)>> {
+    let logs = Cache::open()?.builds()?.join("test-logs");
+    fs::create_dir_all(&logs)?;
     let next = AtomicUsize::new(0);
     let print = Mutex::new(());
-    let run_next = || -> Result<Vec<ExitStatus>> {
-        let mut ends = Vec::new();
+    let run_next = || -> Result<Vec<_>> {
+        let mut failed = Vec::new();
         while let Some(program) = TWO_AT_A_TIME.get(next.fetch_add(1, Ordering::Relaxed)) {
             let begin = Instant::now();
-            let mut printed = tempfile::tempfile()?;
+            let path = logs.join(program);
+            println!("xtask: {program} runs, {}", path.display());
+            let log = fs::File::create(&path)?.into_parts().0;
             let mut tests = kernel_tests(program, filter);
-            tests
-                .stdout(printed.try_clone()?)
-                .stderr(printed.try_clone()?);
-            ends.push(command::status(&mut tests)?);
-            printed.rewind()?;
+            let status = command::status(tests.stdout(log.try_clone()?).stderr(log))?;
             let _printing = print.lock().unwrap_or_else(PoisonError::into_inner);
             println!("xtask: {program}");
-            std::io::copy(&mut printed, &mut std::io::stdout())?;
+            std::io::copy(&mut fs::File::open(&path)?, &mut std::io::stdout())?;
             print_seconds(program, begin);
+            if !status.success() {
+                failed.push((*program, status));
+            }
         }
-        Ok(ends)
+        Ok(failed)
     };
     std::thread::scope(|scope| {
         let other = scope.spawn(run_next);

@@ -81,7 +81,8 @@ fn by_a_relative_path(build: &Build, sample: &Path, module: &[u8]) {
     of_module(build, sample).goals(&["clean"]).succeed();
     let builds = build.output_directory().parent().unwrap();
     let place = Path::new("..").join(sample.strip_prefix(builds).unwrap());
-    let store = fresh_directory("external-store").unwrap();
+    let name = format!("external-store-{}", build.tree().name);
+    let store = fresh_directory(&name).unwrap();
     of_module(build, &place)
         .word(SWITCH)
         .environment("KLTO_CACHE", &store)

@@ -14,7 +14,9 @@
 //! other stamps (the argument is at `StatMemo` in `klto-store`).
 
 mod comments;
+mod elsewhere;
 mod makefiles;
+mod named;
 mod readers;
 mod remake;
 mod repository;
@@ -38,14 +40,15 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde::{Deserialize, Serialize};
 
 use crate::build::Settings;
-use crate::compile::{Sources, last_change};
+use crate::compile::Sources;
 use crate::scratch::{SCRATCH_NAME, Scratch};
 use crate::session::{Session, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
-use makefiles::{Makefiles, Variables, asks_git, named_elsewhere};
-use readers::read_elsewhere;
+use elsewhere::FilesElsewhere;
+use makefiles::{Makefiles, asks_git};
+use named::Variables;
 use repository::{Repository, is_of_repository, keeps_release};
-use surroundings::{flag_that_leads_out, outside, variables_elsewhere};
+use surroundings::{flag_that_leads_out, outside, variables};
 use trees::{
     Change, ChangedSource, Contents, Facts, Knowledge, Looked, Roots, digest, is_input, is_of_tree,
     of_file,
@@ -116,7 +119,7 @@ pub(crate) struct Watch {
     makefiles: Vec<PathBuf>,
     /// Directories to which links of the source tree lead.
     linked: BTreeSet<PathBuf>,
-    /// Variables of make's words and of the environment.
+    /// Of make's words and of the environment.
     variables: Variables,
     config: Config,
     /// Why all comments count in this build.
@@ -166,7 +169,7 @@ impl Watch {
             environment,
             makefiles: looked.makefiles,
             linked: looked.linked,
-            variables: variables_elsewhere(build, &settings.environment),
+            variables: variables(build, &settings.environment),
             ahead: looked.ahead,
             config: build.config.clone(),
             checks_comments: checks_comments(build, &settings.environment),
@@ -370,24 +373,16 @@ impl Watch {
             Some(tools) => tools,
             None => self.tools(session)?,
         };
-        let mut elsewhere = read_elsewhere(&self.roots.source, &self.roots.output)?;
-        elsewhere.extend(named_elsewhere(
-            &self.roots,
-            &self.makefiles,
-            &self.variables,
-        ));
-        if let Some(file) = elsewhere.iter().find(|file| self.may_have_changed(file)) {
-            let file = file.display();
-            session
-                .log
-                .line(&format!("not complete: {file} changed during the build"));
-            return Ok(());
-        }
-        let elsewhere = elsewhere.into_iter().map(|file| {
-            let stamp = of_file(&file);
-            (file, stamp)
-        });
-        let elsewhere = elsewhere.collect();
+        let elsewhere = match self.files_elsewhere()? {
+            FilesElsewhere::Known(files) => files,
+            FilesElsewhere::Changed(file) => {
+                let file = file.display();
+                session
+                    .log
+                    .line(&format!("not complete: {file} changed during the build"));
+                return Ok(());
+            }
+        };
         self.facts.retain(|name, _| !is_of_tree(name));
         self.facts.extend(stock.0.facts);
         let mut makes = leave_out.map_or_else(SubMakes::new, |leave_out| leave_out.known);
@@ -401,12 +396,6 @@ impl Watch {
             unfinished: BTreeSet::new(),
         };
         Ok(state.write(&self.file)?)
-    }
-
-    /// Whether a file may have changed since the build began.
-    fn may_have_changed(&self, file: &Path) -> bool {
-        let changed = std::fs::metadata(file).and_then(|metadata| last_change(&metadata));
-        changed.is_ok_and(|changed| changed + TICK > self.begun)
     }
 
     /// What makes the tools what they are, if the last build had the same.

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use klto_core::{KeyBuilder, processor};
 use klto_kbuild::{Environment, LtoBuild};
 
-use super::makefiles::Variables;
+use super::named::Variables;
 use super::trees::{Facts, digest, of_file};
 use crate::build::Settings;
 
@@ -131,20 +131,16 @@ pub(super) fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf
     facts
 }
 
-/// Variables with a place outside of the trees: an absolute path.
-pub(super) fn variables_elsewhere(build: &LtoBuild, environment: &Environment) -> Variables {
+/// Variables of make: its words and the environment.
+pub(super) fn variables(build: &LtoBuild, environment: &Environment) -> Variables {
     let both = [build.make_flags.arguments(), &build.arguments];
     let words = both.into_iter().flat_map(|words| words.assignments());
     let words = words.map(|word| (word.name.as_os_str(), word.value.as_os_str()));
-    let trees = [&build.tree.source, &build.tree.output];
-    let is_elsewhere = |(_, value): &(&OsStr, &OsStr)| {
-        let value = Path::new(value);
-        value.is_absolute() && !trees.iter().any(|tree| value.starts_with(tree))
-    };
     let mut variables = Variables::new();
-    for (name, value) in environment.iter().chain(words).filter(is_elsewhere) {
-        let places = variables.entry(name.as_bytes().to_vec()).or_default();
-        places.insert(PathBuf::from(value));
+    for (name, value) in environment.iter().chain(words) {
+        let known = variables.entry(name.as_bytes().to_vec()).or_default();
+        let words = value.as_bytes().split(u8::is_ascii_whitespace);
+        known.extend(words.filter(|word| !word.is_empty()).map(<[u8]>::to_vec));
     }
     variables
 }

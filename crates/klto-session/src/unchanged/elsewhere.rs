@@ -1,0 +1,54 @@
+//! Files outside of both trees that a build read or could have read.
+//!
+//! In: kbuild's records and makefiles, after a build. Out: files with their stamps.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::named::{NamedElsewhere, named_elsewhere};
+use super::readers::read_elsewhere;
+use super::trees::of_file;
+use super::{TICK, Watch};
+use crate::compile::last_change;
+
+/// What is known of files after a build.
+pub(super) enum FilesElsewhere {
+    Known(Vec<(PathBuf, [u8; 32])>),
+    /// This one changed during the build: nobody knows which of the two was read.
+    Changed(PathBuf),
+}
+
+impl Watch {
+    /// Files outside of both trees that count for the next build.
+    pub(super) fn files_elsewhere(&self) -> io::Result<FilesElsewhere> {
+        let mut files = read_elsewhere(&self.roots.source, &self.roots.output)?;
+        match &self.state {
+            // With the same makefiles and variables.
+            Some(state) if self.changed_sources().is_ok() => {
+                files.extend(state.elsewhere.iter().map(|(file, _)| file.clone()));
+            }
+            _ => {
+                let NamedElsewhere { included, named } =
+                    named_elsewhere(&self.roots, &self.makefiles, &self.variables);
+                files.extend(included);
+                // What the build itself has written is not read.
+                let named = named.into_iter();
+                files.extend(named.filter(|file| !self.may_have_changed(file)));
+            }
+        }
+        if let Some(changed) = files.iter().find(|file| self.may_have_changed(file)) {
+            return Ok(FilesElsewhere::Changed(changed.clone()));
+        }
+        let stamped = files.into_iter().map(|file| {
+            let stamp = of_file(&file);
+            (file, stamp)
+        });
+        Ok(FilesElsewhere::Known(stamped.collect()))
+    }
+
+    /// Whether a file may have changed since the build began.
+    fn may_have_changed(&self, file: &Path) -> bool {
+        let changed = std::fs::metadata(file).and_then(|metadata| last_change(&metadata));
+        changed.is_ok_and(|changed| changed + TICK > self.begun)
+    }
+}

@@ -19,7 +19,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use klto_formats::archive;
-use klto_tests::{Build, Outcome, PrivateSource, Shared, reference, step, test_directory};
+use klto_tests::{
+    Build, Outcome, PrivateSource, Shared, assert_ambiguous, promoted_names_of_vmlinux, reference,
+    step, test_directory,
+};
 use klto_verify::Comparison;
 use xtask::boot::{boot, verdict};
 
@@ -119,25 +122,13 @@ fn a3_the_inputs_of_the_thin_link_are_the_bitcode_objects_in_link_order() {
 }
 
 #[test]
-fn a4_promoted_names_stay_only_where_the_log_says_so() {
-    let map = fs_err::read_to_string(file("System.map")).unwrap();
-    let left: BTreeSet<&str> = map
-        .lines()
-        .filter_map(|line| line.split(' ').nth(2))
-        .filter(|name| name.contains(".llvm."))
-        .collect();
-    let log = &thin().clean.log;
-    let listed: BTreeSet<&str> = log.promoted["vmlinux.o"]
-        .iter()
-        .map(String::as_str)
-        .collect();
-    let unlisted: Vec<_> = left
-        .iter()
-        .filter(|name| {
-            !listed.contains(*name) && !listed.contains(name.trim_start_matches("__cfi_"))
-        })
-        .collect();
+fn a4_promoted_names_stay_only_where_their_base_is_not_unique() {
+    let output = thin().build.output_directory();
+    let left = promoted_names_of_vmlinux(output).unwrap();
+    let listed = &thin().clean.log.promoted["vmlinux.o"];
+    let unlisted: Vec<&String> = left.difference(listed).collect();
     assert!(unlisted.is_empty(), "{unlisted:?}");
+    assert_ambiguous(output, listed, &[], "arch/x86/kernel/vmlinux.lds").unwrap();
 }
 
 /// What kbuild's own script prints for the objects that are there now.

@@ -1,11 +1,12 @@
 //! The journal: what the hooks saw of this output tree, kept across builds.
 //!
 //! In: compiles, recipes, objects made native, symbol versions, files of the assembler. Out: the latest of
-//! each by object name. On disk it is a magic, then frames of length, payload and a checksum. It knows
-//! nothing of what the records are used for.
+//! each by object name. It knows nothing of what the records are used for.
 //!
 //! Its identifier goes into the mode marker on kbuild's command lines: when the journal is lost or
 //! damaged, every command line changes, kbuild makes every object again, and the journal is whole again.
+
+mod bytes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -18,8 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::archives::ArchiveRecord;
 use crate::recipe::Recipe;
 use crate::sub_makes::MakeCall;
-
-const MAGIC: &[u8; 8] = b"kltojrn5";
+use bytes::{MAGIC, entries, frame};
 
 /// One compile that made bitcode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,21 +112,27 @@ struct Records {
 }
 
 impl Journal {
-    /// Reads the journal at `path`, or begins one with a fresh identifier; rewrites it compactly.
+    /// Reads the journal at `path`, or begins one with a fresh identifier; one in which much is outdated is
+    /// rewritten.
     pub fn open(path: &Path) -> io::Result<Self> {
         let bytes = match fs_err::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             result => result?,
         };
-        let (mut records, whole) = Records::read(&bytes);
-        if records.identifier.is_empty() || !whole {
+        let (entries, whole) = entries(&bytes);
+        let count = entries.len();
+        let mut records = Records::of(entries);
+        let is_lost = records.identifier.is_empty() || !whole;
+        if is_lost {
             records = Records {
                 identifier: fresh_identifier()?,
                 ..Records::default()
             };
         }
-        // Recipes hold whole environments.
-        publish_private(path, &records.compact()?)?;
+        if is_lost || count > records.count() + records.count() / 4 {
+            // Recipes hold whole environments.
+            publish_private(path, &records.compact()?)?;
+        }
         let file = fs_err::OpenOptions::new().append(true).open(path)?;
         Ok(Self { file, records })
     }
@@ -323,10 +329,28 @@ impl Journal {
 impl Records {
     /// What `bytes` hold up to the first damage, and whether there is none.
     fn read(bytes: &[u8]) -> (Self, bool) {
-        let mut records = Self::default();
         let (entries, whole) = entries(bytes);
+        (Self::of(entries), whole)
+    }
+
+    /// What holds after all of `entries`.
+    fn of(entries: Vec<Entry>) -> Self {
+        let mut records = Self::default();
         entries.into_iter().for_each(|entry| records.apply(entry));
-        (records, whole)
+        records
+    }
+
+    /// The number of entries that hold.
+    fn count(&self) -> usize {
+        let alone = 1 + usize::from(self.initcall_script.is_some());
+        let of_objects = self.compiles.len()
+            + self.versions.len()
+            + self.natives.len()
+            + self.steps.len()
+            + self.recipes.len()
+            + self.makes.len()
+            + self.assembler_files.len();
+        alone + of_objects + self.environments.len() + self.archives.len()
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -417,44 +441,6 @@ impl Records {
 fn digest_of(variables: &Variables) -> io::Result<[u8; 32]> {
     let bytes = postcard::to_stdvec(variables).map_err(io::Error::other)?;
     Ok(*Digest::of_bytes(&bytes).as_bytes())
-}
-
-fn frame(entry: &Entry) -> io::Result<Vec<u8>> {
-    let payload = postcard::to_stdvec(entry).map_err(io::Error::other)?;
-    let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
-    let mut frame = length.to_le_bytes().to_vec();
-    frame.extend_from_slice(&payload);
-    frame.extend_from_slice(&Digest::of_bytes(&payload).as_bytes()[..8]);
-    Ok(frame)
-}
-
-/// The frames of `bytes` up to the first that is damaged, and whether there is none.
-fn entries(bytes: &[u8]) -> (Vec<Entry>, bool) {
-    let mut entries = Vec::new();
-    let Some(mut rest) = bytes.strip_prefix(MAGIC) else {
-        return (entries, false);
-    };
-    while !rest.is_empty() {
-        match first_entry(rest) {
-            Some((entry, after)) => {
-                entries.push(entry);
-                rest = after;
-            }
-            None => return (entries, false),
-        }
-    }
-    (entries, true)
-}
-
-fn first_entry(bytes: &[u8]) -> Option<(Entry, &[u8])> {
-    let (length, after) = bytes.split_first_chunk::<4>()?;
-    let (payload, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    let (checksum, after) = after.split_first_chunk::<8>()?;
-    let whole = Digest::of_bytes(payload).as_bytes()[..8] == *checksum;
-    let entry = whole
-        .then(|| postcard::from_bytes(payload).ok())
-        .flatten()?;
-    Some((entry, after))
 }
 
 fn fresh_identifier() -> io::Result<String> {
@@ -578,6 +564,28 @@ mod tests {
         assert_eq!(Journal::read_recipe(&path, Path::new("c.o")).unwrap(), None);
         let journal = Journal::open(&path).unwrap();
         assert_eq!(journal.records.environments.len(), 1);
+    }
+
+    #[test]
+    fn it_is_rewritten_where_much_is_outdated() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let natives = || (0..10).map(|number| PathBuf::from(format!("{number}.o")));
+        let size = || fs_err::metadata(&path).unwrap().len();
+        let set_all = |reader: &str| {
+            let mut journal = Journal::open(&path).unwrap();
+            let opened = size();
+            natives().for_each(|object| journal.set_native(&object, reader).unwrap());
+            opened
+        };
+        set_all("one");
+        let once = size();
+        assert_eq!(set_all("two"), once);
+        let twice = size();
+        assert!(twice > once);
+        assert_eq!(set_all("two"), once, "what is outdated is gone");
+        let journal = Journal::open(&path).unwrap();
+        assert!(natives().all(|object| journal.native_reader(&object) == Some("two")));
     }
 
     #[test]

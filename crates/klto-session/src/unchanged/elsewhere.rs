@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::named::{NamedElsewhere, named_elsewhere};
 use super::readers::read_elsewhere;
-use super::trees::of_file;
+use super::trees::{Roots, of_file};
 use super::{TICK, Watch};
 use crate::compile::last_change;
 
@@ -21,13 +21,16 @@ pub(super) enum FilesElsewhere {
 impl Watch {
     /// Files outside of both trees that count for the next build.
     pub(super) fn files_elsewhere(&self) -> io::Result<FilesElsewhere> {
-        let mut files = read_elsewhere(&self.roots.source, &self.roots.output)?;
-        match &self.state {
-            // With the same makefiles and variables.
-            Some(state) if self.changed_sources().is_ok() => {
-                files.extend(state.elsewhere.iter().map(|(file, _)| file.clone()));
-            }
-            _ => {
+        let Roots { source, output, .. } = &self.roots;
+        // With the same makefiles and variables.
+        let state = self
+            .state
+            .as_ref()
+            .filter(|_| self.changed_sources().is_ok());
+        let mut files = read_elsewhere(source, output, state.map(|_| self.begun))?;
+        match state {
+            Some(state) => files.extend(state.elsewhere.iter().map(|(file, _)| file.clone())),
+            None => {
                 let NamedElsewhere { included, named } =
                     named_elsewhere(&self.roots, &self.makefiles, &self.variables);
                 files.extend(included);

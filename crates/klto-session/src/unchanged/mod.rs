@@ -110,7 +110,9 @@ pub(crate) struct Watch {
     /// Files of the output tree whose time is still to come.
     ahead: Vec<PathBuf>,
     roots: Roots,
+    /// With the state.
     file: PathBuf,
+    stamp: [u8; 32],
     programs: Vec<PathBuf>,
     /// What the programs are given.
     environment: Vec<(OsString, OsString)>,
@@ -162,6 +164,8 @@ impl Watch {
         let file = roots.output.join(SCRATCH_NAME).join(COMPLETE);
         Ok(Self {
             facts,
+            // Before what is in it.
+            stamp: of_file(&file),
             state: State::read(&file),
             file,
             roots,
@@ -323,7 +327,7 @@ impl Watch {
 
     /// Whether another build has ended since this one began to look.
     pub fn is_outrun(&self) -> bool {
-        State::read(&self.file) != self.state
+        of_file(&self.file) != self.stamp
     }
 
     /// A build begins to change things: nothing is complete.

@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
+use fs_err::DirEntry;
 use klto_core::normalize;
 use klto_kbuild::front_end::FrontEnd;
 use memchr::memmem::Finder;
 use rayon::Scope;
 
+use super::TICK;
+use crate::compile::last_change;
 use crate::scratch::SCRATCH_NAME;
 use crate::session::lock;
 
@@ -69,7 +72,7 @@ fn readers(
     let names = by_name.keys().take(SEARCHED);
     let finders: Vec<Finder<'_>> = names.map(|name| Finder::new(*name)).collect();
     let found = Mutex::new(BTreeSet::new());
-    for_each_record(output, &|target, record| {
+    for_each_record(output, None, &|target, record| {
         let places = finders.iter().flat_map(|name| name.find_iter(record));
         let texts: Vec<&[u8]> = match by_name.len() <= SEARCHED {
             true => places.map(|place| word_at(record, place)).collect(),
@@ -127,10 +130,12 @@ fn is_preprocessed(record: &[u8], source: &Path) -> bool {
 /// What happens with a target and the text of its record.
 type Visit<'a> = &'a (dyn Fn(&Path, &[u8]) + Sync);
 
-/// Visits each record below `output`, by the place of its target there.
-fn for_each_record(output: &Path, visit: Visit<'_>) -> io::Result<()> {
+/// Visits each record below `output` that was written after `since`, if that is given, by the place of its
+/// target there.
+fn for_each_record(output: &Path, since: Option<SystemTime>, visit: Visit<'_>) -> io::Result<()> {
     let search = Search {
         output,
+        since,
         visit,
         failure: Mutex::default(),
     };
@@ -143,11 +148,22 @@ fn for_each_record(output: &Path, visit: Visit<'_>) -> io::Result<()> {
 
 struct Search<'a> {
     output: &'a Path,
+    since: Option<SystemTime>,
     visit: Visit<'a>,
     failure: Mutex<Option<io::Error>>,
 }
 
 impl Search<'_> {
+    /// Whether a record was written after the time that is asked for; one that is gone was not.
+    fn is_young(&self, record: &DirEntry) -> bool {
+        self.since.is_none_or(|since| {
+            let written = record
+                .metadata()
+                .and_then(|metadata| last_change(&metadata));
+            written.is_ok_and(|written| written + TICK > since)
+        })
+    }
+
     fn enter<'s>(&'s self, scope: &Scope<'s>, directory: PathBuf) {
         if let Err(error) = self.look(scope, &directory) {
             *lock(&self.failure) = Some(error);
@@ -176,7 +192,7 @@ impl Search<'_> {
             let Some(target) = record.and_then(|record| record.strip_suffix(b".cmd")) else {
                 continue;
             };
-            if is_on_demand(directory, target) {
+            if is_on_demand(directory, target) || !self.is_young(&entry) {
                 continue;
             }
             let text = match fs_err::read(entry.path()) {
@@ -246,7 +262,7 @@ pub(super) type Written = HashMap<OsString, Vec<(PathBuf, SystemTime)>>;
 /// them again, if it were asked for them.
 pub(super) fn older_targets(output: &Path, sources: &Written) -> io::Result<BTreeSet<PathBuf>> {
     let found = Mutex::new(BTreeSet::new());
-    for_each_record(output, &|target, text| {
+    for_each_record(output, None, &|target, text| {
         let modified = std::fs::metadata(output.join(target));
         let Ok(made) = modified.and_then(|metadata| metadata.modified()) else {
             return;
@@ -266,10 +282,15 @@ pub(super) fn older_targets(output: &Path, sources: &Written) -> io::Result<BTre
 /// kbuild's record of the Kconfig files that the configuration was made of.
 const KCONFIG_RECORD: &str = "include/config/auto.conf.cmd";
 
-/// Files outside of both trees that were read, by kbuild's records.
-pub(super) fn read_elsewhere(source: &Path, output: &Path) -> io::Result<BTreeSet<PathBuf>> {
+/// Files outside of both trees that were read, by kbuild's records; if `since` is given, by those that were
+/// written after it.
+pub(super) fn read_elsewhere(
+    source: &Path,
+    output: &Path,
+    since: Option<SystemTime>,
+) -> io::Result<BTreeSet<PathBuf>> {
     let found = Mutex::new(BTreeSet::new());
-    for_each_record(output, &|_, record| {
+    for_each_record(output, since, &|_, record| {
         let elsewhere = listed_elsewhere(record, source, output);
         lock(&found).extend(elsewhere.map(|path| normalize(&output.join(path))));
     })?;
@@ -372,6 +393,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let root = fs_err::canonicalize(place.path()).unwrap();
         let [source, output, sdk] = ["linux", "linux/out", "sdk"].map(|name| root.join(name));
+        let before = SystemTime::now();
+        let later = before + std::time::Duration::from_secs(3600);
         for header in ["reg.h", "near.h", "Kconfig"] {
             klto_core::publish(&sdk.join(header), b"").unwrap();
         }
@@ -386,8 +409,12 @@ mod tests {
         let record = "deps_config := \\\n\tinit/Kconfig \\\n\t../sdk/Kconfig \\\n";
         klto_core::publish(&output.join(KCONFIG_RECORD), record.as_bytes()).unwrap();
         let expected = ["reg.h", "near.h", "Kconfig"].map(|name| sdk.join(name));
-        let found = read_elsewhere(&source, &output).unwrap();
-        assert_eq!(found, BTreeSet::from(expected));
+        for since in [None, Some(before)] {
+            let found = read_elsewhere(&source, &output, since).unwrap();
+            assert_eq!(found, BTreeSet::from(expected.clone()));
+        }
+        let found = read_elsewhere(&source, &output, Some(later)).unwrap();
+        assert_eq!(found, BTreeSet::from([sdk.join("Kconfig")]));
     }
 
     #[test]

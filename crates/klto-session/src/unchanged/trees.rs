@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -280,11 +280,10 @@ impl Roots {
         let is_generated = *directory == self.output.join("include/generated");
         for entry in std::fs::read_dir(directory)? {
             let entry = entry?;
-            let path = entry.path();
             let kind = entry.file_type()?;
-            let name = entry.file_name().as_bytes().to_vec();
+            let name = entry.file_name().into_vec();
             if kind.is_dir() {
-                if !self.is_left_out(&path) {
+                if !self.is_left_out(&entry.path()) {
                     entries.push(Entry {
                         name,
                         stat: [0; 32],
@@ -298,22 +297,20 @@ impl Roots {
             let metadata = entry.metadata()?;
             let written_by_link = is_of_distributed_link(&name)
                 || is_generated && WRITTEN_BY_LINK.iter().any(|known| name == known.as_bytes());
-            let mut stat = match written_by_link {
-                true => Vec::new(),
-                false => of_metadata(&metadata),
-            };
+            let stat = of_metadata(&metadata);
+            let mut stat = digest(if written_by_link { &[] } else { &stat });
             let mut leads_to = None;
             if kind.is_symlink()
-                && let Ok(target) = std::fs::metadata(&path)
+                && let Ok(target) = std::fs::metadata(entry.path())
             {
                 match target.is_dir() {
-                    true => leads_to = Some(self.inside(&path)?),
-                    false => stat.extend(of_metadata(&target)),
+                    true => leads_to = Some(self.inside(&entry.path())?),
+                    false => stat = digest(&[&stat[..], &of_metadata(&target)].concat()),
                 }
             }
             entries.push(Entry {
                 name,
-                stat: digest(&stat),
+                stat,
                 metadata: (!kind.is_symlink()).then_some(metadata),
                 directory: false,
                 leads_to,
@@ -425,11 +422,13 @@ pub(super) fn digest(bytes: &[u8]) -> [u8; 32] {
 
 /// The digest of a stat; that of nothing for a file that is not there.
 pub(crate) fn of_file(path: &Path) -> [u8; 32] {
-    let stat = std::fs::metadata(path).map(|metadata| of_metadata(&metadata));
-    digest(&stat.unwrap_or_default())
+    match std::fs::metadata(path) {
+        Ok(metadata) => digest(&of_metadata(&metadata)),
+        Err(_) => digest(&[]),
+    }
 }
 
-fn of_metadata(metadata: &std::fs::Metadata) -> Vec<u8> {
+fn of_metadata(metadata: &Metadata) -> [u8; 64] {
     let numbers = [
         metadata.dev().cast_signed(),
         metadata.ino().cast_signed(),
@@ -440,8 +439,9 @@ fn of_metadata(metadata: &std::fs::Metadata) -> Vec<u8> {
         metadata.ctime(),
         metadata.ctime_nsec(),
     ];
-    numbers
-        .iter()
-        .flat_map(|number| number.to_le_bytes())
-        .collect()
+    let mut bytes = [0; 64];
+    for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+        place.copy_from_slice(&number.to_le_bytes());
+    }
+    bytes
 }

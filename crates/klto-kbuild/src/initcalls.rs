@@ -65,6 +65,80 @@ impl InitcallOrder {
     }
 }
 
+/// A script that has lld put the same sections into the same order as one of [`InitcallOrder`], with fewer
+/// patterns: lld tries each of them on each section of the kernel. `sections` are the names of all sections in
+/// the order of the link. A level whose initcalls are in that order by themselves gets a few patterns for all
+/// but the last, which keeps its own: by the last pattern lld decides where the section's symbol stands. `None`
+/// for a script that is none of these, or has nothing to shorten.
+pub fn shorter_linker_script(script: &str, sections: &[Vec<u8>]) -> Option<String> {
+    let levels = levels_of(script)?;
+    let mut text = "SECTIONS {\n".to_owned();
+    let mut is_shorter = false;
+    for (level, names) in levels {
+        let start = format!("{level}..");
+        let natural = sections.iter();
+        let natural = natural.filter(|name| name.starts_with(start.as_bytes()));
+        let patterns = match natural.eq(names.iter().map(|name| name.as_bytes())) {
+            true => patterns_of_all_but_last(&start, &names),
+            false => None,
+        };
+        text += &format!("\t{level} : {{\n");
+        match (patterns, names.last()) {
+            (Some(patterns), Some(last)) => {
+                is_shorter = true;
+                text += &format!("\t\t*({}) ;\n\t\t*({last}) ;\n", patterns.join(" "));
+            }
+            _ => text.extend(names.iter().map(|name| format!("\t\t*({name}) ;\n"))),
+        }
+        text += "\t}\n";
+    }
+    is_shorter.then(|| text + "}\n")
+}
+
+/// The sections of a script by level, both in its order.
+fn levels_of(script: &str) -> Option<Vec<(&str, Vec<&str>)>> {
+    let is_plain = |name: &str| {
+        let mut bytes = name.bytes();
+        bytes.all(|byte| byte.is_ascii_alphanumeric() || b"._$-".contains(&byte))
+    };
+    let mut levels: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut lines = script.lines();
+    (lines.next()? == "SECTIONS {").then_some(())?;
+    while let Some(level) = lines.next()?.strip_prefix('\t') {
+        let level = level.strip_suffix(" : {").filter(|level| is_plain(level))?;
+        let mut names = Vec::new();
+        while let Some(name) = lines.next()?.strip_prefix("\t\t*(") {
+            names.push(name.strip_suffix(") ;").filter(|name| is_plain(name))?);
+        }
+        levels.push((level, names));
+    }
+    lines.next().is_none().then_some(levels)
+}
+
+/// Patterns that match each of `names`, which begin with `start`, but the last. Each matches names with
+/// another letter than that one at some place. `None` where these are no fewer.
+fn patterns_of_all_but_last(start: &str, names: &[&str]) -> Option<Vec<String>> {
+    let (last, others) = names.split_last()?;
+    let mut left: Vec<&str> = others.to_vec();
+    let mut patterns = Vec::new();
+    while !left.is_empty() {
+        let differs = |name: &str, place: usize| {
+            let letter = name.as_bytes().get(place);
+            letter.is_some_and(|letter| last.as_bytes().get(place) != Some(letter))
+        };
+        let count = |place: &usize| left.iter().filter(|name| differs(name, *place)).count();
+        let place = (start.len()..last.len()).rev().max_by_key(count)?;
+        if count(&place) == 0 || patterns.len() + 1 == others.len() {
+            return None;
+        }
+        left.retain(|name| !differs(name, place));
+        let letter = last.get(place..=place)?;
+        let before = "?".repeat(place - start.len());
+        patterns.push(format!("{start}{before}[!{letter}]*"));
+    }
+    (!patterns.is_empty()).then_some(patterns)
+}
+
 /// The counter, the level and the section of an initcall's name; `None` of any other name.
 fn initcall(name: &[u8]) -> Option<Result<(u64, String, String), UnclearInitcalls>> {
     let rest = std::str::from_utf8(name).ok()?.strip_prefix(PREFIX)?;
@@ -105,6 +179,47 @@ fn is_level(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_level_in_the_order_of_the_link_needs_few_patterns() {
+        let script = |six: &str| {
+            format!(
+                "SECTIONS {{\n\t.initcall6.init : {{\n{six}\t}}\n\t.initcall7.init : {{\n\t\t*(.initcall7.init..a) ;\n\t}}\n}}\n"
+            )
+        };
+        let names = [
+            "kmod_a__1_2_one",
+            "kmod_b__1_2_one",
+            "kmod_a__3_4_two",
+            "kmod_b__3_4_two",
+        ];
+        let names = names.map(|name| format!(".initcall6.init..{name}"));
+        let all = names
+            .each_ref()
+            .map(|name| format!("\t\t*({name}) ;\n"))
+            .concat();
+        let bytes = |name: &String| name.as_bytes().to_vec();
+        let mut sections: Vec<Vec<u8>> = names.iter().map(bytes).collect();
+        sections.insert(2, b".text".to_vec());
+        sections.push(b".initcall7.init..a".to_vec());
+        let shorter = shorter_linker_script(&script(&all), &sections).unwrap();
+        let patterns = ".initcall6.init..?????[!b]* .initcall6.init..????????[!3]*";
+        let last = &names[3];
+        assert_eq!(
+            shorter,
+            script(&format!("\t\t*({patterns}) ;\n\t\t*({last}) ;\n"))
+        );
+        // In another order, with one that the script does not name, and in another form.
+        sections.swap(0, 1);
+        assert_eq!(shorter_linker_script(&script(&all), &sections), None);
+        sections.swap(0, 1);
+        sections.push(b".initcall6.init..kmod_c__1_2_more".to_vec());
+        assert_eq!(shorter_linker_script(&script(&all), &sections), None);
+        sections.pop();
+        let other = script(&all).replace(") ;", ");");
+        assert_eq!(shorter_linker_script(&other, &sections), None);
+        assert!(shorter_linker_script(&script(&all), &sections).is_some());
+    }
 
     #[test]
     fn initcalls_stand_by_level_object_and_counter() {

@@ -32,7 +32,7 @@ mod versions;
 pub use compat::compat_headers;
 pub use config::{Config, UpstreamLto};
 pub use environment::Environment;
-pub use initcalls::{InitcallOrder, UnclearInitcalls};
+pub use initcalls::{InitcallOrder, UnclearInitcalls, shorter_linker_script};
 pub use make_arguments::{
     Assignment, Jobs, MakeArguments, MakeFlags, MakeOption, Operator, UsedOption,
 };

@@ -43,8 +43,8 @@ impl Session {
         let mut key = KeyBuilder::new("initcall-script", 1);
         key.field("klto", env!("CARGO_PKG_VERSION").as_bytes())
             .digest("script", digest);
-        let script = *key.finish().as_bytes();
-        let is_known = lock(&self.journal).knows_initcall_script(script);
+        let script = key.finish();
+        let is_known = lock(&self.journal).knows_agreement(script);
         let content = Digest::of_bytes(own.as_bytes());
         if is_known && !self.engine.is_chosen_for_verification(content) {
             self.timeline
@@ -57,7 +57,7 @@ impl Session {
             let printed = standard_output_of(caller).filter(|_| finished.code == 0);
             match printed.map(|text| text == own.as_bytes()) {
                 Some(true) => {
-                    lock(&session.journal).set_initcall_script(script)?;
+                    lock(&session.journal).add_agreement(script)?;
                     session.log.line("initcalls by klto and the script agree");
                 }
                 Some(false) if is_known => {

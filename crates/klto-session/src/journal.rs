@@ -84,7 +84,7 @@ enum Entry {
     Recipe(PathBuf, RecipeRecord),
     Makes(PathBuf, Option<Vec<MakeCall>>),
     Archive(PathBuf, ArchiveRecord),
-    InitcallScript([u8; 32]),
+    Agreement([u8; 32]),
     AssemblerFiles(PathBuf, Vec<FileRead>),
 }
 
@@ -107,7 +107,7 @@ struct Records {
     recipes: BTreeMap<PathBuf, RecipeRecord>,
     makes: BTreeMap<PathBuf, Vec<MakeCall>>,
     archives: BTreeMap<PathBuf, ArchiveRecord>,
-    initcall_script: Option<[u8; 32]>,
+    agreements: BTreeSet<[u8; 32]>,
     assembler_files: BTreeMap<PathBuf, Vec<FileRead>>,
 }
 
@@ -286,14 +286,17 @@ impl Journal {
         self.record(Entry::Archive(archive.to_owned(), record))
     }
 
-    /// Whether klto has found the order of initcalls that the script of this digest found.
-    pub(crate) fn knows_initcall_script(&self, digest: [u8; 32]) -> bool {
-        self.records.initcall_script == Some(digest)
+    /// Whether klto once did what a tool does, which the digest stands for, and both gave the same.
+    pub(crate) fn knows_agreement(&self, digest: Digest) -> bool {
+        self.records.agreements.contains(digest.as_bytes())
     }
 
-    /// klto has found what the script of this digest found.
-    pub(crate) fn set_initcall_script(&mut self, digest: [u8; 32]) -> io::Result<()> {
-        self.record(Entry::InitcallScript(digest))
+    /// klto and a tool have given the same.
+    pub(crate) fn add_agreement(&mut self, digest: Digest) -> io::Result<()> {
+        match self.knows_agreement(digest) {
+            true => Ok(()),
+            false => self.record(Entry::Agreement(*digest.as_bytes())),
+        }
     }
 
     /// What the assembler read for objects when they were last lowered; those for which it read nothing
@@ -342,7 +345,7 @@ impl Records {
 
     /// The number of entries that hold.
     fn count(&self) -> usize {
-        let alone = 1 + usize::from(self.initcall_script.is_some());
+        let alone = 1 + self.agreements.len();
         let of_objects = self.compiles.len()
             + self.versions.len()
             + self.natives.len()
@@ -368,7 +371,7 @@ impl Records {
             Entry::Makes(object, Some(makes)) => drop(self.makes.insert(object, makes)),
             Entry::Makes(object, None) => drop(self.makes.remove(&object)),
             Entry::Archive(archive, record) => drop(self.archives.insert(archive, record)),
-            Entry::InitcallScript(digest) => self.initcall_script = Some(digest),
+            Entry::Agreement(digest) => drop(self.agreements.insert(digest)),
             Entry::AssemblerFiles(object, files) if files.is_empty() => {
                 drop(self.assembler_files.remove(&object));
             }
@@ -427,8 +430,8 @@ impl Records {
         for (archive, record) in &self.archives {
             bytes.extend(frame(&Entry::Archive(archive.clone(), record.clone()))?);
         }
-        if let Some(digest) = self.initcall_script {
-            bytes.extend(frame(&Entry::InitcallScript(digest))?);
+        for digest in &self.agreements {
+            bytes.extend(frame(&Entry::Agreement(*digest))?);
         }
         for (object, files) in &self.assembler_files {
             let entry = Entry::AssemblerFiles(object.clone(), files.clone());

@@ -12,6 +12,7 @@ mod begun;
 mod build;
 mod compile;
 mod distributed;
+mod fewer_patterns;
 mod initcalls;
 mod inputs;
 mod jobs;

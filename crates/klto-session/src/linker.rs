@@ -231,22 +231,41 @@ impl Session {
             }
         };
         let arguments = native_link_arguments(call, &substitute);
-        // A response file: the natives of a large kernel exceed what a command line may hold.
         let output = self.scratch.object_name(&request.directory, &call.output);
-        let digest = Digest::of_bytes(output.as_os_str().as_bytes()).to_hex();
-        let name = format!("links/{digest}.rsp");
-        let file = self.scratch.path(&name);
-        let words: Vec<Vec<u8>> = arguments
-            .into_iter()
-            .map(|argument| argument.into_vec())
-            .collect();
-        publish(&file, &response::quote(&words))?;
-        let mut argument = OsString::from("@");
-        argument.push(file);
+        if call.relocatable
+            && output == Path::new("vmlinux.o")
+            && let Some(answer) = self.link_with_fewer_patterns(&request, call, &arguments)?
+        {
+            return Ok(answer);
+        }
+        let arguments = vec![self.response_file(&request, &call.output, arguments)?];
         Ok(Answer::Reply(Reply::Exec {
             program: request.program,
-            arguments: vec![argument],
+            arguments,
         }))
+    }
+
+    /// The one argument of a link that stands for all: the natives of a large kernel exceed what a command
+    /// line may hold.
+    pub(crate) fn response_file(
+        &self,
+        request: &Request,
+        output: &Path,
+        arguments: Vec<OsString>,
+    ) -> anyhow::Result<OsString> {
+        let file = self.file_of_link(request, output, "rsp");
+        let words = arguments.into_iter().map(OsString::into_vec);
+        publish(&file, &response::quote(words))?;
+        let mut argument = OsString::from("@");
+        argument.push(file);
+        Ok(argument)
+    }
+
+    /// A file of klto's for the link that makes `output`.
+    pub(crate) fn file_of_link(&self, request: &Request, output: &Path, end: &str) -> PathBuf {
+        let output = self.scratch.object_name(&request.directory, output);
+        let digest = Digest::of_bytes(output.as_os_str().as_bytes()).to_hex();
+        self.scratch.path(&format!("links/{digest}.{end}"))
     }
 }
 

@@ -1,0 +1,132 @@
+//! The link of vmlinux.o with fewer patterns. kbuild's script for the order of initcalls names the section of
+//! each, and lld tries each name on each section of all objects: with 700 initcalls and 100,000 sections that
+//! is most of the link.
+//!
+//! In: the link of natives. Out: one with a script that gives the same
+//! ([`shorter_linker_script`]). The first time in an output tree both links run, and what they made is held
+//! against each other; from then on, as long as it is the same linker, klto's script is taken, and both run
+//! again as often as `KLTO_VERIFY` says.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use klto_core::{Digest, Failure, KeyBuilder, publish, run_captured};
+use klto_formats::elf;
+use klto_kbuild::link::{LinkCall, LinkItem};
+use klto_kbuild::shorter_linker_script;
+use klto_wire::{Finished, Reply, Request};
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+
+use crate::session::{Answer, Run, Session, ended, lock, tool_environment};
+
+impl Session {
+    /// Answers the link of vmlinux.o, whose words are `arguments`; `None` where kbuild's script has to do.
+    pub(crate) fn link_with_fewer_patterns(
+        &self,
+        request: &Request,
+        call: &LinkCall,
+        arguments: &[OsString],
+    ) -> anyhow::Result<Option<Answer>> {
+        let [script] = call.scripts.as_slice() else {
+            return Ok(None);
+        };
+        let Some(shorter) = shorter_script(&request.directory, script, arguments) else {
+            return Ok(None);
+        };
+        let script_file = self.file_of_link(request, &call.output, "lds");
+        publish(&script_file, shorter.as_bytes())?;
+        let Some(shortened) = with_word(arguments, script.as_os_str(), script_file.as_os_str())
+        else {
+            return Ok(None);
+        };
+        let linker = self.identity(&request.program, &tool_environment(&request.environment))?;
+        let mut key = KeyBuilder::new("fewer-patterns", 1);
+        key.field("klto", env!("CARGO_PKG_VERSION").as_bytes())
+            .digest("linker", linker.digest);
+        let key = key.finish();
+        let is_known = lock(&self.journal).knows_agreement(key);
+        let content = Digest::of_bytes(shorter.as_bytes());
+        if is_known && !self.engine.is_chosen_for_verification(content) {
+            self.log.line("vmlinux.o is linked with fewer patterns");
+            return Ok(Some(Answer::Reply(Reply::Exec {
+                program: request.program.clone(),
+                arguments: vec![self.response_file(request, &call.output, shortened)?],
+            })));
+        }
+        let other = self.file_of_link(request, &call.output, "o");
+        let Some(shortened) = with_word(&shortened, call.output.as_os_str(), other.as_os_str())
+        else {
+            return Ok(None);
+        };
+        let shortened = self.response_file(request, &other, shortened)?;
+        let plain = self.response_file(request, &call.output, arguments.to_vec())?;
+        let (program, directory) = (request.program.clone(), request.directory.clone());
+        let output = directory.join(&call.output);
+        let next = move |session: &Session, finished: Finished| {
+            if finished.code == 0 {
+                let linked = run_captured(&program, [&shortened], &directory)
+                    .with_context(|| format!("starting {}", program.display()))?;
+                let is_same = linked.status.success()
+                    && session.memo.digest(&other)? == session.memo.digest(&output)?;
+                let _ = fs_err::remove_file(&other);
+                session.note_agreement(key, is_known, is_same)?;
+            }
+            Ok(ended(finished.code))
+        };
+        Ok(Some(Answer::Then {
+            run: Run::with_arguments(request, vec![plain]),
+            next: Box::new(next),
+        }))
+    }
+
+    /// Both links have run.
+    fn note_agreement(&self, key: Digest, is_known: bool, is_same: bool) -> anyhow::Result<()> {
+        let line = match (is_same, is_known) {
+            (true, _) => {
+                lock(&self.journal).add_agreement(key)?;
+                "vmlinux.o with fewer patterns is the same"
+            }
+            (false, true) => {
+                let what = "klto's linker script gives another vmlinux.o than kbuild's";
+                return Err(Failure::bug(what).into());
+            }
+            (false, false) => {
+                "vmlinux.o with fewer patterns is another: it is linked as kbuild says"
+            }
+        };
+        self.log.line(line);
+        Ok(())
+    }
+}
+
+/// The shorter script for a link of objects, if there is one.
+fn shorter_script(directory: &Path, script: &Path, arguments: &[OsString]) -> Option<String> {
+    let text = fs_err::read_to_string(directory.join(script)).ok()?;
+    let call = LinkCall::parse(arguments)?;
+    let files = call.items.iter().filter_map(|item| match item {
+        LinkItem::File { path, in_lib, .. } => Some((directory.join(path), *in_lib)),
+        LinkItem::Option(_) | LinkItem::State(_) => None,
+    });
+    let files: Vec<(PathBuf, bool)> = files.collect();
+    let names = |(path, in_lib): &(PathBuf, bool)| {
+        let mut names = elf::section_names(&fs_err::read(path).ok()?).ok()?;
+        names.retain(|name| name.starts_with(b".initcall") || name.starts_with(b".con_initcall"));
+        // Where such an object comes in, if it does, lld alone knows.
+        (!in_lib || names.is_empty()).then_some(names)
+    };
+    let sections: Option<Vec<Vec<Vec<u8>>>> = files.par_iter().map(names).collect();
+    shorter_linker_script(&text, &sections?.concat())
+}
+
+/// The words with another in the place of the one that is `from`; `None` unless it stands there once.
+fn with_word(words: &[OsString], from: &OsStr, to: &OsStr) -> Option<Vec<OsString>> {
+    let mut places = words.iter().enumerate().filter(|(_, word)| *word == from);
+    let (place, _) = places.next()?;
+    if places.next().is_some() {
+        return None;
+    }
+    let mut words = words.to_vec();
+    *words.get_mut(place)? = to.to_owned();
+    Some(words)
+}

@@ -52,6 +52,7 @@ pub(super) fn named_elsewhere(
     };
     let mut unread: BTreeSet<PathBuf> = makefiles.iter().filter(is_of_kernel).cloned().collect();
     let (mut seen, mut read) = (unread.clone(), Vec::new());
+    let mut found = BTreeSet::new();
     while !unread.is_empty() {
         let new: Vec<Makefile> = unread.par_iter().filter_map(Makefile::read).collect();
         for (name, words) in new.iter().flat_map(|makefile| &makefile.assignments) {
@@ -59,23 +60,22 @@ pub(super) fn named_elsewhere(
             known.extend(words.iter().cloned());
         }
         read.extend(new);
-        let included = read.par_iter().flat_map_iter(|makefile: &Makefile| {
-            let places = makefile.lines.iter();
-            let places = places.flat_map(|line| search.places(makefile, line));
-            places.filter_map(|place| match place {
-                Place::Included(path) => Some(path),
-                Place::Named(_) => None,
-            })
+        // Of all: a new variable may lead further in what was read before.
+        let places = read.par_iter().flat_map_iter(|makefile: &Makefile| {
+            let lines = makefile.lines.iter();
+            lines.flat_map(|line| search.places(makefile, line))
         });
-        let included: BTreeSet<PathBuf> = included.collect();
-        unread = included.difference(&seen).cloned().collect();
+        found = places.collect();
+        let included = found.iter().filter_map(|place| match place {
+            Place::Included(path) => Some(path),
+            Place::Named(_) => None,
+        });
+        unread = included
+            .filter(|path| !seen.contains(*path))
+            .cloned()
+            .collect();
         seen.extend(unread.iter().cloned());
     }
-    let found = read.par_iter().flat_map_iter(|makefile| {
-        let lines = makefile.lines.iter();
-        lines.flat_map(|line| search.places(makefile, line))
-    });
-    let found: BTreeSet<Place> = found.collect();
     let mut elsewhere = NamedElsewhere::default();
     for place in found {
         match place {

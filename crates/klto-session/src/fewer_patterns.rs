@@ -10,7 +10,6 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use klto_core::{Digest, Failure, KeyBuilder, publish, run_captured};
 use klto_formats::elf;
 use klto_kbuild::link::{LinkCall, LinkItem};
@@ -40,11 +39,7 @@ impl Session {
         else {
             return Ok(None);
         };
-        let linker = self.identity(&request.program, &tool_environment(&request.environment))?;
-        let mut key = KeyBuilder::new("fewer-patterns", 1);
-        key.field("klto", env!("CARGO_PKG_VERSION").as_bytes())
-            .digest("linker", linker.digest);
-        let key = key.finish();
+        let key = self.key_of_agreement(request, call)?;
         let is_known = lock(&self.journal).knows_agreement(key);
         let content = Digest::of_bytes(shorter.as_bytes());
         if is_known && !self.engine.is_chosen_for_verification(content) {
@@ -65,10 +60,13 @@ impl Session {
         let output = directory.join(&call.output);
         let next = move |session: &Session, finished: Finished| {
             if finished.code == 0 {
-                let linked = run_captured(&program, [&shortened], &directory)
-                    .with_context(|| format!("starting {}", program.display()))?;
-                let is_same = linked.status.success()
-                    && session.memo.digest(&other)? == session.memo.digest(&output)?;
+                let linked = run_captured(&program, [&shortened], &directory);
+                // A full disk says nothing about the script.
+                let is_linked = linked.is_ok_and(|linked| linked.status.success());
+                let is_same = match is_linked {
+                    true => Some(session.memo.digest(&other)? == session.memo.digest(&output)?),
+                    false => None,
+                };
                 let _ = fs_err::remove_file(&other);
                 session.note_agreement(key, is_known, is_same)?;
             }
@@ -80,20 +78,43 @@ impl Session {
         }))
     }
 
-    /// Both links have run.
-    fn note_agreement(&self, key: Digest, is_known: bool, is_same: bool) -> anyhow::Result<()> {
+    /// What decides how the linker takes patterns.
+    fn key_of_agreement(&self, request: &Request, call: &LinkCall) -> anyhow::Result<Digest> {
+        let linker = self.identity(&request.program, &tool_environment(&request.environment))?;
+        let mut key = KeyBuilder::new("fewer-patterns", 1);
+        key.field("klto", env!("CARGO_PKG_VERSION").as_bytes())
+            .digest("linker", linker.digest);
+        // As `--sort-section`, by which lld orders what one pattern matches.
+        let options = call.items.iter().filter_map(|item| match item {
+            LinkItem::Option(words) => Some(words),
+            LinkItem::State(_) | LinkItem::File { .. } => None,
+        });
+        for word in options.flatten() {
+            key.argument("option", word.as_encoded_bytes());
+        }
+        Ok(key.finish())
+    }
+
+    /// Both links have run; `is_same` is what they say of each other, if both succeeded.
+    fn note_agreement(
+        &self,
+        key: Digest,
+        is_known: bool,
+        is_same: Option<bool>,
+    ) -> anyhow::Result<()> {
         let line = match (is_same, is_known) {
-            (true, _) => {
+            (Some(true), _) => {
                 lock(&self.journal).add_agreement(key)?;
                 "vmlinux.o with fewer patterns is the same"
             }
-            (false, true) => {
+            (Some(false), true) => {
                 let what = "klto's linker script gives another vmlinux.o than kbuild's";
                 return Err(Failure::bug(what).into());
             }
-            (false, false) => {
+            (Some(false), false) => {
                 "vmlinux.o with fewer patterns is another: it is linked as kbuild says"
             }
+            (None, _) => "vmlinux.o could not be linked with fewer patterns",
         };
         self.log.line(line);
         Ok(())

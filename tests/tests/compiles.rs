@@ -171,6 +171,11 @@ fn a_comment_compiles_nothing_unless_it_moves_a_line() {
     let same: BTreeSet<String> = same.filter(|object| objects().contains(object)).collect();
     assert!(same.len() > 3, "{:?}", moved.log.lines);
     assert!(same.is_disjoint(&moved.log.backends_run()));
+    // Another output tree finds the natives of what was the same code here.
+    fs::remove_dir_all(build.output_directory().join(".klto/units")).unwrap();
+    let again = compile_again(&build);
+    assert_found(&again);
+    assert_eq!(again.log.backends_found(), objects());
     write(&format!("{text}\n/* the end */\n"));
     assert_found(&build.succeed());
     write(&text);

@@ -22,6 +22,7 @@ use klto_exec::{Slot, ToolCall};
 use klto_kbuild::compile::CompileCall;
 use klto_wire::{Request, SENT_VARIABLES, ShimRole};
 
+use super::previous::Previous;
 use super::stored::StoredCompile;
 use crate::session::{Session, lock};
 
@@ -48,8 +49,8 @@ struct Compile {
 /// How one ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AheadResult {
-    /// The bitcode is in the store.
-    Stored,
+    /// The bitcode is in the store: that of the last build, where it is the same code.
+    Stored { is_same_code: bool },
     /// The compiler has said something, which kbuild's own call has to say.
     HasMessages,
     /// Make's call is one like any other.
@@ -115,7 +116,7 @@ impl Ahead {
             let outcome = compile.outcome;
             matches!(
                 outcome,
-                Some(AheadResult::Stored | AheadResult::HasMessages)
+                Some(AheadResult::Stored { .. } | AheadResult::HasMessages)
             )
         });
         ran.map(|compile| compile.label).collect()
@@ -235,6 +236,7 @@ impl Session {
         let start = Instant::now();
         let place = tempfile::tempdir_in(place)?;
         let (object, depfile) = (place.path().join("object"), place.path().join("depfile"));
+        let previous = Previous::copied(call.stored.object(), &object, place.path());
         let mut stored = call.stored.written_to(object, depfile);
         if stored.find(self) {
             return Ok(AheadResult::NothingKept);
@@ -253,8 +255,11 @@ impl Session {
         if code != 0 || !printed.is_empty() {
             return Ok(AheadResult::HasMessages);
         }
-        Ok(match stored.keep(self)? {
-            None => AheadResult::Stored,
+        let kept = stored.keep(self, Some(previous))?;
+        Ok(match kept.not_stored {
+            None => AheadResult::Stored {
+                is_same_code: kept.is_same_code,
+            },
             Some(_) => AheadResult::NothingKept,
         })
     }
@@ -272,6 +277,10 @@ fn is_same_directory(one: &Path, other: &Path) -> bool {
 mod tests {
     use super::*;
 
+    const STORED: AheadResult = AheadResult::Stored {
+        is_same_code: false,
+    };
+
     #[test]
     fn make_waits_for_a_compile_that_has_begun_and_begins_the_others() {
         let ahead = Ahead::default();
@@ -283,9 +292,9 @@ mod tests {
                 std::thread::yield_now();
             }
             assert!(!asked.is_finished());
-            running.outcome = AheadResult::Stored;
+            running.outcome = STORED;
             drop(running);
-            assert_eq!(asked.join().unwrap(), Some(AheadResult::Stored));
+            assert_eq!(asked.join().unwrap(), Some(STORED));
         });
         assert_eq!(ahead.take(one), None);
         assert!(ahead.begin(other, "b.o".to_owned()).is_none());

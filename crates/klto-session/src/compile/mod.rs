@@ -67,9 +67,9 @@ fn run_then(run: Run, then: Then) -> Answer {
     }
 }
 
-/// Keeps the bitcode that was there before where it is the same code; a note for the log.
-fn put_back_if_same_code(previous: Previous) -> &'static str {
-    match previous.put_back() {
+/// A note for the log, where the bitcode is the one that was there before.
+const fn same_code(is_same_code: bool) -> &'static str {
+    match is_same_code {
         true => ": the same code",
         false => "",
     }
@@ -232,11 +232,13 @@ impl Session {
             return Ok(run_then(as_written, then));
         }
         if stored.find(self) {
-            let note = put_back_if_same_code(previous);
-            if ahead == Some(AheadResult::Stored) {
+            let is_back = previous.put_back();
+            if let Some(AheadResult::Stored { is_same_code }) = ahead {
+                let note = same_code(is_back || is_same_code);
                 self.log_ran(&label, &format!(": before make asked{note}"));
             } else {
-                self.log.line(&format!("hit compile {label}{note}"));
+                self.log
+                    .line(&format!("hit compile {label}{}", same_code(is_back)));
                 self.timeline.ended(start, "compile", "hit", &label);
             }
             return then.map_or(Ok(ended(0)), |then| then(self));
@@ -249,10 +251,11 @@ impl Session {
                 session.log_ran(&label, FAILS_OR_PRINTS);
                 return Ok(run_then(as_written, then));
             }
-            let note = match stored.keep(session) {
-                Ok(None) => put_back_if_same_code(previous).to_owned(),
-                Ok(Some(reason)) => {
-                    format!("{}: not stored: {reason}", put_back_if_same_code(previous))
+            let note = match stored.keep(session, Some(previous)) {
+                Ok(kept) => {
+                    let note = same_code(kept.is_same_code);
+                    let why = kept.not_stored;
+                    why.map_or(note.to_owned(), |why| format!("{note}: not stored: {why}"))
                 }
                 // The store's result was wrong.
                 Err(error) if error.is::<Failure>() => return Err(error),

@@ -2,7 +2,8 @@
 //!
 //! In: an object before and after its compile. Out: the object, new in time. Without this each object that
 //! includes a header would be other bitcode after a line was added there, for it notes where inline assembly
-//! stands; every backend would run, and write the same.
+//! stands; every backend would run, and write the same. The store gets it too, so that another output tree
+//! with the same sources finds its natives.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,17 @@ impl Previous {
         Self {
             object: object.to_owned(),
             kept: kept.then_some(place),
+        }
+    }
+
+    /// The former bitcode at `object`, for what is made at `new` before make asks. `object` keeps its times,
+    /// by which make goes: this is a copy in `place`.
+    pub fn copied(object: &Path, new: &Path, place: &Path) -> Self {
+        let kept = place.join("previous");
+        let is_kept = is_bitcode_file(object) && fs_err::copy(object, &kept).is_ok();
+        Self {
+            object: new.to_owned(),
+            kept: is_kept.then_some(kept),
         }
     }
 

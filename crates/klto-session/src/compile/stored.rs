@@ -27,6 +27,7 @@ use klto_store::has_trusted_stamps;
 use klto_wire::Request;
 
 use super::call::{NormalCall, Roots};
+use super::previous::Previous;
 use super::sources::Source;
 use crate::session::{Run, Session, tool_environment};
 
@@ -80,6 +81,25 @@ pub(super) struct StoredCompile {
     not_stored: Option<String>,
     /// A result that is to be made again and compared.
     expected: Option<Digest>,
+}
+
+/// How a compile that ran was kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// The bitcode is the former one, which is the same code.
+    pub is_same_code: bool,
+    /// Why the store does not have it, if so.
+    pub not_stored: Option<String>,
+}
+
+/// What the store does with a result.
+enum Storing {
+    /// Nothing, for this reason.
+    No(String),
+    /// It has the same.
+    Known,
+    /// It gets it, with what was read.
+    Under([(Grain, Digest); 2], Reads),
 }
 
 /// A file that a compile reads.
@@ -186,6 +206,11 @@ impl StoredCompile {
             depfile,
             ..self
         }
+    }
+
+    /// Where the bitcode goes; absolute.
+    pub fn object(&self) -> &Path {
+        &self.object
     }
 
     /// The key of the call.
@@ -345,28 +370,57 @@ impl StoredCompile {
     }
 
     /// After the compiler has run with success and has printed nothing: the dependency file as kbuild's own
-    /// call would have written it, and all of it in the store. Says why not, where it is not stored.
+    /// call would have written it, and all of it in the store. Where `previous` is the same code, it takes the
+    /// place of what the compiler wrote, in the store as well; but never by the key of [`Grain::Bytes`].
     ///
     /// # Errors
     /// A [`Failure`] where the store had another result. Otherwise something could not be read or written:
     /// the call is to be done as it is written.
-    pub fn keep(&self, session: &Session) -> anyhow::Result<Option<String>> {
+    pub fn keep(&self, session: &Session, previous: Option<Previous>) -> anyhow::Result<Kept> {
+        let storing = self.storing(session)?;
+        let is_same_code = previous.is_some_and(Previous::put_back);
+        let not_stored = match storing {
+            Storing::No(reason) => Some(reason),
+            Storing::Known => None,
+            Storing::Under(keys, reads) => {
+                let mut keys = Vec::from(keys);
+                keys.retain(|(grain, _)| !is_same_code || *grain == Grain::Tokens);
+                let keys: Vec<Digest> = keys.into_iter().map(|(_, key)| key).collect();
+                session.engine.keep_output(&keys, &self.object);
+                let mut known = self.known_reads(session);
+                known.retain(|other| *other != reads);
+                known.insert(0, reads);
+                known.truncate(MOST_READS);
+                let known = postcard::to_stdvec(&known)?;
+                session.engine.keep_bytes(self.call, &known);
+                None
+            }
+        };
+        Ok(Kept {
+            is_same_code,
+            not_stored,
+        })
+    }
+
+    /// Writes the dependency file, and says what the store does with what the compiler wrote.
+    fn storing(&self, session: &Session) -> anyhow::Result<Storing> {
         let mut reads = self.reads_of_depfile()?;
         self.write_depfile(&reads)?;
-        if self.not_stored.is_some() {
-            return Ok(self.not_stored.clone());
+        if let Some(reason) = &self.not_stored {
+            return Ok(Storing::No(reason.clone()));
         }
         let files = self.input_files(session, &reads.files)?;
         if let Some(reason) = self.why_not_stored(&files)? {
-            return Ok(Some(reason));
+            return Ok(Storing::No(reason));
         }
         if !session.engine.is_as_identified(self.tool) {
-            return Ok(Some("the compiler has just been replaced".to_owned()));
+            let reason = "the compiler has just been replaced".to_owned();
+            return Ok(Storing::No(reason));
         }
         if let Some(expected) = self.expected {
             let fresh = Digest::of_file(&self.object)?;
             return match fresh == expected {
-                true => Ok(None),
+                true => Ok(Storing::Known),
                 false => Err(self.differs()),
             };
         }
@@ -374,21 +428,14 @@ impl StoredCompile {
         for path in &passed {
             // It may have come after the compiler looked for it.
             if self.is_young(path)? {
-                return Ok(Some(format!("{} has just been written", path.display())));
+                let reason = format!("{} has just been written", path.display());
+                return Ok(Storing::No(reason));
             }
         }
         let passed = passed.into_iter();
         let root = Path::new("/");
         reads.passed_over = passed.map(|path| self.roots.place(root, &path)).collect();
-        let keys = self.keys(session, &files)?.map(|(_, key)| key);
-        session.engine.keep_output(&keys, &self.object);
-        let mut known = self.known_reads(session);
-        known.retain(|other| *other != reads);
-        known.insert(0, reads);
-        known.truncate(MOST_READS);
-        let known = postcard::to_stdvec(&known)?;
-        session.engine.keep_bytes(self.call, &known);
-        Ok(None)
+        Ok(Storing::Under(self.keys(session, &files)?, reads))
     }
 
     fn differs(&self) -> anyhow::Error {

@@ -79,7 +79,7 @@ impl Session {
                 return Ok(as_called(request));
             }
             let short = shorten(&genksyms, &request.directory, &text);
-            let kept = short.and_then(|short| Ok((short, stored.keep(session)?)));
+            let kept = short.and_then(|short| Ok((short, stored.keep(session, None)?.not_stored)));
             let _ = std::fs::remove_file(&text);
             Ok(match session.kept_versions(&label, kept)? {
                 Some(short) => Answer::Reply(Reply::prints(short)),

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context as _;
 use klto_core::{report, run_captured};
 use klto_exec::{Engine, Slots, ToolIdentity, tool_identity};
-use klto_store::StatMemo;
+use klto_store::{DirectoryMemo, StatMemo};
 use klto_wire::{Finished, Reply, Request, ShimRole};
 
 use crate::archives::Archives;
@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub source: PathBuf,
     /// Sources and headers that compiles read.
     pub sources: Sources,
+    /// Where headers are looked for.
+    pub directories: DirectoryMemo,
     pub journal: Mutex<Journal>,
     pub additions: LtoAdditions,
     /// Whether each unit is optimized as a whole.
@@ -131,6 +133,7 @@ impl Session {
             scratch: parts.scratch,
             source: parts.source,
             sources: Sources::default(),
+            directories: DirectoryMemo::default(),
             journal: Mutex::new(parts.journal),
             additions: parts.additions,
             full: parts.full,

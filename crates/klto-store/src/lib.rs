@@ -22,5 +22,5 @@ pub use entry::StoredResult;
 pub use error::StoreError;
 pub use examine::{Examined, Usage};
 pub use history::{HitCount, HitCounts};
-pub use memo::{StatMemo, has_trusted_stamps};
+pub use memo::{DirectoryMemo, Moment, StatMemo, has_trusted_stamps};
 pub use store::{Lookup, Store};

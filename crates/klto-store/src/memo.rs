@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::sealed::Format;
 
+mod directories;
+
+pub use directories::{DirectoryMemo, Moment};
+
 const FORMAT: Format = Format {
     magic: *b"KLTOSTAT",
     version: 1,

@@ -6,6 +6,7 @@
 mod ahead;
 mod call;
 mod kallsyms;
+mod passed_over;
 mod previous;
 mod sources;
 mod stored;

@@ -27,6 +27,7 @@ use klto_store::has_trusted_stamps;
 use klto_wire::Request;
 
 use super::call::{NormalCall, Roots};
+use super::passed_over::passed_over;
 use super::previous::Previous;
 use super::sources::Source;
 use crate::session::{Run, Session, tool_environment};
@@ -103,10 +104,11 @@ enum Storing {
 }
 
 /// A file that a compile reads.
-struct InputFile {
+pub(super) struct InputFile {
     place: Place,
-    path: PathBuf,
-    source: Arc<Source>,
+    /// Absolute, without `.` and `..`.
+    pub path: PathBuf,
+    pub source: Arc<Source>,
 }
 
 impl InputFile {
@@ -271,7 +273,7 @@ impl StoredCompile {
         let files = self.input_files(session, &reads.files).ok()?;
         let passed = reads.passed_over.iter().map(|place| self.roots.path(place));
         let passed: BTreeSet<PathBuf> = passed.collect();
-        match self.passed_over(&files) == passed {
+        match self.passed_over(session, &files) == passed {
             true => self.keys(session, &files).ok(),
             false => None,
         }
@@ -298,10 +300,12 @@ impl StoredCompile {
         };
         let others = files.iter().filter(|file| !file.is_autoconf());
         let mentioned = others.flat_map(|file| &file.source.options);
+        let mentioned: BTreeSet<&[u8]> =
+            mentioned.chain(&self.options).map(Vec::as_slice).collect();
         let mut values: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
-        for option in mentioned.chain(&self.options) {
+        for option in mentioned {
             values.insert(option, configuration.get(option).map(Vec::as_slice));
-            let module = [option.as_slice(), b"_MODULE"].concat();
+            let module = [option, b"_MODULE"].concat();
             if let Some((name, value)) = configuration.get_key_value(&module) {
                 values.insert(name, Some(value));
             }
@@ -320,33 +324,9 @@ impl StoredCompile {
         Ok([key(Grain::Bytes, &of_bytes), key(Grain::Tokens, &of_tokens)])
     }
 
-    /// Files that exist where a header of `files` was looked for before it was found, or for which one of
-    /// them asks; without `files` themselves.
-    fn passed_over(&self, files: &[InputFile]) -> BTreeSet<PathBuf> {
-        let read: BTreeSet<&Path> = files.iter().map(|file| file.path.as_path()).collect();
+    fn passed_over(&self, session: &Session, files: &[InputFile]) -> BTreeSet<PathBuf> {
         let searched = self.absolute(&self.front.searched);
-        let mut candidates = BTreeSet::new();
-        for file in files {
-            for (place, found_in) in searched.iter().enumerate() {
-                let Ok(name) = file.path.strip_prefix(found_in) else {
-                    continue;
-                };
-                let before = searched.iter().take(place);
-                candidates.extend(before.map(|directory| directory.join(name)));
-            }
-            let beside = file.path.parent().unwrap_or(&file.path);
-            let (quoted, asked) = (&file.source.quoted_includes, &file.source.asked_headers);
-            let names = quoted.iter().chain(asked);
-            candidates.extend(names.map(|name| normalize(&beside.join(name))));
-            for directory in &searched {
-                candidates.extend(asked.iter().map(|name| directory.join(name)));
-            }
-            if file.source.computes_includes {
-                candidates.extend(ends_found_in(beside, &read));
-            }
-        }
-        candidates.retain(|path| !read.contains(path.as_path()) && path.exists());
-        candidates
+        passed_over(files, &searched, &session.directories)
     }
 
     /// Where a path has `..` behind a link, the text without it names another file.
@@ -424,7 +404,7 @@ impl StoredCompile {
                 false => Err(self.differs()),
             };
         }
-        let passed = self.passed_over(&files);
+        let passed = self.passed_over(session, &files);
         for path in &passed {
             // It may have come after the compiler looked for it.
             if self.is_young(path)? {
@@ -534,24 +514,6 @@ impl StoredCompile {
     }
 }
 
-/// Files that an include with a computed name would find in `directory` first: every end of a path that was
-/// read, where it begins with a name in `directory`.
-fn ends_found_in(directory: &Path, read: &BTreeSet<&Path>) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let names: BTreeSet<OsString> = entries.map(|entry| entry.file_name()).collect();
-    let mut found = Vec::new();
-    for path in read {
-        let parts: Vec<Component<'_>> = path.components().collect();
-        for (place, part) in parts.iter().enumerate() {
-            if names.contains(part.as_os_str()) {
-                let end: PathBuf = parts.iter().skip(place).collect();
-                found.push(directory.join(end));
-            }
-        }
-    }
-    found
-}
-
 /// When a file was written or its stat changed, whichever came last.
 pub(crate) fn last_change(metadata: &Metadata) -> io::Result<SystemTime> {
     let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
@@ -569,17 +531,5 @@ mod tests {
         for name in NOT_FOLLOWED {
             assert!(klto_wire::SENT_VARIABLES.contains(&name), "{name}");
         }
-    }
-
-    #[test]
-    fn ends_of_paths_are_looked_for_beside_a_computed_include() {
-        let directory = tempfile::tempdir().unwrap();
-        let place = directory.path();
-        fs_err::create_dir(place.join("events")).unwrap();
-        fs_err::write(place.join("trace.h"), "").unwrap();
-        let read = ["/s/drv/trace.h", "/s/x/events/y.h", "/s/z.h"].map(Path::new);
-        let found = ends_found_in(place, &BTreeSet::from(read));
-        let wanted = ["trace.h", "events/y.h"].map(|name| place.join(name));
-        assert_eq!(BTreeSet::from_iter(found), BTreeSet::from(wanted));
     }
 }

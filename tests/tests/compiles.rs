@@ -107,6 +107,13 @@ fn in_another_checkout(first: &Build, other: Build, name: &str) {
     assert_found(&found);
     assert_eq!(versions(&found, "hit"), exporting());
     assert_eq!(found.log.backends_found(), objects());
+    let of_module = "fs/jbd2/jbd2.mod.o".to_owned();
+    assert!(
+        found
+            .log
+            .objects("hit", "native-compile")
+            .contains(&of_module)
+    );
     let report = klto_verify::bit_equal(&kept, build.output_directory(), &files).unwrap();
     assert!(report.equal(), "{report}");
 }

@@ -23,6 +23,8 @@ pub struct CSource {
     pub computes_includes: bool,
     /// Whether it makes names of options by pasting (`CONFIG_##name`).
     pub pastes_options: bool,
+    /// Whether the assembler may be told to read a file: `.incbin` or `.include` in what is no comment.
+    pub names_assembler_files: bool,
     /// A word by which it asks for more than files: the clock, or a header that the word does not name.
     pub asks: Option<&'static str>,
 }
@@ -39,6 +41,9 @@ const ASKING: [&str; 6] = [
     "__builtin_COLUMN",
     "__builtin_source_location",
 ];
+
+/// What directives of the assembler that read files look like, or a literal to which the rest of one is joined.
+const ASSEMBLER_FILES: [&[u8]; 3] = [b"incbin", b".include", b".inc\""];
 
 const HAS_INCLUDE: &str = "__has_include";
 
@@ -63,11 +68,15 @@ impl CSource {
         let asking = ASKING.into_iter();
         let asks = asking.chain(asked.is_none().then_some(HAS_INCLUDE));
         let mut asks = asks.filter(|word| contains(text, word.as_bytes()));
+        let canonical = match reader.is_odd {
+            true => [b"bytes:", text].concat(),
+            false => [b"tokens:", &reader.canonical[..]].concat(),
+        };
         Self {
-            canonical: match reader.is_odd {
-                true => [b"bytes:", text].concat(),
-                false => [b"tokens:", &reader.canonical[..]].concat(),
-            },
+            names_assembler_files: ASSEMBLER_FILES
+                .iter()
+                .any(|word| contains(&canonical, word)),
+            canonical,
             options: options(text),
             quoted_includes: reader.quoted_includes,
             computes_includes: reader.computes_includes,
@@ -498,6 +507,15 @@ mod tests {
         assert!(computes("#include TRACE_INCLUDE(x)"));
         assert!(computes("#include /* c */ \"a.h\""));
         assert!(!computes("#include \"a.h\"\n#include <b.h>"));
+    }
+
+    #[test]
+    fn directives_of_the_assembler_that_read_files_are_noticed() {
+        let names = |text: &str| CSource::read(text.as_bytes()).names_assembler_files;
+        assert!(names("asm(\".incbin \\\"logo.bin\\\"\");"));
+        assert!(names("asm(\".include <a.s>\"); // '"));
+        assert!(names("#define D \".inc\" \"bin\""));
+        assert!(!names("/* asm(\".include <a.h>\") */\n#include \"a.h\"\n"));
     }
 
     #[test]

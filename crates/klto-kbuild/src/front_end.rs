@@ -237,6 +237,24 @@ impl FrontEnd {
     }
 }
 
+/// The word after which machine code depends on more than bitcode does: it has another assembler make it, or
+/// tells the assembler what klto does not follow.
+pub fn assembler_not_followed(arguments: &[OsString]) -> Option<&OsStr> {
+    let is_not_followed = |word: &&OsString| {
+        let text = word.as_bytes();
+        let for_assembler = text.strip_prefix(b"-Wa,");
+        matches!(
+            text,
+            b"-fno-integrated-as" | b"-no-integrated-as" | b"-Xassembler"
+        ) || for_assembler.is_some_and(|words| {
+            let mut words = words.split(|byte| *byte == b',');
+            words.any(|word| !word.starts_with(b"-m"))
+        })
+    };
+    let mut words = arguments.iter();
+    words.find(is_not_followed).map(OsString::as_os_str)
+}
+
 /// The call with each of its paths as `change` gives it.
 pub fn with_paths(
     arguments: &[OsString],
@@ -333,6 +351,26 @@ mod tests {
             |flag: &str| FrontEnd::of(&arguments(&format!("{CALL} {flag}"))).shows_columns;
         assert!(columns("-gdwarf-5") && columns("-fsanitize=array-bounds,shift"));
         assert!(!columns("-fsanitize=kcfi"));
+    }
+
+    #[test]
+    fn what_another_assembler_makes_is_not_followed() {
+        let word = |flag: &str| {
+            let arguments = arguments(&format!("{CALL} {flag}"));
+            assembler_not_followed(&arguments).map(OsStr::to_owned)
+        };
+        for flag in [
+            "-fno-integrated-as",
+            "-Wa,-I/tmp",
+            "-Wa,-mrelax-relocations=no,-MD,x.d",
+        ] {
+            assert_eq!(word(flag).as_deref(), Some(OsStr::new(flag)));
+        }
+        assert_eq!(
+            word("-Xassembler -L").as_deref(),
+            Some(OsStr::new("-Xassembler"))
+        );
+        assert_eq!(word("-Wa,-march=armv8.5-a"), None);
     }
 
     #[test]

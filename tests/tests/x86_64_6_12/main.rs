@@ -155,6 +155,46 @@ fn a5_initcalls_are_in_the_order_that_kbuild_s_script_finds() {
     assert!(has(SAME_WITH_FEWER_PATTERNS), "{lines:?}");
 }
 
+/// What kbuild's recorded call of the compiler makes of an object.
+fn made_by_kbuild(object: &str) -> Result<Vec<u8>> {
+    let (directory, name) = object.rsplit_once('/').unwrap_or((".", object));
+    let recorded = fs_err::read_to_string(file(directory).join(format!(".{name}.cmd")))?;
+    let command = recorded.lines().next().context("an empty .cmd")?;
+    let (_, command) = command.split_once(" := ").context("no command")?;
+    // Other steps stand behind it.
+    let (command, _) = command.split_once(" ; ").unwrap_or((command, ""));
+    let place = tempfile::tempdir()?;
+    let made = place.path().join("object");
+    let depfile = format!("-Wp,-MMD,{directory}/.{name}.d");
+    let depfile = depfile.replace(",./", ",");
+    anyhow::ensure!(command.contains(&depfile), "{command}");
+    let elsewhere = format!("-Wp,-MMD,{}/depfile", place.path().display());
+    let command = command.replace(&depfile, &elsewhere);
+    let output = format!(" -o {object} ");
+    anyhow::ensure!(command.contains(&output), "{command}");
+    let command = command.replace(&output, &format!(" -o {} ", made.display()));
+    let mut shell = Command::new("sh");
+    let status = shell
+        .args(["-c", &command])
+        .current_dir(file(""))
+        .status()?;
+    anyhow::ensure!(status.success(), "{command}");
+    Ok(fs_err::read(&made)?)
+}
+
+/// klto has them compiled in the source tree with relative paths.
+#[test]
+fn a6_machine_code_is_what_kbuild_s_own_call_makes() {
+    let natives = thin().clean.log.objects("ran", "native-compile");
+    let is_module_part = |object: &&String| object.ends_with(".mod.o");
+    assert!(natives.iter().filter(is_module_part).count() > 3);
+    assert!(natives.len() > 30, "{natives:?}");
+    for object in natives {
+        let made = fs_err::read(file(&object)).unwrap();
+        assert!(made == made_by_kbuild(&object).unwrap(), "{object}");
+    }
+}
+
 #[test]
 fn b1_a_second_build_runs_nothing() {
     // Another variable, so that make runs.
@@ -439,6 +479,11 @@ fn c2_another_output_directory_finds_everything_and_gives_the_same_kernel() {
         found.log.objects("ran", "compile")
     );
     assert!(backends.len() < 10, "{backends:?}");
+    let again = found.log.objects("ran", "native-compile");
+    // With debug information an object shows its directory.
+    let is_other = |object: &String| !object.starts_with("arch/x86/boot/");
+    let again: Vec<String> = again.into_iter().filter(is_other).collect();
+    assert!(again.len() < 5, "{again:?}");
     let mut files = ["vmlinux", "System.map", "arch/x86/boot/bzImage"]
         .map(PathBuf::from)
         .to_vec();

@@ -31,7 +31,7 @@ use crate::inputs::LinkInputs;
 use crate::journal::CompileRecord;
 use crate::old_time::make_old;
 use crate::recipe::Caller;
-use crate::session::{Answer, Run, Session, as_called, ended, lock, tool_environment};
+use crate::session::{Answer, Run, Session, ended, lock, tool_environment};
 use crate::unit::UnitLink;
 
 pub(crate) use ahead::Ahead;
@@ -45,6 +45,8 @@ pub(crate) use stored::last_change;
 
 /// Who reads an object that kbuild compiles with flags of its own, as those of the boot image on x86.
 const WITHOUT_KCFLAGS: &str = "a link of what is compiled without KCFLAGS";
+/// What the log calls a compile to machine code.
+const NATIVE: &str = "native-compile";
 const FAILS_OR_PRINTS: &str = ": not stored: it fails or prints something";
 
 /// What follows a compile, if anything does.
@@ -107,7 +109,8 @@ impl Session {
         });
         if !has_lto_flags && !self.additions.adds_flags {
             lock(&self.journal).set_assembler_files(&object, Vec::new())?;
-            return Ok(as_called(request));
+            let arguments = request.arguments.clone();
+            return self.compile_native(&request, &call, arguments);
         }
         if let Some(reader) = unhooked_reader(&object) {
             lock(&self.journal).set_native_once(&object, reader)?;
@@ -122,10 +125,7 @@ impl Session {
         if is_native {
             lock(&self.journal).set_assembler_files(&object, Vec::new())?;
             let arguments = without_lto(&request.arguments);
-            return Ok(Answer::Reply(Reply::Exec {
-                program: request.program,
-                arguments,
-            }));
+            return self.compile_native(&request, &call, arguments);
         }
         let (to_bitcode, arguments) = self.to_bitcode(&request, &call, &object)?;
         if to_bitcode.output == call.output {
@@ -223,36 +223,75 @@ impl Session {
         let mut stored = match StoredCompile::of(self, &request, parts, label.clone())? {
             Ok(stored) => stored,
             Err(reason) => {
-                self.log_ran(&label, &format!(": not stored: {reason}"));
+                self.log_ran("compile", &label, &format!(": not stored: {reason}"));
                 return Ok(run_then(as_written, then));
             }
         };
         let ahead = self.ahead.take(stored.call_key());
         if ahead == Some(AheadResult::HasMessages) {
-            self.log_ran(&label, FAILS_OR_PRINTS);
+            self.log_ran("compile", &label, FAILS_OR_PRINTS);
             return Ok(run_then(as_written, then));
         }
         if stored.find(self) {
             let is_back = previous.put_back();
             if let Some(AheadResult::Stored { is_same_code }) = ahead {
                 let note = same_code(is_back || is_same_code);
-                self.log_ran(&label, &format!(": before make asked{note}"));
+                self.log_ran("compile", &label, &format!(": before make asked{note}"));
             } else {
-                self.log
-                    .line(&format!("hit compile {label}{}", same_code(is_back)));
+                let note = same_code(is_back);
+                self.log.line(&format!("hit compile {label}{note}"));
                 self.timeline.ended(start, "compile", "hit", &label);
             }
             return then.map_or(Ok(ended(0)), |then| then(self));
         }
+        Ok(self.run_and_keep(start, stored, Some(previous), as_written, then))
+    }
+
+    /// Has an object compiled to machine code with `arguments`, by the store or by the shim.
+    fn compile_native(
+        &self,
+        request: &Request,
+        call: &CompileCall,
+        arguments: Vec<OsString>,
+    ) -> anyhow::Result<Answer> {
+        let start = Instant::now();
+        let object = self.scratch.object_name(&request.directory, &call.output);
+        let label = object.display().to_string();
+        let as_written = Run::with_arguments(request, arguments);
+        let parts = (call, as_written.arguments.as_slice(), &[][..]);
+        let stored = StoredCompile::of(self, request, parts, label.clone())?;
+        let stored = stored.map(StoredCompile::native);
+        let Some(mut stored) = stored.ok().filter(StoredCompile::is_storable) else {
+            return Ok(run_then(as_written, None));
+        };
+        if stored.find(self) {
+            self.log.line(&format!("hit {NATIVE} {label}"));
+            self.timeline.ended(start, NATIVE, "hit", &label);
+            return Ok(ended(0));
+        }
+        Ok(self.run_and_keep(start, stored, None, as_written, None))
+    }
+
+    /// Has the shim run a compile that was not found, and stores it. `as_written` is what to run where that
+    /// cannot be.
+    fn run_and_keep(
+        &self,
+        start: Instant,
+        stored: StoredCompile,
+        previous: Option<Previous>,
+        as_written: Run,
+        then: Then,
+    ) -> Answer {
         let run = stored.run();
         let next = move |session: &Session, finished: Finished| {
-            session.timeline.ended(start, "compile", "ran", &label);
+            let (kind, label) = (stored.kind(), stored.label());
+            session.timeline.ended(start, kind, "ran", label);
             if finished.code != 0 || finished.printed {
                 // kbuild's own call says it in its own words.
-                session.log_ran(&label, FAILS_OR_PRINTS);
+                session.log_ran(kind, label, FAILS_OR_PRINTS);
                 return Ok(run_then(as_written, then));
             }
-            let note = match stored.keep(session, Some(previous)) {
+            let note = match stored.keep(session, previous) {
                 Ok(kept) => {
                     let note = same_code(kept.is_same_code);
                     let why = kept.not_stored;
@@ -261,21 +300,21 @@ impl Session {
                 // The store's result was wrong.
                 Err(error) if error.is::<Failure>() => return Err(error),
                 Err(error) => {
-                    session.log_ran(&label, &format!(": not stored: {error:#}"));
+                    session.log_ran(kind, label, &format!(": not stored: {error:#}"));
                     return Ok(run_then(as_written, then));
                 }
             };
-            session.log_ran(&label, &note);
+            session.log_ran(kind, label, &note);
             then.map_or(Ok(ended(0)), |then| then(session))
         };
-        Ok(Answer::Then {
+        Answer::Then {
             run,
             next: Box::new(next),
-        })
+        }
     }
 
-    fn log_ran(&self, label: &str, note: &str) {
-        self.log.line(&format!("ran compile {label}{note}"));
+    fn log_ran(&self, kind: &str, label: &str, note: &str) {
+        self.log.line(&format!("ran {kind} {label}{note}"));
     }
 
     /// A module of one object, on a tree where nothing links it before modpost: a unit of one.

@@ -35,6 +35,8 @@ pub(crate) struct Source {
     pub pastes_options: bool,
     /// Names of headers for whose existence it asks.
     pub asked_headers: Vec<PathBuf>,
+    /// Whether the assembler may be told to read a file.
+    pub names_assembler_files: bool,
     /// A word by which it asks for more than files say.
     pub asks: Option<&'static str>,
 }
@@ -106,6 +108,7 @@ impl Source {
             computes_includes: read.computes_includes,
             pastes_options: read.pastes_options,
             asked_headers: paths(read.asked_headers),
+            names_assembler_files: read.names_assembler_files,
             asks: read.asks,
         }
     }

@@ -21,11 +21,12 @@ use klto_core::{Digest, Failure, Storable, normalize, publish};
 use klto_formats::c_source::options;
 use klto_formats::depfile::Depfile;
 use klto_kbuild::compile::CompileCall;
-use klto_kbuild::front_end::{FrontEnd, PathUse, with_paths};
+use klto_kbuild::front_end::{FrontEnd, PathUse, assembler_not_followed, with_paths};
 use klto_lower::{CompileCallParts, Grain, Place, Reads, call_key, result_key};
 use klto_store::has_trusted_stamps;
 use klto_wire::Request;
 
+use super::NATIVE;
 use super::call::{NormalCall, Roots};
 use super::passed_over::passed_over;
 use super::previous::Previous;
@@ -78,6 +79,8 @@ pub(super) struct StoredCompile {
     /// As kbuild's call names it: the target of the dependency file.
     target: Vec<u8>,
     begin: SystemTime,
+    /// Whether the object is machine code.
+    is_native: bool,
     /// Why the store is left alone, if so.
     not_stored: Option<String>,
     /// A result that is to be made again and compared.
@@ -183,9 +186,21 @@ impl StoredCompile {
             front,
             roots,
             begin: SystemTime::now(),
+            is_native: false,
             not_stored,
             expected: None,
         }))
+    }
+
+    /// Of a call whose object is machine code.
+    pub fn native(mut self) -> Self {
+        let word = assembler_not_followed(&self.normal.arguments);
+        if let Some(word) = word.filter(|_| self.not_stored.is_none()) {
+            let reason = format!("{} may have the assembler read a file", word.display());
+            self.not_stored = Some(reason);
+        }
+        self.is_native = true;
+        self
     }
 
     /// With this target of the dependency file.
@@ -210,7 +225,20 @@ impl StoredCompile {
         }
     }
 
-    /// Where the bitcode goes; absolute.
+    /// As logs name the object.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// As logs name what is done.
+    pub const fn kind(&self) -> &'static str {
+        match self.is_native {
+            true => NATIVE,
+            false => "compile",
+        }
+    }
+
+    /// Where the object goes; absolute.
     pub fn object(&self) -> &Path {
         &self.object
     }
@@ -464,6 +492,12 @@ impl StoredCompile {
         for file in files {
             if let Some(word) = file.source.asks {
                 return Ok(Some(format!("{} asks for {word}", file.path.display())));
+            }
+            if self.is_native && file.source.names_assembler_files {
+                return Ok(Some(format!(
+                    "{} may have the assembler read a file",
+                    file.path.display()
+                )));
             }
             if self.is_young(&file.path)? {
                 return Ok(Some(format!(

@@ -4,8 +4,8 @@
 //!
 //! In: the link of natives. Out: one with a script that gives the same
 //! ([`shorter_linker_script`]). The first time in an output tree both links run, and what they made is held
-//! against each other; from then on, as long as it is the same linker, klto's script is taken, and both run
-//! again as often as `KLTO_VERIFY` says.
+//! against each other, unless the same was done with the same natives in another one; from then on, as long as
+//! it is the same linker, klto's script is taken, and both run again as often as `KLTO_VERIFY` says.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,8 @@ use klto_kbuild::shorter_linker_script;
 use klto_wire::{Finished, Reply, Request};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
-use crate::session::{Answer, Run, Session, ended, lock, tool_environment};
+use crate::agreement::Agreement;
+use crate::session::{Answer, Run, Session, ended, tool_environment};
 
 impl Session {
     /// Answers the link of vmlinux.o, whose words are `arguments`; `None` where kbuild's script has to do.
@@ -39,8 +40,8 @@ impl Session {
         else {
             return Ok(None);
         };
-        let key = self.key_of_agreement(request, call)?;
-        let is_known = lock(&self.journal).knows_agreement(key);
+        let agreement = self.agreement_of_links(request, call, arguments, &shorter)?;
+        let is_known = self.knows_agreement(agreement)?;
         let content = Digest::of_bytes(shorter.as_bytes());
         if is_known && !self.engine.is_chosen_for_verification(content) {
             self.log.line("vmlinux.o is linked with fewer patterns");
@@ -68,7 +69,7 @@ impl Session {
                     false => None,
                 };
                 let _ = fs_err::remove_file(&other);
-                session.note_agreement(key, is_known, is_same)?;
+                session.note_links(agreement, is_known, is_same)?;
             }
             Ok(ended(finished.code))
         };
@@ -78,8 +79,14 @@ impl Session {
         }))
     }
 
-    /// What decides how the linker takes patterns.
-    fn key_of_agreement(&self, request: &Request, call: &LinkCall) -> anyhow::Result<Digest> {
+    /// The rule is what decides how the linker takes patterns.
+    fn agreement_of_links(
+        &self,
+        request: &Request,
+        call: &LinkCall,
+        arguments: &[OsString],
+        shorter: &str,
+    ) -> anyhow::Result<Agreement> {
         let linker = self.identity(&request.program, &tool_environment(&request.environment))?;
         let mut key = KeyBuilder::new("fewer-patterns", 1);
         key.field("klto", env!("CARGO_PKG_VERSION").as_bytes())
@@ -92,19 +99,36 @@ impl Session {
         for word in options.flatten() {
             key.argument("option", word.as_encoded_bytes());
         }
-        Ok(key.finish())
+        let rule = key.finish();
+        let mut key = KeyBuilder::new("fewer-patterns-case", 1);
+        key.digest("rule", rule)
+            .field("shorter", shorter.as_bytes());
+        for script in &call.scripts {
+            key.digest("script", self.memo.digest(&request.directory.join(script))?);
+        }
+        for word in arguments {
+            key.argument("word", word.as_encoded_bytes());
+        }
+        let natives = LinkCall::parse(arguments);
+        for item in natives.iter().flat_map(|call| &call.items) {
+            if let LinkItem::File { path, .. } = item {
+                key.digest("file", self.memo.digest(&request.directory.join(path))?);
+            }
+        }
+        let case = key.finish();
+        Ok(Agreement { rule, case })
     }
 
     /// Both links have run; `is_same` is what they say of each other, if both succeeded.
-    fn note_agreement(
+    fn note_links(
         &self,
-        key: Digest,
+        agreement: Agreement,
         is_known: bool,
         is_same: Option<bool>,
     ) -> anyhow::Result<()> {
         let line = match (is_same, is_known) {
             (Some(true), _) => {
-                lock(&self.journal).add_agreement(key)?;
+                self.add_agreement(agreement)?;
                 "vmlinux.o with fewer patterns is the same"
             }
             (Some(false), true) => {

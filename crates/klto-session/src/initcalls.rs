@@ -2,12 +2,12 @@
 //! kernel.
 //!
 //! In: its call. Out: what it prints. The first time in an output tree the script runs, and what it wrote is
-//! held against klto's own; from then on, as long as it is the same script, klto answers, and the script is
+//! held against klto's own, unless that was done with the same objects in another one; from then on, as long as it is the same script, klto answers, and the script is
 //! run again as often as `KLTO_VERIFY` says. Where anything is unclear it runs.
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
@@ -17,9 +17,10 @@ use klto_kbuild::{InitcallOrder, UnclearInitcalls};
 use klto_wire::{Finished, Reply, Request, is_initcall_script};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
+use crate::agreement::Agreement;
 use crate::inputs::{LinkInput, read_input};
 use crate::recipe::Caller;
-use crate::session::{Answer, Run, Session, as_called, ended, lock};
+use crate::session::{Answer, Run, Session, as_called, ended};
 
 impl Session {
     /// Answers a call of perl.
@@ -31,8 +32,8 @@ impl Session {
         let start = Instant::now();
         let files: Vec<&Path> = files.iter().map(Path::new).collect();
         let digest = self.memo.digest(&request.directory.join(script));
-        let (digest, own) = match (digest, linker_script(&request.directory, &files)) {
-            (Ok(digest), Ok(own)) => (digest, own),
+        let (digest, order) = match (digest, linker_script(&request.directory, &files)) {
+            (Ok(digest), Ok(order)) => (digest, order),
             (_, Err(error)) => {
                 self.log
                     .line(&format!("initcalls by the script: {error:#}"));
@@ -43,8 +44,16 @@ impl Session {
         let mut key = KeyBuilder::new("initcall-script", 1);
         key.field("klto", env!("CARGO_PKG_VERSION").as_bytes())
             .digest("script", digest);
-        let script = key.finish();
-        let is_known = lock(&self.journal).knows_agreement(script);
+        let rule = key.finish();
+        let OrderOfInitcalls { text: own, objects } = order;
+        let mut key = KeyBuilder::new("initcall-script-case", 1);
+        key.digest("rule", rule).field("order", own.as_bytes());
+        for object in &objects {
+            key.digest("object", self.memo.digest(object)?);
+        }
+        let case = key.finish();
+        let agreement = Agreement { rule, case };
+        let is_known = self.knows_agreement(agreement)?;
         let content = Digest::of_bytes(own.as_bytes());
         if is_known && !self.engine.is_chosen_for_verification(content) {
             self.timeline
@@ -57,7 +66,7 @@ impl Session {
             let printed = standard_output_of(caller).filter(|_| finished.code == 0);
             match printed.map(|text| text == own.as_bytes()) {
                 Some(true) => {
-                    lock(&session.journal).add_agreement(script)?;
+                    session.add_agreement(agreement)?;
                     session.log.line("initcalls by klto and the script agree");
                 }
                 Some(false) if is_known => {
@@ -78,8 +87,15 @@ impl Session {
     }
 }
 
+struct OrderOfInitcalls {
+    /// As the script prints it.
+    text: String,
+    /// All that have a say in it, in order.
+    objects: Vec<PathBuf>,
+}
+
 /// What the script prints for those files, which are named from `directory`.
-fn linker_script(directory: &Path, files: &[&Path]) -> anyhow::Result<String> {
+fn linker_script(directory: &Path, files: &[&Path]) -> anyhow::Result<OrderOfInitcalls> {
     let mut objects = Vec::new();
     for file in files {
         match read_input(file, directory)? {
@@ -102,7 +118,8 @@ fn linker_script(directory: &Path, files: &[&Path]) -> anyhow::Result<String> {
             bail!("{}: initcalls of an unknown kind", object.display());
         }
     }
-    order.linker_script().context("there are no initcalls")
+    let text = order.linker_script().context("there are no initcalls")?;
+    Ok(OrderOfInitcalls { text, objects })
 }
 
 /// The names of what an object defines for itself.

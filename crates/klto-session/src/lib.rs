@@ -6,6 +6,7 @@
 //! are carried out is klto-exec's.
 
 mod after_compile;
+mod agreement;
 mod archiver;
 mod archives;
 mod begun;

@@ -1,10 +1,10 @@
-//! Keys of compiles: which stored bitcode is what a compile would give now.
+//! Keys of compiles: which stored bitcode, or machine code, is what a compile would give now.
 //!
 //! What a compile reads is known only when it is over. So a compile is stored under two keys. Its *call* is
 //! known before it runs, and leads to the sets of files that such calls read ([`Reads`]). One set with the
 //! files' digests gives the key of the *result*. If the files of a set are what they were, and the same files
 //! exist where headers were looked for in vain or passed over, the compile would read the same set again and
-//! give the same bitcode.
+//! give the same object.
 //!
 //! | key | field | from | why |
 //! |---|---|---|---|

@@ -1,6 +1,6 @@
 //! Compiler calls: C objects become bitcode, unless something reads them as ELF.
 //!
-//! A compile is recorded before it runs, for the backend needs its flags. Its bitcode comes out of the store,
+//! A compile is recorded before it runs, for the backend needs its flags. Its object comes out of the store,
 //! or the session says with which arguments the shim has the compiler run.
 
 mod ahead;

@@ -1,6 +1,6 @@
-//! A compile whose bitcode can be found in the store, or put there.
+//! A compile whose object can be found in the store, or put there.
 //!
-//! In: a call of the compiler. Out: the bitcode and the dependency file in their places; or the call to run,
+//! In: a call of the compiler. Out: the object and the dependency file in their places; or the call to run,
 //! and after it the same in the store. What the keys cover is said in `klto-lower/src/compile.rs`.
 //!
 //! A file that changes while the compiler reads must not be taken for what it read: nothing is stored when an
@@ -263,7 +263,7 @@ impl StoredCompile {
         }
     }
 
-    /// Puts bitcode and dependency file in their places, if the store has them.
+    /// Puts object and dependency file in their places, if the store has them.
     pub fn find(&mut self, session: &Session) -> bool {
         if self.not_stored.is_some() {
             return false;

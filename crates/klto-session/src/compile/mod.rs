@@ -277,11 +277,12 @@ impl Session {
     fn run_and_keep(
         &self,
         start: Instant,
-        stored: StoredCompile,
+        mut stored: StoredCompile,
         previous: Option<Previous>,
         as_written: Run,
         then: Then,
     ) -> Answer {
+        stored.wait_for_source();
         let run = stored.run();
         let next = move |session: &Session, finished: Finished| {
             let (kind, label) = (stored.kind(), stored.label());

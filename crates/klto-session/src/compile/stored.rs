@@ -72,9 +72,9 @@ pub(super) struct StoredCompile {
     tool: Digest,
     /// What the call itself mentions.
     options: BTreeSet<Vec<u8>>,
-    /// Absolute.
+    /// Absolute, as all paths here.
+    source: PathBuf,
     object: PathBuf,
-    /// Absolute.
     depfile: PathBuf,
     /// As kbuild's call names it: the target of the dependency file.
     target: Vec<u8>,
@@ -176,6 +176,7 @@ impl StoredCompile {
         Ok(Ok(Self {
             label,
             program: request.program.clone(),
+            source: request.directory.join(&call.source),
             object: request.directory.join(&call.output),
             depfile: request.directory.join(depfile),
             target: call.output.as_os_str().as_bytes().to_vec(),
@@ -251,6 +252,20 @@ impl StoredCompile {
     /// Whether the store may have its result.
     pub fn is_storable(&self) -> bool {
         self.not_stored.is_none()
+    }
+
+    /// Of a source that kbuild has just written, as those of modpost, the stamps do not tell yet whether it
+    /// changes while the compiler reads. A moment later they do.
+    pub fn wait_for_source(&mut self) {
+        let changed = fs_err::metadata(&self.source).and_then(|metadata| last_change(&metadata));
+        let age = changed.map(|changed| self.begin.duration_since(changed).unwrap_or_default());
+        if let Ok(age) = age
+            && let Some(rest) = GRANULARITY.checked_sub(age)
+            && self.not_stored.is_none()
+        {
+            std::thread::sleep(rest + Duration::from_millis(1));
+            self.begin = SystemTime::now();
+        }
     }
 
     /// The call to run when nothing is found.

@@ -41,6 +41,17 @@ fn versions(outcome: &Outcome, how: &str) -> BTreeSet<String> {
     found
 }
 
+/// Objects whose list of symbols came out of the store in the last build.
+fn lists_found(build: &Build) -> BTreeSet<String> {
+    let timeline = build.output_directory().join(".klto/timeline");
+    let text = fs::read_to_string(timeline).unwrap();
+    let lines = text.lines().filter_map(|line| {
+        let (_, object) = line.split_once("\tsymbols\thit\t")?;
+        Some(object.to_owned())
+    });
+    lines.collect()
+}
+
 fn assert_found(outcome: &Outcome) {
     assert_eq!(
         compiles(outcome, "hit"),
@@ -103,11 +114,12 @@ fn in_another_checkout(first: &Build, other: Build, name: &str) {
         fs::rename(build.output_directory().join(file), kept.join(file)).unwrap();
     }
     fs::remove_dir_all(build.output_directory().join(".klto/units")).unwrap();
+    let of_module = "fs/jbd2/jbd2.mod.o".to_owned();
+    fs::remove_file(build.output_directory().join(&of_module)).unwrap();
     let found = build.clone().store(first.store_directory()).succeed();
     assert_found(&found);
     assert_eq!(versions(&found, "hit"), exporting());
     assert_eq!(found.log.backends_found(), objects());
-    let of_module = "fs/jbd2/jbd2.mod.o".to_owned();
     assert!(
         found
             .log
@@ -137,6 +149,7 @@ fn make_knows_the_same_prerequisites_and_versions() {
     let again = compile_again(&build);
     assert_found(&again);
     assert_eq!(versions(&again, "hit"), exporting());
+    assert!(lists_found(&build).is_superset(&objects()));
     for object in JBD2_OBJECTS {
         // Symbol versions stand behind them.
         let prerequisites = |build: &Build| {

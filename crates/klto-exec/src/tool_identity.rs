@@ -132,8 +132,13 @@ const CLANG: &str = "clang version ";
 /// How the lines of `clang --version` begin that say where it is, and by which files it was configured.
 const PLACE: &str = "InstalledDir: ";
 const CONFIGURATION_FILE: &str = "Configuration file: ";
-/// The targets for which kbuild calls clang (Linux, scripts/Makefile.clang); each may have a file of its own.
-const TARGETS: [&str; 2] = ["--target=x86_64-linux-gnu", "--target=aarch64-linux-gnu"];
+/// The targets for which kbuild calls clang (Linux, scripts/Makefile.clang), and 32-bit code on x86, as vdso and
+/// boot image have it; each may have a file of its own.
+const TARGETS: [&[&str]; 3] = [
+    &["--target=x86_64-linux-gnu"],
+    &["--target=x86_64-linux-gnu", "-m32"],
+    &["--target=aarch64-linux-gnu"],
+];
 
 /// What clang says of its version; nothing of another tool, which may say anything.
 fn version_text(
@@ -158,7 +163,7 @@ fn configuration_files(
     let mut versions = vec![version.to_owned()];
     if version.contains(CLANG) {
         for target in TARGETS {
-            versions.push(version_text(program, environment, &[target])?);
+            versions.push(version_text(program, environment, target)?);
         }
     }
     let lines = versions.iter().flat_map(|version| version.lines());

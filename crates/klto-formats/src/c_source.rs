@@ -23,7 +23,8 @@ pub struct CSource {
     pub computes_includes: bool,
     /// Whether it makes names of options by pasting (`CONFIG_##name`).
     pub pastes_options: bool,
-    /// Whether the assembler may be told to read a file: `.incbin` or `.include` in what is no comment.
+    /// Whether the assembler may be told to read a file; see [`names_assembler_files`]. Comments do not count
+    /// where it is certain that they are some.
     pub names_assembler_files: bool,
     /// A word by which it asks for more than files: the clock, or a header that the word does not name.
     pub asks: Option<&'static str>,
@@ -42,10 +43,17 @@ const ASKING: [&str; 6] = [
     "__builtin_source_location",
 ];
 
-/// What directives of the assembler that read files look like, or a literal to which the rest of one is joined.
-const ASSEMBLER_FILES: [&[u8]; 3] = [b"incbin", b".include", b".inc\""];
+/// What directives of the assembler that read files look like, or the begin of one: the rest is joined to it
+/// by the preprocessor, or is an argument of the assembler's own macro.
+const ASSEMBLER_FILES: [&[u8]; 5] = [b"incbin", b".include", b".inc\"", b".inc\\", b".\\\\"];
 
 const HAS_INCLUDE: &str = "__has_include";
+
+/// Whether a text of C may tell the assembler to read a file: `.incbin` or `.include`, in letters of any case.
+pub fn names_assembler_files(text: &[u8]) -> bool {
+    let text = text.to_ascii_lowercase();
+    ASSEMBLER_FILES.iter().any(|word| contains(&text, word))
+}
 
 impl CSource {
     /// Reads a file.
@@ -73,9 +81,7 @@ impl CSource {
             false => [b"tokens:", &reader.canonical[..]].concat(),
         };
         Self {
-            names_assembler_files: ASSEMBLER_FILES
-                .iter()
-                .any(|word| contains(&canonical, word)),
+            names_assembler_files: names_assembler_files(&canonical),
             canonical,
             options: options(text),
             quoted_includes: reader.quoted_includes,
@@ -515,6 +521,9 @@ mod tests {
         assert!(names("asm(\".incbin \\\"logo.bin\\\"\");"));
         assert!(names("asm(\".include <a.s>\"); // '"));
         assert!(names("#define D \".inc\" \"bin\""));
+        assert!(names("asm(\".INCBIN \\\"logo.bin\\\"\");"));
+        assert!(names(r#"asm(".macro m what\n.\\what \"a\"\n.endm");"#));
+        assert!(!names(r#"printk("done.\n");"#));
         assert!(!names("/* asm(\".include <a.h>\") */\n#include \"a.h\"\n"));
     }
 

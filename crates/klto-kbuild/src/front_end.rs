@@ -255,6 +255,19 @@ pub fn assembler_not_followed(arguments: &[OsString]) -> Option<&OsStr> {
     words.find(is_not_followed).map(OsString::as_os_str)
 }
 
+/// The word after which machine code shows the path of the source, as no prefix map changes it: KASAN's tables
+/// have it (LLVM, AddressSanitizer.cpp), and the names of local functions with `-funique-internal-linkage-names`.
+pub fn names_source(arguments: &[OsString]) -> Option<&OsStr> {
+    let names = |word: &&OsString| {
+        let text = word.as_bytes();
+        let sanitizers = text.strip_prefix(b"-fsanitize=").unwrap_or_default();
+        let mut sanitizers = sanitizers.split(|byte| *byte == b',');
+        text == b"-funique-internal-linkage-names"
+            || sanitizers.any(|name| name.ends_with(b"address"))
+    };
+    arguments.iter().find(names).map(OsString::as_os_str)
+}
+
 /// The call with each of its paths as `change` gives it.
 pub fn with_paths(
     arguments: &[OsString],
@@ -371,6 +384,15 @@ mod tests {
             Some(OsStr::new("-Xassembler"))
         );
         assert_eq!(word("-Wa,-march=armv8.5-a"), None);
+    }
+
+    #[test]
+    fn what_names_the_source_is_noticed() {
+        let names = |flag: &str| names_source(&arguments(&format!("{CALL} {flag}"))).is_some();
+        assert!(names("-fsanitize=kernel-address"));
+        assert!(names("-fsanitize=shift,kernel-hwaddress"));
+        assert!(names("-funique-internal-linkage-names"));
+        assert!(!names("-fsanitize=kcfi -fsanitize-coverage=trace-pc"));
     }
 
     #[test]

@@ -111,7 +111,10 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         Err(_) => run_make()?,
     };
     finish(&session);
-    Ok(status)
+    match lock(&session.wrong_result).take() {
+        Some(what) => Err(Failure::build(what).into()),
+        None => Ok(status),
+    }
 }
 
 /// A build that runs make.
@@ -440,11 +443,13 @@ fn additions(
         first_arguments.push(argument);
     }
     let linker = build.toolchain.tool(Role::Linker).resolved.clone();
+    let symbol_lister = build.toolchain.tool(Role::SymbolLister).resolved.clone();
     Ok(LtoAdditions {
         import_limit: settings.import_limit,
         adds_flags,
         first_arguments,
         linker,
+        symbol_lister,
     })
 }
 

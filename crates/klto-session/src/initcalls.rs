@@ -20,7 +20,7 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use crate::agreement::Agreement;
 use crate::inputs::{LinkInput, read_input};
 use crate::recipe::Caller;
-use crate::session::{Answer, Run, Session, as_called, ended};
+use crate::session::{Answer, Run, Session, as_called, ended, tool_environment};
 
 impl Session {
     /// Answers a call of perl.
@@ -41,18 +41,8 @@ impl Session {
             }
             (Err(_), _) => return Ok(as_called(request)),
         };
-        let mut key = KeyBuilder::new("initcall-script", 1);
-        key.field("klto", env!("CARGO_PKG_VERSION").as_bytes())
-            .digest("script", digest);
-        let rule = key.finish();
-        let OrderOfInitcalls { text: own, objects } = order;
-        let mut key = KeyBuilder::new("initcall-script-case", 1);
-        key.digest("rule", rule).field("order", own.as_bytes());
-        for object in &objects {
-            key.digest("object", self.memo.digest(object)?);
-        }
-        let case = key.finish();
-        let agreement = Agreement { rule, case };
+        let agreement = self.agreement_of_orders(&request, digest, &order)?;
+        let own = order.text;
         let is_known = self.knows_agreement(agreement)?;
         let content = Digest::of_bytes(own.as_bytes());
         if is_known && !self.engine.is_chosen_for_verification(content) {
@@ -84,6 +74,31 @@ impl Session {
             run,
             next: Box::new(next),
         })
+    }
+
+    /// The rule is the script, by digest, with the tool that it runs.
+    fn agreement_of_orders(
+        &self,
+        request: &Request,
+        script: Digest,
+        order: &OrderOfInitcalls,
+    ) -> anyhow::Result<Agreement> {
+        let mut key = KeyBuilder::new("initcall-script", 1);
+        key.field("klto", env!("CARGO_PKG_VERSION").as_bytes())
+            .digest("script", script);
+        if let Some(lister) = &self.additions.symbol_lister {
+            let environment = tool_environment(&request.environment);
+            key.digest("lister", self.identity(lister, &environment)?.digest);
+        }
+        let rule = key.finish();
+        let mut key = KeyBuilder::new("initcall-script-case", 1);
+        key.digest("rule", rule)
+            .field("order", order.text.as_bytes());
+        for object in &order.objects {
+            key.digest("object", self.memo.digest(object)?);
+        }
+        let case = key.finish();
+        Ok(Agreement { rule, case })
     }
 }
 

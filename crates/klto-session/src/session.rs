@@ -40,6 +40,8 @@ pub(crate) struct LtoAdditions {
     pub first_arguments: Vec<OsString>,
     /// The linker, for units that no linker call asks for.
     pub linker: Option<PathBuf>,
+    /// The lister of symbols, which kbuild's script for initcalls runs.
+    pub symbol_lister: Option<PathBuf>,
 }
 
 /// One build.
@@ -73,6 +75,8 @@ pub(crate) struct Session {
     pub natives: Mutex<HashMap<PathBuf, Native>>,
     /// Held while an object is made native, so that two readers do not do it twice.
     pub making_native: Mutex<()>,
+    /// A result that differs from the store's, where no answer to a shim can say so.
+    pub wrong_result: Mutex<Option<String>>,
     identities: Mutex<HashMap<(PathBuf, Variables), Arc<ToolIdentity>>>,
 }
 
@@ -149,6 +153,7 @@ impl Session {
             contents: Contents::default(),
             natives: Mutex::default(),
             making_native: Mutex::default(),
+            wrong_result: Mutex::default(),
             identities: Mutex::default(),
         }
     }

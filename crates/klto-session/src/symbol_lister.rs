@@ -15,7 +15,8 @@ use klto_formats::elf::{Listing, listing};
 use klto_wire::{Reply, Request};
 
 use crate::inputs::is_bitcode_file;
-use crate::session::{Answer, Session, as_called, printed_by_tool, tool_environment};
+use crate::session::{Answer, Session, as_called, lock, printed_by_tool, tool_environment};
+use crate::unit::names;
 
 /// The longest text, in bytes: a frame holds 64 MiB (`klto-wire/src/frame.rs`), and the rest is room.
 const LONGEST: usize = 48 << 20;
@@ -26,11 +27,18 @@ impl Session {
         if let [file] = request.arguments.as_slice()
             && is_bitcode_file(&request.directory.join(file))
         {
-            let stdout = self.list_of_bitcode(&request, file)?;
-            return Ok(stdout.map_or_else(
-                || as_called(request),
-                |stdout| Answer::Reply(Reply::prints(stdout)),
-            ));
+            // kbuild takes a failure for a list without exports.
+            let list = self.list_of_bitcode(&request, file);
+            let list = list.unwrap_or_else(|error| {
+                let file = file.display();
+                self.log
+                    .line(&format!("symbols of {file} by the tool: {error:#}"));
+                None
+            });
+            return Ok(match list {
+                Some(list) => Answer::Reply(Reply::prints(list)),
+                None => as_called(request),
+            });
         }
         let Some(stdout) = listed(&request.arguments, &request.directory) else {
             return Ok(as_called(request));
@@ -90,16 +98,20 @@ impl Session {
                 self.timeline.ended(start, "symbols", "checked", &name);
             }
             Some(_) => {
+                self.timeline.ended(start, "symbols", "ran", &name);
                 let what = format!(
                     "symbols of {name}: the store's list differs from a fresh one; run `klto cache clear`, and \
                      report this with the file .klto/log"
                 );
-                return Err(Failure::build(what).into());
+                *lock(&self.wrong_result) = Some(what);
             }
             None => {
                 self.timeline.ended(start, "symbols", "ran", &name);
-                let is_same = self.memo.digest(&path)? == bitcode;
-                if is_same && self.engine.is_as_identified(tool.digest) {
+                let bytes = fs_err::read(&path)?;
+                let is_same = Digest::of_bytes(&bytes) == bitcode;
+                // The tool reads what the assembler would for it.
+                let reads_nothing = names(&bytes)?.is_some_and(|names| names.is_empty());
+                if is_same && reads_nothing && self.engine.is_as_identified(tool.digest) {
                     self.engine.keep_bytes(key, &printed);
                 }
             }

@@ -23,7 +23,8 @@ pub struct Event {
     pub start: Duration,
     /// Wall time; zero for what was kept.
     pub duration: Duration,
-    /// `compile`, `backend`, `thin-link`, a name of [`klto_core::ActionKind`], or `tool`.
+    /// `compile`, `native-compile`, `versions`, `symbols`, `thin-link`, a name of [`klto_core::ActionKind`], or
+    /// `tool`.
     pub kind: String,
     /// `ran`, `hit`, `kept` or `checked`.
     pub how: String,

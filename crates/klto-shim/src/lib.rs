@@ -147,12 +147,22 @@ fn session_may_care(role: ShimRole, arguments: &[OsString]) -> bool {
         ShimRole::Perl => arguments
             .first()
             .is_some_and(|script| is_initcall_script(script)),
-        // Of an object there is little to list, and bitcode is read by the tool itself.
-        ShimRole::SymbolLister => matches!(arguments, [.., file] if arguments.len() < 3
-            && !file.as_bytes().starts_with(b"-")
-            && !file.as_bytes().ends_with(b".o")),
+        ShimRole::SymbolLister => match arguments {
+            // Of machine code there is little to list.
+            [file] if file.as_bytes().ends_with(b".o") => is_bitcode(Path::new(file)),
+            [_, file] if file.as_bytes().ends_with(b".o") => false,
+            [file] | [_, file] => !file.as_bytes().starts_with(b"-"),
+            _ => false,
+        },
         ShimRole::AfterCompile | ShimRole::Make => true,
     }
+}
+
+/// Whether a file begins as bitcode does (LLVM, llvm/BinaryFormat/Magic.cpp).
+fn is_bitcode(file: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = File::open(file).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && magic == *b"BC\xc0\xde"
 }
 
 /// Ends as the compiler did when it was asked the same before, if this is a probe; the first time, and else,
@@ -430,5 +440,16 @@ mod tests {
         ] {
             assert!(!may_care(role, call), "{call}");
         }
+    }
+
+    #[test]
+    fn symbols_of_bitcode_concern_the_session() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.o");
+        let cares = || session_may_care(ShimRole::SymbolLister, &[file.clone().into()]);
+        std::fs::write(&file, b"\x7fELF").unwrap();
+        assert!(!cares());
+        std::fs::write(&file, b"BC\xc0\xde").unwrap();
+        assert!(cares());
     }
 }

@@ -50,7 +50,7 @@ fn add_line(line: &str, counts: &mut Counts, compiled: &mut BTreeSet<String>) {
     let Some((kind, object)) = what.split_once(' ') else {
         return;
     };
-    if kind == "compile" && (how == "ran" || how == "hit") {
+    if matches!(kind, "compile" | "native-compile") && (how == "ran" || how == "hit") {
         compiled.insert(object.to_owned());
     }
     if how != "ran" {

@@ -247,7 +247,8 @@ impl Session {
         Ok(self.run_and_keep(start, stored, Some(previous), as_written, then))
     }
 
-    /// Has an object compiled to machine code with `arguments`, by the store or by the shim.
+    /// Has an object compiled to machine code with `arguments`, by the store or by the shim. make takes what a
+    /// killed compile left as it takes what kbuild's own left.
     fn compile_native(
         &self,
         request: &Request,
@@ -288,7 +289,8 @@ impl Session {
             let (kind, label) = (stored.kind(), stored.label());
             session.timeline.ended(start, kind, "ran", label);
             if finished.code != 0 || finished.printed {
-                // kbuild's own call says it in its own words.
+                // kbuild's own call says it in its own words. If it comes to no end, make calls again.
+                let _ = make_old(stored.object());
                 session.log_ran(kind, label, FAILS_OR_PRINTS);
                 return Ok(run_then(as_written, then));
             }

@@ -6,6 +6,8 @@
 //! A file that changes while the compiler reads must not be taken for what it read: nothing is stored when an
 //! input was written after the compile began, or so shortly before that its stamps cannot tell.
 
+mod keep;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
@@ -16,20 +18,17 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
-use klto_core::{Digest, Failure, Storable, normalize, publish};
-use klto_formats::c_source::options;
+use klto_core::{Digest, Storable, normalize, publish};
+use klto_formats::c_source::{names_assembler_files, options};
 use klto_formats::depfile::Depfile;
 use klto_kbuild::compile::CompileCall;
-use klto_kbuild::front_end::{FrontEnd, PathUse, assembler_not_followed, with_paths};
+use klto_kbuild::front_end::{FrontEnd, PathUse, assembler_not_followed, names_source, with_paths};
 use klto_lower::{CompileCallParts, Grain, Place, Reads, call_key, result_key};
-use klto_store::has_trusted_stamps;
 use klto_wire::Request;
 
 use super::NATIVE;
 use super::call::{NormalCall, Roots};
 use super::passed_over::passed_over;
-use super::previous::Previous;
 use super::sources::Source;
 use crate::session::{Run, Session, tool_environment};
 
@@ -46,8 +45,7 @@ const NOT_FOLLOWED: [&str; 9] = [
     "SYSROOT",
 ];
 
-/// Sets of files that are kept for one call, the latest first: configurations differ in what they include.
-const MOST_READS: usize = 8;
+const READS_BY_ASSEMBLER: &str = "may have the assembler read a file";
 
 /// The options of a configuration, as every source includes them.
 const AUTOCONF: &str = "include/generated/autoconf.h";
@@ -55,11 +53,6 @@ const AUTOCONF: &str = "include/generated/autoconf.h";
 /// A change that is younger than this when the compile begins may have been made after it; see
 /// `klto-store/src/memo.rs`.
 const GRANULARITY: Duration = Duration::from_millis(20);
-/// More than the clocks of two machines differ by: a server that keeps files stamps them by its own.
-const OTHER_CLOCK: Duration = Duration::from_secs(600);
-/// A time of change without a part below a millisecond, in nanoseconds, is one of whole seconds.
-const COARSE: i64 = 1_000_000;
-
 /// One compile.
 pub(super) struct StoredCompile {
     label: String,
@@ -84,26 +77,16 @@ pub(super) struct StoredCompile {
     /// Why the store is left alone, if so.
     not_stored: Option<String>,
     /// A result that is to be made again and compared.
-    expected: Option<Digest>,
+    expected: Option<Expected>,
 }
 
-/// How a compile that ran was kept.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Kept {
-    /// The bitcode is the former one, which is the same code.
-    pub is_same_code: bool,
-    /// Why the store does not have it, if so.
-    pub not_stored: Option<String>,
-}
-
-/// What the store does with a result.
-enum Storing {
-    /// Nothing, for this reason.
-    No(String),
-    /// It has the same.
-    Known,
-    /// It gets it, with what was read.
-    Under([(Grain, Digest); 2], Reads),
+/// A result in the store.
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    grain: Grain,
+    key: Digest,
+    /// Digest of the object.
+    object: Digest,
 }
 
 /// A file that a compile reads.
@@ -195,11 +178,22 @@ impl StoredCompile {
 
     /// Of a call whose object is machine code.
     pub fn native(mut self) -> Self {
-        let word = assembler_not_followed(&self.normal.arguments);
-        if let Some(word) = word.filter(|_| self.not_stored.is_none()) {
-            let reason = format!("{} may have the assembler read a file", word.display());
-            self.not_stored = Some(reason);
-        }
+        let words = &self.normal.arguments;
+        let names_files = |word: &&OsString| names_assembler_files(word.as_bytes());
+        let macros = words
+            .iter()
+            .filter(|word| word.as_bytes().starts_with(b"-D"));
+        let for_assembler = macros.clone().find(names_files);
+        let for_assembler = for_assembler.map(OsString::as_os_str);
+        let reason = match (
+            for_assembler.or(assembler_not_followed(words)),
+            names_source(words),
+        ) {
+            (Some(word), _) => Some(format!("{} {READS_BY_ASSEMBLER}", word.display())),
+            (None, Some(word)) => Some(format!("{} names the source", word.display())),
+            (None, None) => None,
+        };
+        self.not_stored = self.not_stored.or(reason);
         self.is_native = true;
         self
     }
@@ -291,8 +285,9 @@ impl StoredCompile {
                 let Some(result) = session.engine.find(key) else {
                     continue;
                 };
-                if grain == Grain::Bytes && session.engine.is_chosen_for_verification(key) {
-                    self.expected = result.outputs.first().copied();
+                if session.engine.is_chosen_for_verification(key) {
+                    let object = result.outputs.first().copied();
+                    self.expected = object.map(|object| Expected { grain, key, object });
                     return false;
                 }
                 let fetched = session
@@ -390,150 +385,6 @@ impl StoredCompile {
     fn absolute(&self, paths: &[PathBuf]) -> Vec<PathBuf> {
         let absolute = |path: &PathBuf| normalize(&self.roots.output.join(path));
         paths.iter().map(absolute).collect()
-    }
-
-    /// After the compiler has run with success and has printed nothing: the dependency file as kbuild's own
-    /// call would have written it, and all of it in the store. Where `previous` is the same code, it takes the
-    /// place of what the compiler wrote, in the store as well; but never by the key of [`Grain::Bytes`].
-    ///
-    /// # Errors
-    /// A [`Failure`] where the store had another result. Otherwise something could not be read or written:
-    /// the call is to be done as it is written.
-    pub fn keep(&self, session: &Session, previous: Option<Previous>) -> anyhow::Result<Kept> {
-        let storing = self.storing(session)?;
-        let is_same_code = previous.is_some_and(Previous::put_back);
-        let not_stored = match storing {
-            Storing::No(reason) => Some(reason),
-            Storing::Known => None,
-            Storing::Under(keys, reads) => {
-                let mut keys = Vec::from(keys);
-                keys.retain(|(grain, _)| !is_same_code || *grain == Grain::Tokens);
-                let keys: Vec<Digest> = keys.into_iter().map(|(_, key)| key).collect();
-                session.engine.keep_output(&keys, &self.object);
-                let mut known = self.known_reads(session);
-                known.retain(|other| *other != reads);
-                known.insert(0, reads);
-                known.truncate(MOST_READS);
-                let known = postcard::to_stdvec(&known)?;
-                session.engine.keep_bytes(self.call, &known);
-                None
-            }
-        };
-        Ok(Kept {
-            is_same_code,
-            not_stored,
-        })
-    }
-
-    /// Writes the dependency file, and says what the store does with what the compiler wrote.
-    fn storing(&self, session: &Session) -> anyhow::Result<Storing> {
-        let mut reads = self.reads_of_depfile()?;
-        self.write_depfile(&reads)?;
-        if let Some(reason) = &self.not_stored {
-            return Ok(Storing::No(reason.clone()));
-        }
-        let files = self.input_files(session, &reads.files)?;
-        if let Some(reason) = self.why_not_stored(&files)? {
-            return Ok(Storing::No(reason));
-        }
-        if !session.engine.is_as_identified(self.tool) {
-            let reason = "the compiler has just been replaced".to_owned();
-            return Ok(Storing::No(reason));
-        }
-        if let Some(expected) = self.expected {
-            let fresh = Digest::of_file(&self.object)?;
-            return match fresh == expected {
-                true => Ok(Storing::Known),
-                false => Err(self.differs()),
-            };
-        }
-        let passed = self.passed_over(session, &files);
-        for path in &passed {
-            // It may have come after the compiler looked for it.
-            if self.is_young(path)? {
-                let reason = format!("{} has just been written", path.display());
-                return Ok(Storing::No(reason));
-            }
-        }
-        let passed = passed.into_iter();
-        let root = Path::new("/");
-        reads.passed_over = passed.map(|path| self.roots.place(root, &path)).collect();
-        Ok(Storing::Under(self.keys(session, &files)?, reads))
-    }
-
-    fn differs(&self) -> anyhow::Error {
-        let (label, call) = (&self.label, self.call);
-        Failure::build(format!(
-            "compile of {label}: the store's result differs from a fresh run (call {call}); run \
-             `klto cache clear`, and report this with the file .klto/log"
-        ))
-        .into()
-    }
-
-    /// What the compiler says that it read, and what no dependency file names.
-    fn reads_of_depfile(&self) -> anyhow::Result<Reads> {
-        let bytes = fs_err::read(&self.depfile)?;
-        let depfile =
-            Depfile::read(&bytes).with_context(|| format!("reading {}", self.depfile.display()))?;
-        let system = self.absolute(&self.front.system);
-        let mut reads = Reads {
-            files: Vec::new(),
-            system: Vec::new(),
-            passed_over: Vec::new(),
-        };
-        for file in depfile.files {
-            let file = PathBuf::from(OsString::from_vec(file));
-            let absolute = normalize(&self.normal.directory.join(&file));
-            anyhow::ensure!(
-                self.is_same_file(&file, &absolute)?,
-                "{} leads behind a link",
-                file.display()
-            );
-            if system.iter().any(|root| absolute.starts_with(root)) {
-                reads.system.push(u32::try_from(reads.files.len())?);
-            }
-            reads
-                .files
-                .push(self.roots.place(Path::new("/"), &absolute));
-        }
-        for file in &self.front.more_inputs {
-            reads.system.push(u32::try_from(reads.files.len())?);
-            reads.files.push(self.roots.place(&self.roots.output, file));
-        }
-        Ok(reads)
-    }
-
-    fn why_not_stored(&self, files: &[InputFile]) -> io::Result<Option<String>> {
-        for file in files {
-            if let Some(word) = file.source.asks {
-                return Ok(Some(format!("{} asks for {word}", file.path.display())));
-            }
-            if self.is_native && file.source.names_assembler_files {
-                return Ok(Some(format!(
-                    "{} may have the assembler read a file",
-                    file.path.display()
-                )));
-            }
-            if self.is_young(&file.path)? {
-                return Ok(Some(format!(
-                    "{} has just been written",
-                    file.path.display()
-                )));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a file may have been written after the compile began.
-    fn is_young(&self, path: &Path) -> io::Result<bool> {
-        let file = fs_err::File::open(path)?;
-        let metadata = file.metadata()?;
-        let is_coarse = metadata.ctime_nsec() % COARSE == 0;
-        let margin = match is_coarse || !has_trusted_stamps(file.file()) {
-            true => OTHER_CLOCK,
-            false => GRANULARITY,
-        };
-        Ok(last_change(&metadata)? + margin > self.begin)
     }
 
     fn write_depfile(&self, reads: &Reads) -> io::Result<()> {

@@ -1,0 +1,213 @@
+//! What ran goes into the store.
+//!
+//! In: a compile whose call has ended. Out: its dependency file as kbuild's own call would have written it, and
+//! object and list of what was read in the store, unless something speaks against that.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use klto_core::{Digest, Failure, normalize, publish};
+use klto_formats::bitcode::differ_only_in_assembly_places;
+use klto_formats::depfile::Depfile;
+use klto_lower::{Grain, Reads};
+use klto_store::has_trusted_stamps;
+
+use super::{Expected, GRANULARITY, InputFile, READS_BY_ASSEMBLER, StoredCompile, last_change};
+use crate::compile::previous::Previous;
+use crate::session::Session;
+
+/// Sets of files that are kept for one call, the latest first: configurations differ in what they include.
+const MOST_READS: usize = 8;
+/// More than the clocks of two machines differ by: a server that keeps files stamps them by its own.
+const OTHER_CLOCK: Duration = Duration::from_secs(600);
+/// A time of change without a part below a millisecond, in nanoseconds, is one of whole seconds.
+const COARSE: i64 = 1_000_000;
+
+/// How a compile that ran was kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::compile) struct Kept {
+    /// The bitcode is the former one, which is the same code.
+    pub is_same_code: bool,
+    /// Why the store does not have it, if so.
+    pub not_stored: Option<String>,
+}
+
+/// What the store does with a result.
+enum Storing {
+    /// Nothing, for this reason.
+    No(String),
+    /// It has the same.
+    Known,
+    /// It gets it, with what was read.
+    Under([(Grain, Digest); 2], Reads),
+}
+
+impl StoredCompile {
+    /// After the compiler has run with success and has printed nothing: the dependency file as kbuild's own
+    /// call would have written it, and all of it in the store. Where `previous` is the same code, it takes the
+    /// place of what the compiler wrote, in the store as well; but never by the key of [`Grain::Bytes`].
+    ///
+    /// # Errors
+    /// A [`Failure`] where the store had another result. Otherwise something could not be read or written:
+    /// the call is to be done as it is written.
+    pub fn keep(&self, session: &Session, previous: Option<Previous>) -> anyhow::Result<Kept> {
+        let storing = self.storing(session)?;
+        let is_same_code = previous.is_some_and(Previous::put_back);
+        let not_stored = match storing {
+            Storing::No(reason) => Some(reason),
+            Storing::Known => None,
+            Storing::Under(keys, reads) => {
+                let mut keys = Vec::from(keys);
+                keys.retain(|(grain, _)| !is_same_code || *grain == Grain::Tokens);
+                let keys: Vec<Digest> = keys.into_iter().map(|(_, key)| key).collect();
+                session.engine.keep_output(&keys, &self.object);
+                let mut known = self.known_reads(session);
+                known.retain(|other| *other != reads);
+                known.insert(0, reads);
+                known.truncate(MOST_READS);
+                let known = postcard::to_stdvec(&known)?;
+                session.engine.keep_bytes(self.call, &known);
+                None
+            }
+        };
+        Ok(Kept {
+            is_same_code,
+            not_stored,
+        })
+    }
+
+    /// Writes the dependency file, and says what the store does with what the compiler wrote.
+    fn storing(&self, session: &Session) -> anyhow::Result<Storing> {
+        let mut reads = self.reads_of_depfile()?;
+        self.write_depfile(&reads)?;
+        if let Some(reason) = &self.not_stored {
+            return Ok(Storing::No(reason.clone()));
+        }
+        let files = self.input_files(session, &reads.files)?;
+        let for_assembler = files.iter().find(|file| file.source.names_assembler_files);
+        if let Some(file) = for_assembler.filter(|_| self.is_native) {
+            // It looks in the directory of the call first, and kbuild's own call has another.
+            anyhow::bail!("{} {READS_BY_ASSEMBLER}", file.path.display());
+        }
+        if let Some(reason) = self.why_not_stored(&files)? {
+            return Ok(Storing::No(reason));
+        }
+        if !session.engine.is_as_identified(self.tool) {
+            let reason = "the compiler has just been replaced".to_owned();
+            return Ok(Storing::No(reason));
+        }
+        if let Some(expected) = self.expected {
+            return match self.is_as_expected(session, expected)? {
+                true => Ok(Storing::Known),
+                false => Err(self.differs()),
+            };
+        }
+        let passed = self.passed_over(session, &files);
+        for path in &passed {
+            // It may have come after the compiler looked for it.
+            if self.is_young(path)? {
+                let reason = format!("{} has just been written", path.display());
+                return Ok(Storing::No(reason));
+            }
+        }
+        let passed = passed.into_iter();
+        let root = Path::new("/");
+        reads.passed_over = passed.map(|path| self.roots.place(root, &path)).collect();
+        Ok(Storing::Under(self.keys(session, &files)?, reads))
+    }
+
+    /// Whether the object that was made again is what the store has. Bitcode that was found by tokens is the same
+    /// code, and takes the object's place, as it would have without the check.
+    fn is_as_expected(&self, session: &Session, expected: Expected) -> anyhow::Result<bool> {
+        let fresh = fs_err::read(&self.object)?;
+        if Digest::of_bytes(&fresh) == expected.object {
+            return Ok(true);
+        }
+        if self.is_native || expected.grain == Grain::Bytes {
+            return Ok(false);
+        }
+        let Some(stored) = session.engine.find_bytes(expected.key) else {
+            // A collection has removed it; the fresh one stays.
+            return Ok(true);
+        };
+        let is_same = differ_only_in_assembly_places(&stored, &fresh).unwrap_or(false);
+        if is_same {
+            publish(&self.object, &stored)?;
+        }
+        Ok(is_same)
+    }
+
+    fn differs(&self) -> anyhow::Error {
+        let (label, call) = (&self.label, self.call);
+        Failure::build(format!(
+            "compile of {label}: the store's result differs from a fresh run (call {call}); run \
+             `klto cache clear`, and report this with the file .klto/log"
+        ))
+        .into()
+    }
+
+    /// What the compiler says that it read, and what no dependency file names.
+    fn reads_of_depfile(&self) -> anyhow::Result<Reads> {
+        let bytes = fs_err::read(&self.depfile)?;
+        let depfile =
+            Depfile::read(&bytes).with_context(|| format!("reading {}", self.depfile.display()))?;
+        let system = self.absolute(&self.front.system);
+        let mut reads = Reads {
+            files: Vec::new(),
+            system: Vec::new(),
+            passed_over: Vec::new(),
+        };
+        for file in depfile.files {
+            let file = PathBuf::from(OsString::from_vec(file));
+            let absolute = normalize(&self.normal.directory.join(&file));
+            anyhow::ensure!(
+                self.is_same_file(&file, &absolute)?,
+                "{} leads behind a link",
+                file.display()
+            );
+            if system.iter().any(|root| absolute.starts_with(root)) {
+                reads.system.push(u32::try_from(reads.files.len())?);
+            }
+            reads
+                .files
+                .push(self.roots.place(Path::new("/"), &absolute));
+        }
+        for file in &self.front.more_inputs {
+            reads.system.push(u32::try_from(reads.files.len())?);
+            reads.files.push(self.roots.place(&self.roots.output, file));
+        }
+        Ok(reads)
+    }
+
+    fn why_not_stored(&self, files: &[InputFile]) -> io::Result<Option<String>> {
+        for file in files {
+            if let Some(word) = file.source.asks {
+                return Ok(Some(format!("{} asks for {word}", file.path.display())));
+            }
+            if self.is_young(&file.path)? {
+                return Ok(Some(format!(
+                    "{} has just been written",
+                    file.path.display()
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a file may have been written after the compile began.
+    fn is_young(&self, path: &Path) -> io::Result<bool> {
+        let file = fs_err::File::open(path)?;
+        let metadata = file.metadata()?;
+        let is_coarse = metadata.ctime_nsec() % COARSE == 0;
+        let margin = match is_coarse || !has_trusted_stamps(file.file()) {
+            true => OTHER_CLOCK,
+            false => GRANULARITY,
+        };
+        Ok(last_change(&metadata)? + margin > self.begin)
+    }
+}

@@ -16,7 +16,6 @@ use klto_wire::{Reply, Request};
 
 use crate::inputs::is_bitcode_file;
 use crate::session::{Answer, Session, as_called, lock, printed_by_tool, tool_environment};
-use crate::unit::names;
 
 /// The longest text, in bytes: a frame holds 64 MiB (`klto-wire/src/frame.rs`), and the rest is room.
 const LONGEST: usize = 48 << 20;
@@ -107,11 +106,10 @@ impl Session {
             }
             None => {
                 self.timeline.ended(start, "symbols", "ran", &name);
-                let bytes = fs_err::read(&path)?;
-                let is_same = Digest::of_bytes(&bytes) == bitcode;
                 // The tool reads what the assembler would for it.
-                let reads_nothing = names(&bytes)?.is_some_and(|names| names.is_empty());
-                if is_same && reads_nothing && self.engine.is_as_identified(tool.digest) {
+                let is_alone = self.contents.names_no_files(&path, bitcode)?;
+                let is_same = self.memo.digest(&path)? == bitcode;
+                if is_alone && is_same && self.engine.is_as_identified(tool.digest) {
                     self.engine.keep_bytes(key, &printed);
                 }
             }

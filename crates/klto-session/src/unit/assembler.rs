@@ -24,7 +24,7 @@ use crate::session::{Session, lock};
 
 /// File names in the assembler texts of one object; `None` when a directive's file is not a plain
 /// string, or a text is included that may name further files.
-pub(crate) type Names = Option<Vec<Vec<u8>>>;
+pub(super) type Names = Option<Vec<Vec<u8>>>;
 
 /// What the assembler reads for one object.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub(super) struct AssemblerFiles {
 }
 
 /// Decodes bitcode for the names in its texts.
-pub(crate) fn names(bitcode: &[u8]) -> anyhow::Result<Names> {
+pub(super) fn names(bitcode: &[u8]) -> anyhow::Result<Names> {
     let texts = bitcode::assembly(bitcode).context("reading assembler texts")?;
     let mut names = Vec::new();
     for text in texts {

@@ -36,7 +36,13 @@ impl Contents {
         Ok(content)
     }
 
-    /// The same, where the last vmlinux was made of this bitcode.
+    /// Whether the assembler reads nothing for the bitcode at `path`, of this digest.
+    pub fn names_no_files(&self, path: &Path, bitcode: Digest) -> anyhow::Result<bool> {
+        let names = self.read(path, bitcode)?.assembler_names;
+        Ok(names.is_some_and(|names| names.is_empty()))
+    }
+
+    /// The same as [`Contents::read`], where the last vmlinux was made of this bitcode.
     pub(super) fn of_vmlinux(
         &self,
         session: &Session,

@@ -53,7 +53,6 @@ use crate::log::pass_on;
 use crate::reader::unknown_bitcode;
 use crate::session::{Session, lock};
 use assembler::AssemblerFiles;
-pub(crate) use assembler::names;
 use content::Content;
 pub(crate) use content::Contents;
 use manifest::Manifest;

@@ -176,6 +176,18 @@ fn a_planted_wrong_entry_is_caught_and_named() {
     }
 }
 
+/// kbuild does not look at how the tool ends that lists symbols: the build goes on with a right list, and fails
+/// at its end.
+#[test]
+fn a_planted_wrong_list_of_symbols_fails_the_build() {
+    let build = with_full_store("planted-symbols");
+    plant_wrong_entries(build.store_directory(), b"----------------");
+    let ended = run(&mut build.clone().verify(100).command());
+    let start = "klto: error: symbols of fs/jbd2/";
+    ended.expect(1, &[start, "the store's list differs from a fresh one"]);
+    assert_clean(&build);
+}
+
 /// Nothing in a key names the output tree, so a build in another one makes nothing anew.
 #[test]
 fn another_output_tree_adds_no_entry() {

@@ -132,11 +132,12 @@ const CLANG: &str = "clang version ";
 /// How the lines of `clang --version` begin that say where it is, and by which files it was configured.
 const PLACE: &str = "InstalledDir: ";
 const CONFIGURATION_FILE: &str = "Configuration file: ";
-/// The targets for which kbuild calls clang (Linux, scripts/Makefile.clang), and 32-bit code on x86, as vdso and
-/// boot image have it; each may have a file of its own.
-const TARGETS: [&[&str]; 3] = [
+/// The targets for which kbuild calls clang (Linux, scripts/Makefile.clang), and code of vdso and boot image on
+/// x86; each may have a file of its own.
+const TARGETS: [&[&str]; 4] = [
     &["--target=x86_64-linux-gnu"],
     &["--target=x86_64-linux-gnu", "-m32"],
+    &["--target=x86_64-linux-gnu", "-m16"],
     &["--target=aarch64-linux-gnu"],
 ];
 

@@ -256,14 +256,17 @@ pub fn assembler_not_followed(arguments: &[OsString]) -> Option<&OsStr> {
 }
 
 /// The word after which machine code shows the path of the source, as no prefix map changes it: KASAN's tables
-/// have it (LLVM, AddressSanitizer.cpp), and the names of local functions with `-funique-internal-linkage-names`.
+/// have it (LLVM, AddressSanitizer.cpp), what sanitizers report, and the names of local functions with
+/// `-funique-internal-linkage-names`.
 pub fn names_source(arguments: &[OsString]) -> Option<&OsStr> {
     let names = |word: &&OsString| {
         let text = word.as_bytes();
-        let sanitizers = text.strip_prefix(b"-fsanitize=").unwrap_or_default();
-        let mut sanitizers = sanitizers.split(|byte| *byte == b',');
+        let names = text.strip_prefix(b"-fsanitize=");
+        let mut names = names
+            .into_iter()
+            .flat_map(|names| names.split(|byte| *byte == b','));
         text == b"-funique-internal-linkage-names"
-            || sanitizers.any(|name| name.ends_with(b"address"))
+            || names.any(|name| !WITHOUT_COLUMNS.contains(&name) || name.ends_with(b"address"))
     };
     arguments.iter().find(names).map(OsString::as_os_str)
 }
@@ -390,6 +393,7 @@ mod tests {
     fn what_names_the_source_is_noticed() {
         let names = |flag: &str| names_source(&arguments(&format!("{CALL} {flag}"))).is_some();
         assert!(names("-fsanitize=kernel-address"));
+        assert!(names("-fsanitize=kcfi,array-bounds"));
         assert!(names("-fsanitize=shift,kernel-hwaddress"));
         assert!(names("-funique-internal-linkage-names"));
         assert!(!names("-fsanitize=kcfi -fsanitize-coverage=trace-pc"));

@@ -111,8 +111,11 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         Err(_) => run_make()?,
     };
     finish(&session);
-    match lock(&session.wrong_result).take() {
-        Some(what) => Err(Failure::build(what).into()),
+    match session.take_wrong_result() {
+        Some(error) => {
+            forget_in(&session.scratch)?;
+            Err(error)
+        }
         None => Ok(status),
     }
 }

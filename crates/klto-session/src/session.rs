@@ -75,8 +75,9 @@ pub(crate) struct Session {
     pub natives: Mutex<HashMap<PathBuf, Native>>,
     /// Held while an object is made native, so that two readers do not do it twice.
     pub making_native: Mutex<()>,
-    /// A result that differs from the store's, where no answer to a shim can say so.
-    pub wrong_result: Mutex<Option<String>>,
+    /// The first result that was found to differ from the store's where kbuild does not look at how a call ends:
+    /// at the head of a pipe.
+    wrong_result: Mutex<Option<anyhow::Error>>,
     identities: Mutex<HashMap<(PathBuf, Variables), Arc<ToolIdentity>>>,
 }
 
@@ -187,6 +188,17 @@ impl Session {
             }
         };
         exchange(&reply).map(|_| ())
+    }
+
+    /// The store's result was wrong, and what is answered is right: the build fails at its end.
+    pub fn note_wrong_result(&self, error: anyhow::Error) {
+        self.log.line(&format!("wrong {error:#}"));
+        lock(&self.wrong_result).get_or_insert(error);
+    }
+
+    /// What the build fails for, if so.
+    pub fn take_wrong_result(&self) -> Option<anyhow::Error> {
+        lock(&self.wrong_result).take()
     }
 
     /// Where shims keep the compiler's answers to probes; without a place it is asked each time.

@@ -15,7 +15,7 @@ use klto_formats::elf::{Listing, listing};
 use klto_wire::{Reply, Request};
 
 use crate::inputs::is_bitcode_file;
-use crate::session::{Answer, Session, as_called, lock, printed_by_tool, tool_environment};
+use crate::session::{Answer, Session, as_called, printed_by_tool, tool_environment};
 
 /// The longest text, in bytes: a frame holds 64 MiB (`klto-wire/src/frame.rs`), and the rest is room.
 const LONGEST: usize = 48 << 20;
@@ -51,7 +51,8 @@ impl Session {
                     "klto lists other symbols than {}",
                     request.program.display()
                 );
-                return Err(Failure::bug(what).into());
+                self.note_wrong_result(Failure::bug(what).into());
+                return Ok(as_called(request));
             }
             let kernel = request.arguments.last().map(Path::new);
             let kernel = kernel.unwrap_or(Path::new("")).display();
@@ -102,7 +103,7 @@ impl Session {
                     "symbols of {name}: the store's list differs from a fresh one; run `klto cache clear`, and \
                      report this with the file .klto/log"
                 );
-                *lock(&self.wrong_result) = Some(what);
+                self.note_wrong_result(Failure::build(what).into());
             }
             None => {
                 self.timeline.ended(start, "symbols", "ran", &name);

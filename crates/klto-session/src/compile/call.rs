@@ -121,9 +121,12 @@ impl NormalCall {
             .collect();
         let written = with_all_dependencies(&arguments);
         let removed = |prefix: &PathBuf| normalize(&directory.join(prefix)) == roots.source;
-        let shows_paths = front.has_debug_information
-            || !(front.removed_prefixes.iter().any(removed) || roots.is_one());
         let place = roots.place(directory, source);
+        let is_moved = matches!(place, Place::Source(_)) && !roots.is_one();
+        // Sanitizers name sources as the call does, whatever a map takes off.
+        let shows_paths = front.has_debug_information
+            || front.shows_columns && !is_moved
+            || !(front.removed_prefixes.iter().any(removed) || roots.is_one());
         let source_prefix = match &place {
             Place::Source(path) => prefix_of(source, path).unwrap_or_else(|| roots.source.clone()),
             _ => roots.source.clone(),
@@ -138,7 +141,6 @@ impl NormalCall {
         if shows_paths {
             return as_is;
         }
-        let is_moved = matches!(place, Place::Source(_)) && !roots.is_one();
         // Where the call stays, only the map of kbuild's own takes a root off what `__FILE__` shows.
         let shown =
             |root: &Path| !is_moved && !front.removed_prefixes.iter().any(|one| one == root);

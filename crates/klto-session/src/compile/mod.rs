@@ -82,7 +82,7 @@ impl Session {
     /// Answers a call of the compiler.
     pub(crate) fn compiler(&self, request: Request, caller: Caller) -> anyhow::Result<Answer> {
         if preprocesses_for_genksyms(&request.arguments) {
-            return self.symbol_versions(request, caller);
+            return Ok(self.symbol_versions(request, caller));
         }
         if !request.arguments.iter().any(|argument| argument == "-c") {
             return self.reader(request);
@@ -303,6 +303,7 @@ impl Session {
                 // The store's result was wrong.
                 Err(error) if error.is::<Failure>() => return Err(error),
                 Err(error) => {
+                    let _ = make_old(stored.object());
                     session.log_ran(kind, label, &format!(": not stored: {error:#}"));
                     return Ok(run_then(as_written, then));
                 }

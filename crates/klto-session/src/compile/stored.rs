@@ -83,7 +83,6 @@ pub(super) struct StoredCompile {
 /// A result in the store.
 #[derive(Debug, Clone, Copy)]
 struct Expected {
-    grain: Grain,
     key: Digest,
     /// Digest of the object.
     object: Digest,
@@ -251,11 +250,13 @@ impl StoredCompile {
     /// Of a source that kbuild has just written, as those of modpost, the stamps do not tell yet whether it
     /// changes while the compiler reads. A moment later they do.
     pub fn wait_for_source(&mut self) {
-        let changed = fs_err::metadata(&self.source).and_then(|metadata| last_change(&metadata));
-        let age = changed.map(|changed| self.begin.duration_since(changed).unwrap_or_default());
-        if let Ok(age) = age
-            && let Some(rest) = GRANULARITY.checked_sub(age)
-            && self.not_stored.is_none()
+        let age = || {
+            let changed = last_change(&fs_err::metadata(&self.source).ok()?).ok()?;
+            // A time to come will not pass soon.
+            self.begin.duration_since(changed).ok()
+        };
+        if self.not_stored.is_none()
+            && let Some(rest) = age().and_then(|age| GRANULARITY.checked_sub(age))
         {
             std::thread::sleep(rest + Duration::from_millis(1));
             self.begin = SystemTime::now();
@@ -281,13 +282,13 @@ impl StoredCompile {
             let Some(keys) = self.keys_now(session, &reads) else {
                 continue;
             };
-            for (grain, key) in keys {
+            for (_, key) in keys {
                 let Some(result) = session.engine.find(key) else {
                     continue;
                 };
                 if session.engine.is_chosen_for_verification(key) {
                     let object = result.outputs.first().copied();
-                    self.expected = object.map(|object| Expected { grain, key, object });
+                    self.expected = object.map(|object| Expected { key, object });
                     return false;
                 }
                 let fetched = session

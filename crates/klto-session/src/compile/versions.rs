@@ -22,12 +22,16 @@ use crate::recipe::Caller;
 use crate::session::{Answer, Session, as_called};
 
 impl Session {
-    /// Answers the preprocessor's call.
-    pub(super) fn symbol_versions(
-        &self,
-        request: Request,
-        caller: Caller,
-    ) -> anyhow::Result<Answer> {
+    /// Answers the preprocessor's call. kbuild does not look at how it ends, so the tool says what klto cannot.
+    pub(super) fn symbol_versions(&self, request: Request, caller: Caller) -> Answer {
+        let answer = self.stored_versions(request.clone(), caller);
+        answer.unwrap_or_else(|error| {
+            self.log.line(&format!("versions by the tool: {error:#}"));
+            as_called(request)
+        })
+    }
+
+    fn stored_versions(&self, request: Request, caller: Caller) -> anyhow::Result<Answer> {
         let commands = caller.commands();
         let Some(genksyms) = commands.and_then(|text| GenksymsCall::in_commands(&text)) else {
             return Ok(as_called(request));
@@ -40,20 +44,19 @@ impl Session {
         };
         let start = Instant::now();
         let name = self.scratch.object_name(&request.directory, &object);
-        let text = Path::new("versions").join(name.strip_prefix("/").unwrap_or(&name));
-        let text = self.scratch.path("").join(text);
+        let below = name.strip_prefix("/").unwrap_or(&name);
+        let text = self.scratch.path("versions").join(below);
         let call = CompileCall {
             output: text.clone(),
             ..call
         };
         arguments.pop();
         arguments.push(text.clone().into());
-        let program = request.directory.join(&genksyms.program);
         // The shell says best that it is not there.
-        let Ok(identity) = self.memo.digest(&program) else {
+        let Ok(identity) = self.memo.digest(&request.directory.join(&genksyms.program)) else {
             return Ok(as_called(request));
         };
-        let mut read_by = vec![identity.to_hex().into()];
+        let mut read_by = vec![identity.to_hex().into(), env!("CARGO_PKG_VERSION").into()];
         read_by.extend(genksyms.arguments.iter().cloned());
         let label = name.display().to_string();
         let parts = (&call, arguments.as_slice(), read_by.as_slice());
@@ -62,8 +65,7 @@ impl Session {
             return Ok(as_called(request));
         };
         // Where no output is named, the target of the dependency file has no directory.
-        let target = object.file_name().unwrap_or_default();
-        let mut stored = stored.with_target(target);
+        let mut stored = stored.with_target(object.file_name().unwrap_or_default());
         if stored.find(self) {
             self.log.line(&format!("hit versions {label}"));
             self.timeline.ended(start, "versions", "hit", &label);
@@ -79,11 +81,14 @@ impl Session {
                 return Ok(as_called(request));
             }
             let short = shorten(&genksyms, &request.directory, &text);
-            let kept = short.and_then(|short| Ok((short, stored.keep(session, None)?.not_stored)));
+            let kept = short.and_then(|short| session.keep_short_text(&stored, short));
             let _ = std::fs::remove_file(&text);
-            Ok(match session.kept_versions(&label, kept)? {
-                Some(short) => Answer::Reply(Reply::prints(short)),
-                None => as_called(request),
+            Ok(match kept {
+                Ok(short) => Answer::Reply(Reply::prints(short)),
+                Err(error) => {
+                    session.log_ran("versions", &label, &format!(": not stored: {error:#}"));
+                    as_called(request)
+                }
             })
         };
         Ok(Answer::Then {
@@ -92,27 +97,20 @@ impl Session {
         })
     }
 
-    /// The text for genksyms, where it was made, and why it is not stored, if it is not; `None` where the call is
-    /// to be done as it is written.
-    fn kept_versions(
-        &self,
-        label: &str,
-        kept: anyhow::Result<(Vec<u8>, Option<String>)>,
-    ) -> anyhow::Result<Option<Vec<u8>>> {
-        match kept {
-            Ok((short, why_not)) => {
-                let note = why_not.map_or(String::new(), |why| format!(": not stored: {why}"));
-                self.log.line(&format!("ran versions {label}{note}"));
-                Ok(Some(short))
+    /// Stores what was made of the text for genksyms; the text `short` again.
+    fn keep_short_text(&self, stored: &StoredCompile, short: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+        let note = match stored.keep(self, None) {
+            Ok(kept) => kept.not_stored,
+            // kbuild takes a preprocessor that fails for a source without exports.
+            Err(error) if error.is::<Failure>() => {
+                self.note_wrong_result(error);
+                None
             }
-            // The store's result was wrong.
-            Err(error) if error.is::<Failure>() => Err(error),
-            Err(error) => {
-                self.log
-                    .line(&format!("ran versions {label}: not stored: {error:#}"));
-                Ok(None)
-            }
-        }
+            Err(error) => return Err(error),
+        };
+        let note = note.map_or(String::new(), |why| format!(": not stored: {why}"));
+        self.log_ran("versions", stored.label(), &note);
+        Ok(short)
     }
 }
 

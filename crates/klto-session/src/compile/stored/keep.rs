@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use klto_core::{Digest, Failure, normalize, publish};
-use klto_formats::bitcode::differ_only_in_assembly_places;
+use klto_exec::ToolCall;
+use klto_formats::bitcode::{differ_only_in_assembly_places, is_bitcode};
 use klto_formats::depfile::Depfile;
+use klto_kbuild::compile::backend_flags;
 use klto_lower::{Grain, Reads};
 use klto_store::has_trusted_stamps;
 
 use super::{Expected, GRANULARITY, InputFile, READS_BY_ASSEMBLER, StoredCompile, last_change};
 use crate::compile::previous::Previous;
-use crate::session::Session;
+use crate::session::{Session, tool_environment};
 
 /// Sets of files that are kept for one call, the latest first: configurations differ in what they include.
 const MOST_READS: usize = 8;
@@ -121,31 +123,53 @@ impl StoredCompile {
         Ok(Storing::Under(self.keys(session, &files)?, reads))
     }
 
-    /// Whether the object that was made again is what the store has. Bitcode that was found by tokens is the same
-    /// code, and takes the object's place, as it would have without the check.
+    /// Whether the object that was made again is what the store has. Bitcode may be the same code with other
+    /// places of inline assembly; then it takes the object's place, as it would have without the check.
     fn is_as_expected(&self, session: &Session, expected: Expected) -> anyhow::Result<bool> {
         let fresh = fs_err::read(&self.object)?;
         if Digest::of_bytes(&fresh) == expected.object {
             return Ok(true);
         }
-        if self.is_native || expected.grain == Grain::Bytes {
+        if self.is_native || !is_bitcode(&fresh) {
             return Ok(false);
         }
         let Some(stored) = session.engine.find_bytes(expected.key) else {
             // A collection has removed it; the fresh one stays.
             return Ok(true);
         };
-        let is_same = differ_only_in_assembly_places(&stored, &fresh).unwrap_or(false);
+        // A doubt is no difference: machine code decides.
+        let is_same = differ_only_in_assembly_places(&stored, &fresh).unwrap_or(false)
+            || self.to_machine_code(session, &stored)? == self.to_machine_code(session, &fresh)?;
         if is_same {
             publish(&self.object, &stored)?;
         }
         Ok(is_same)
     }
 
+    /// What the compiler makes of bitcode by itself, with the flags of this compile.
+    fn to_machine_code(&self, session: &Session, bitcode: &[u8]) -> anyhow::Result<Vec<u8>> {
+        let place = tempfile::tempdir_in(session.scratch.path(""))?;
+        let [from, to] = ["bitcode", "native"].map(|name| place.path().join(name));
+        fs_err::write(&from, bitcode)?;
+        let mut arguments = backend_flags(&self.normal.arguments).arguments;
+        arguments
+            .extend(["-Wno-unused-command-line-argument", "-c", "-x", "ir"].map(OsString::from));
+        arguments.extend([from.into(), "-o".into(), to.clone().into()]);
+        let (status, printed) = session.engine.call(&ToolCall {
+            program: &self.program,
+            arguments,
+            directory: &self.roots.output,
+            environment: &tool_environment(&[]),
+        })?;
+        let printed = String::from_utf8_lossy(&printed);
+        anyhow::ensure!(status.success(), "compiling bitcode again: {printed}");
+        Ok(fs_err::read(&to)?)
+    }
+
     fn differs(&self) -> anyhow::Error {
-        let (label, call) = (&self.label, self.call);
+        let (kind, label, call) = (self.kind(), &self.label, self.call);
         Failure::build(format!(
-            "compile of {label}: the store's result differs from a fresh run (call {call}); run \
+            "{kind} of {label}: the store's result differs from a fresh run (call {call}); run \
              `klto cache clear`, and report this with the file .klto/log"
         ))
         .into()

@@ -13,15 +13,20 @@ use klto_core::Digest;
 use klto_store::{Lookup, Store};
 use klto_tests::Build;
 
-use prepared::{after_mounts, assert_clean, directory, files_below, jbd2, run};
+use prepared::{after_mounts, assert_clean, directory, files_below, jbd2, jbd2_of_6_12, run};
 
 const GOES_ON: &str = "klto: warning: the build goes on without the store";
 
 /// A build whose store holds what it needs.
 fn with_full_store(name: &str) -> Build {
-    let first = jbd2(&format!("{name}-first"));
+    with_full_store_of(jbd2, name)
+}
+
+/// The same of another tree.
+fn with_full_store_of(build: fn(&str) -> Build, name: &str) -> Build {
+    let first = build(&format!("{name}-first"));
     first.succeed();
-    let copy = jbd2(name).store(&directory(&format!("{name}-store")));
+    let copy = build(name).store(&directory(&format!("{name}-store")));
     prepared::copy_tree(first.store_directory(), copy.store_directory()).unwrap();
     copy
 }
@@ -180,12 +185,17 @@ fn a_planted_wrong_entry_is_caught_and_named() {
 /// at its end.
 #[test]
 fn a_planted_wrong_list_of_symbols_fails_the_build() {
-    let build = with_full_store("planted-symbols");
+    let build = with_full_store_of(jbd2_of_6_12, "planted-symbols");
     plant_wrong_entries(build.store_directory(), b"----------------");
     let ended = run(&mut build.clone().verify(100).command());
     let start = "klto: error: symbols of fs/jbd2/";
     ended.expect(1, &[start, "the store's list differs from a fresh one"]);
-    assert_clean(&build);
+    let clean = jbd2_of_6_12("planted-symbols-clean");
+    clean.succeed();
+    let outputs = [&clean, &build].map(Build::output_directory);
+    let report = klto_verify::bit_equal(outputs[0], outputs[1], &["fs/jbd2/jbd2.ko".into()]);
+    let report = report.unwrap();
+    assert!(report.equal(), "{report}");
 }
 
 /// Nothing in a key names the output tree, so a build in another one makes nothing anew.

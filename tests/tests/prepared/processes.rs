@@ -56,12 +56,19 @@ impl Process {
 
 /// The living processes of the build in `output`, zombies apart.
 pub fn of_build(output: &Path) -> Vec<Process> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    ids.filter_map(|id| look(id, output)).collect()
+    living(output, |_| true).collect()
 }
 
-fn look(id: i32, output: &Path) -> Option<Process> {
+/// Those of them for which `wanted` holds.
+fn living(output: &Path, wanted: impl Fn(&Process) -> bool) -> impl Iterator<Item = Process> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter_map(move |id| look(id, output, &wanted))
+}
+
+/// A compile lasts a third of a second, and other builds may run beside: whose process it is, which takes
+/// longest, is asked last.
+fn look(id: i32, output: &Path, wanted: &impl Fn(&Process) -> bool) -> Option<Process> {
     let place = PathBuf::from(format!("/proc/{id}"));
     let program = std::fs::read_link(place.join("exe")).ok()?;
     let command = std::fs::read(place.join("cmdline")).ok()?;
@@ -74,17 +81,20 @@ fn look(id: i32, output: &Path) -> Option<Process> {
     };
     let names_it = |text: &[u8]| {
         let wanted = output.as_os_str().as_bytes();
-        text.windows(wanted.len()).any(|found| found == wanted)
+        memchr::memmem::find(text, wanted).is_some()
     };
     let in_environment = || std::fs::read(place.join("environ")).is_ok_and(|text| names_it(&text));
-    let belongs = works_there() || names_it(&command) || in_environment();
-    let lives = !matches!(state, "Z" | "X") && !command.is_empty();
-    (belongs && lives).then(|| Process {
+    if matches!(state, "Z" | "X") || command.is_empty() {
+        return None;
+    }
+    let process = Process {
         id,
         parent,
         program,
         command: String::from_utf8_lossy(&command).replace('\0', " "),
-    })
+    };
+    let belongs = || works_there() || names_it(&command) || in_environment();
+    (wanted(&process) && belongs()).then_some(process)
 }
 
 /// Asks again and again until there is an answer; `None` when there is none in time.
@@ -104,9 +114,7 @@ pub fn wait_for<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Optio
 /// # Panics
 /// None came in a minute.
 pub fn await_process(output: &Path, what: &str, wanted: impl Fn(&Process) -> bool) -> Process {
-    let found = wait_for(Duration::from_secs(60), || {
-        of_build(output).into_iter().find(&wanted)
-    });
+    let found = wait_for(Duration::from_secs(60), || living(output, &wanted).next());
     found.unwrap_or_else(|| panic!("no {what} came in {}", output.display()))
 }
 

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use fs_err as fs;
@@ -106,8 +106,7 @@ impl Builds {
             }
             Preparation::StoreOnly => {
                 self.settle(side)?;
-                output = self.root.join(side.name()).join("two");
-                remove(&output)?;
+                output = self.new_output(side)?;
                 self.configure(side, &output)?;
             }
         }
@@ -116,6 +115,20 @@ impl Builds {
             not_reused::count(self.size, &output)?;
         }
         Ok(value)
+    }
+
+    /// An output directory at a path where none has been: results that show their directory are in no store.
+    fn new_output(&self, side: Side) -> Result<PathBuf> {
+        const OTHER: &str = "other-";
+        let root = self.root.join(side.name());
+        for entry in fs::read_dir(&root)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(OTHER) {
+                remove(&entry.path())?;
+            }
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        Ok(root.join(format!("{OTHER}{}", now.as_secs())))
     }
 
     /// Brings the first output of a side up to date: with the configuration of the fragments, and all

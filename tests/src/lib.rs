@@ -14,6 +14,7 @@ mod place;
 mod promoted;
 mod shared;
 mod source;
+mod strace;
 mod units;
 
 pub use binary::klto_binary;
@@ -26,4 +27,5 @@ pub use place::{cache, fresh_directory, test_directory};
 pub use promoted::{assert_ambiguous, promoted_names_of_vmlinux};
 pub use shared::{Shared, step};
 pub use source::PrivateSource;
+pub use strace::Opened;
 pub use units::{archives, is_bitcode, is_compiled, module_objects, natives_without_reason};

@@ -178,12 +178,11 @@ impl StoredCompile {
     /// Of a call whose object is machine code.
     pub fn native(mut self) -> Self {
         let words = &self.normal.arguments;
-        let names_files = |word: &&OsString| names_assembler_files(word.as_bytes());
-        let macros = words
+        // As `-DREAD=.incbin`, or the word after `-D`.
+        let for_assembler = words
             .iter()
-            .filter(|word| word.as_bytes().starts_with(b"-D"));
-        let for_assembler = macros.clone().find(names_files);
-        let for_assembler = for_assembler.map(OsString::as_os_str);
+            .map(OsString::as_os_str)
+            .find(|word| names_assembler_files(word.as_bytes()));
         let reason = match (
             for_assembler.or(assembler_not_followed(words)),
             names_source(words),

@@ -5,32 +5,51 @@ use klto_core::Digest;
 
 use crate::session::{Session, lock};
 
-/// What two ways were compared for.
+/// Whether two ways agree.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Agreement {
-    /// What decides how they work, as tools and scripts. That they agree is found out once in an output tree.
-    pub rule: Digest,
-    /// The same with all that they read. They agree on that once for all output trees of a store.
-    pub case: Digest,
+pub(crate) enum Agreement {
+    Known,
+    /// They are still to be compared.
+    Unknown {
+        /// What decides how they work, as tools and scripts. That they agree is found out once in an output
+        /// tree.
+        rule: Digest,
+        /// The same with all that they read. They agree on that once for all output trees of a store.
+        case: Digest,
+    },
+}
+
+impl Agreement {
+    pub(crate) fn is_known(self) -> bool {
+        matches!(self, Self::Known)
+    }
 }
 
 impl Session {
-    /// Whether the two ways are known to agree.
-    pub(crate) fn knows_agreement(&self, agreement: Agreement) -> anyhow::Result<bool> {
-        if lock(&self.journal).knows_agreement(agreement.rule) {
-            return Ok(true);
+    /// What is known of the two ways that `rule` decides. `case` reads all that they read: it is asked only
+    /// where this output tree does not know.
+    pub(crate) fn agreement(
+        &self,
+        rule: Digest,
+        case: impl FnOnce() -> anyhow::Result<Digest>,
+    ) -> anyhow::Result<Agreement> {
+        if lock(&self.journal).knows_agreement(rule) {
+            return Ok(Agreement::Known);
         }
-        let is_known = self.engine.find_bytes(agreement.case).is_some();
-        if is_known {
-            lock(&self.journal).add_agreement(agreement.rule)?;
+        let case = case()?;
+        if self.engine.find_bytes(case).is_none() {
+            return Ok(Agreement::Unknown { rule, case });
         }
-        Ok(is_known)
+        lock(&self.journal).add_agreement(rule)?;
+        Ok(Agreement::Known)
     }
 
     /// They have agreed.
     pub(crate) fn add_agreement(&self, agreement: Agreement) -> anyhow::Result<()> {
-        self.engine.keep_bytes(agreement.case, b"");
-        lock(&self.journal).add_agreement(agreement.rule)?;
+        if let Agreement::Unknown { rule, case } = agreement {
+            self.engine.keep_bytes(case, b"");
+            lock(&self.journal).add_agreement(rule)?;
+        }
         Ok(())
     }
 }

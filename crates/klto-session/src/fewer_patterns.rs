@@ -2,8 +2,7 @@
 //! each, and lld tries each name on each section of all objects: with 700 initcalls and 100,000 sections that
 //! is most of the link.
 //!
-//! In: the link of natives. Out: one with a script that gives the same
-//! ([`shorter_linker_script`]). The first time in an output tree both links run, and what they made is held
+//! In: the link of natives. Out: one with a script that gives the same ([`shorter_linker_script`]). The first time in an output tree both links run, and what they made is held
 //! against each other, unless the same was done with the same natives in another one; from then on, as long as
 //! it is the same linker, klto's script is taken, and both run again as often as `KLTO_VERIFY` says.
 
@@ -41,9 +40,8 @@ impl Session {
             return Ok(None);
         };
         let agreement = self.agreement_of_links(request, call, arguments, &shorter)?;
-        let is_known = self.knows_agreement(agreement)?;
         let content = Digest::of_bytes(shorter.as_bytes());
-        if is_known && !self.engine.is_chosen_for_verification(content) {
+        if agreement.is_known() && !self.engine.is_chosen_for_verification(content) {
             self.log.line("vmlinux.o is linked with fewer patterns");
             return Ok(Some(Answer::Reply(Reply::Exec {
                 program: request.program.clone(),
@@ -69,7 +67,7 @@ impl Session {
                     false => None,
                 };
                 let _ = fs_err::remove_file(&other);
-                session.note_links(agreement, is_known, is_same)?;
+                session.note_links(agreement, is_same)?;
             }
             Ok(ended(finished.code))
         };
@@ -100,33 +98,29 @@ impl Session {
             key.argument("option", word.as_encoded_bytes());
         }
         let rule = key.finish();
-        let mut key = KeyBuilder::new("fewer-patterns-case", 1);
-        key.digest("rule", rule)
-            .field("shorter", shorter.as_bytes());
-        for script in &call.scripts {
-            key.digest("script", self.memo.digest(&request.directory.join(script))?);
-        }
-        for word in arguments {
-            key.argument("word", word.as_encoded_bytes());
-        }
-        let natives = LinkCall::parse(arguments);
-        for item in natives.iter().flat_map(|call| &call.items) {
-            if let LinkItem::File { path, .. } = item {
-                key.digest("file", self.memo.digest(&request.directory.join(path))?);
+        self.agreement(rule, || {
+            let mut key = KeyBuilder::new("fewer-patterns-case", 1);
+            key.digest("rule", rule)
+                .field("shorter", shorter.as_bytes());
+            for script in &call.scripts {
+                key.digest("script", self.memo.digest(&request.directory.join(script))?);
             }
-        }
-        let case = key.finish();
-        Ok(Agreement { rule, case })
+            for word in arguments {
+                key.argument("word", word.as_encoded_bytes());
+            }
+            let natives = LinkCall::parse(arguments);
+            for item in natives.iter().flat_map(|call| &call.items) {
+                if let LinkItem::File { path, .. } = item {
+                    key.digest("file", self.memo.digest(&request.directory.join(path))?);
+                }
+            }
+            Ok(key.finish())
+        })
     }
 
     /// Both links have run; `is_same` is what they say of each other, if both succeeded.
-    fn note_links(
-        &self,
-        agreement: Agreement,
-        is_known: bool,
-        is_same: Option<bool>,
-    ) -> anyhow::Result<()> {
-        let line = match (is_same, is_known) {
+    fn note_links(&self, agreement: Agreement, is_same: Option<bool>) -> anyhow::Result<()> {
+        let line = match (is_same, agreement.is_known()) {
             (Some(true), _) => {
                 self.add_agreement(agreement)?;
                 "vmlinux.o with fewer patterns is the same"

@@ -2,8 +2,9 @@
 //! kernel.
 //!
 //! In: its call. Out: what it prints. The first time in an output tree the script runs, and what it wrote is
-//! held against klto's own, unless that was done with the same objects in another one; from then on, as long as it is the same script, klto answers, and the script is
-//! run again as often as `KLTO_VERIFY` says. Where anything is unclear it runs.
+//! held against klto's own, unless that was done with the same objects in another one; from then on, as long as
+//! it is the same script, klto answers, and the script is run again as often as `KLTO_VERIFY` says. Where
+//! anything is unclear it runs.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -43,9 +44,8 @@ impl Session {
         };
         let agreement = self.agreement_of_orders(&request, digest, &order)?;
         let own = order.text;
-        let is_known = self.knows_agreement(agreement)?;
         let content = Digest::of_bytes(own.as_bytes());
-        if is_known && !self.engine.is_chosen_for_verification(content) {
+        if agreement.is_known() && !self.engine.is_chosen_for_verification(content) {
             self.timeline
                 .ended(start, "tool", "ran", "klto for the order of initcalls");
             self.log.line("initcalls by klto");
@@ -59,7 +59,7 @@ impl Session {
                     session.add_agreement(agreement)?;
                     session.log.line("initcalls by klto and the script agree");
                 }
-                Some(false) if is_known => {
+                Some(false) if agreement.is_known() => {
                     let what = "klto finds another order of initcalls than kbuild's script";
                     return Err(Failure::bug(what).into());
                 }
@@ -91,14 +91,15 @@ impl Session {
             key.digest("lister", self.identity(lister, &environment)?.digest);
         }
         let rule = key.finish();
-        let mut key = KeyBuilder::new("initcall-script-case", 1);
-        key.digest("rule", rule)
-            .field("order", order.text.as_bytes());
-        for object in &order.objects {
-            key.digest("object", self.memo.digest(object)?);
-        }
-        let case = key.finish();
-        Ok(Agreement { rule, case })
+        self.agreement(rule, || {
+            let mut key = KeyBuilder::new("initcall-script-case", 1);
+            key.digest("rule", rule)
+                .field("order", order.text.as_bytes());
+            for object in &order.objects {
+                key.digest("object", self.memo.digest(object)?);
+            }
+            Ok(key.finish())
+        })
     }
 }
 

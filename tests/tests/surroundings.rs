@@ -4,6 +4,7 @@
 
 mod prepared;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -68,6 +69,10 @@ fn check_repository(build: &Build, tree: &Path) {
     expect_make(build, "source fs/jbd2/commit.c has changed");
     git(tree, &["tag", "--annotate", "--message=tag", "v6.12-klto"]);
     assert_eq!(why_make_ran(build), None, "a tag of another version");
+    // For git a file with another mode is another one.
+    let mode = |mode| fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o755);
+    expect_make(build, "source fs/jbd2/commit.c has changed");
 }
 
 #[test]
@@ -141,6 +146,39 @@ fn files_that_were_read_elsewhere_count() {
     expect_make(&build, "flags.mk has changed");
     fs::write(sdk.join("more.mk"), more).unwrap();
     expect_make(&build, "more.mk has changed");
+}
+
+#[test]
+fn sources_that_lie_elsewhere_count() {
+    let (build, source) = with_private_source(jbd2_of_6_12("sources-elsewhere"));
+    let vendor = prepared::directory("vendor");
+    let place = vendor.display();
+    let blob = vendor.join("blob");
+    fs::write(&blob, "one").unwrap();
+    let part = vendor.join("part.c");
+    let incbin = format!("asm(\".section .rodata\\n.incbin \\\"{place}/blob\\\"\\n.previous\");\n");
+    fs::write(&part, format!("int klto_part = 1;\n{incbin}")).unwrap();
+    fs::create_dir(vendor.join("features")).unwrap();
+    let makefile = "fs/jbd2/Makefile";
+    let text = fs::read_to_string(source.path().join(makefile)).unwrap();
+    let reads = "jbd2-objs += part.o\n\
+        $(obj)/part.o: $(VENDOR)/part.c FORCE\n\
+        \t$(call if_changed_rule,cc_o_c)\n\
+        ifneq ($(wildcard $(VENDOR)/features/*),)\n\
+        ccflags-y += -DKLTO_FEATURE\n\
+        endif\n";
+    source.write(makefile, &(text + reads)).unwrap();
+    let build = build.word(format!("VENDOR={place}"));
+    why_make_ran(&build).unwrap();
+    assert_eq!(why_make_ran(&build), None);
+    fs::write(&part, format!("int klto_part = 2;\n{incbin}")).unwrap();
+    expect_make(&build, "part.c has changed");
+    fs::write(&blob, "two").unwrap();
+    expect_make(&build, "blob has changed");
+    let module = fs::read(build.output_directory().join("fs/jbd2/jbd2.ko")).unwrap();
+    assert!(module.windows(3).any(|bytes| bytes == b"two"));
+    fs::write(vendor.join("features/one"), "").unwrap();
+    expect_make(&build, "features has changed");
 }
 
 #[test]

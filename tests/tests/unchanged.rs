@@ -123,6 +123,11 @@ fn every_change_runs_make_and_nothing_else_does() {
         let why = make_ran(&other).unwrap();
         assert!(why.contains("the compiler reads other trees"), "{why}");
     }
+    let other = build.clone().word("C=2").word("CHECK=true");
+    for _ in 0..2 {
+        let why = make_ran(&other).unwrap();
+        assert!(why.contains("make checks all sources"), "{why}");
+    }
     let other = build.clone().word("V=1");
     assert!(make_ran(&other).is_some());
     expect_make(&build, "other words", "the arguments");
@@ -318,6 +323,15 @@ fn makes_above_nothing_that_changed_are_left_out() {
     source.write(makefile, &format!("{text}{reads}")).unwrap();
     make_ran(&build).unwrap();
     write("int klto_four;\n");
+    assert_eq!(made_again(&build), (object(), None));
+    source.write(makefile, &text).unwrap();
+    make_ran(&build).unwrap();
+
+    // A makefile of another directory may list what is made of it.
+    let lists = "klto-objs := jbd2/commit.o\n";
+    source.write(makefile, &format!("{text}{lists}")).unwrap();
+    make_ran(&build).unwrap();
+    write("int klto_listed_twice;\n");
     assert_eq!(made_again(&build), (object(), None));
     source.write(makefile, &text).unwrap();
     make_ran(&build).unwrap();

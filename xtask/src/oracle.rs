@@ -1,19 +1,21 @@
 //! `cargo xtask oracle`: long random sequences of edits, held against clean builds.
 //!
 //! In: nothing, or `--again`. Out: a table on standard output and in `docs/oracle.md`, with the seed, the
-//! last result and its commit. A part that has a result of this commit is not played again, so that an
-//! interrupted run goes on. What a sequence is stands in `tests/tests/oracle.rs`.
+//! last result and its commit. A part that is known to be equal at this commit, here or in the document, is
+//! not played again, so that an interrupted run goes on. What a sequence is stands in `tests/tests/oracle.rs`.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
 use fs_err as fs;
 use klto_core::Failure;
 
-use crate::cache::Cache;
 use crate::verdict::Verdict;
 use crate::{choice, command, packages, product};
+
+/// How the document says that all was as it must be.
+const EQUAL: &str = "equal";
 
 /// What the toolchain changes to, and back.
 const OTHER_LLVM: u32 = 19;
@@ -66,13 +68,6 @@ impl Part {
         SEQUENCES.iter().flat_map(of_sequence).collect()
     }
 
-    /// Where its result is kept.
-    fn place(&self, cache: &Cache) -> Result<PathBuf> {
-        let directory = cache.builds()?.join("oracle");
-        fs::create_dir_all(&directory)?;
-        Ok(directory.join(format!("{}-{}", self.sequence.seed, self.first)))
-    }
-
     /// As the test's environment names it.
     fn name(&self) -> String {
         let (seed, first, last) = (self.sequence.seed, self.first, self.last);
@@ -104,6 +99,21 @@ impl Part {
         format!("| {what} | {seed} | {} to {} |", self.first, self.last)
     }
 
+    /// The result in a row that [`Part::row`] wrote.
+    fn verdict(&self, row: &str) -> Option<Verdict> {
+        let cells = row.strip_prefix(&self.start_of_row())?.split(" | ");
+        let cells: Vec<&str> = cells.map(|cell| cell.trim_matches([' ', '|'])).collect();
+        let [result, seconds, why, commit] = cells.as_slice() else {
+            return None;
+        };
+        Some(Verdict {
+            commit: (*commit).to_owned(),
+            pass: *result == EQUAL,
+            seconds: seconds.parse().ok()?,
+            why: (*why).to_owned(),
+        })
+    }
+
     fn row(&self, verdict: Option<&Verdict>) -> String {
         let start = self.start_of_row();
         let Some(verdict) = verdict else {
@@ -111,7 +121,7 @@ impl Part {
         };
         format!(
             "{start} {} | {:.0} | {} | {} |\n",
-            if verdict.pass { "equal" } else { "**differs**" },
+            if verdict.pass { EQUAL } else { "**differs**" },
             verdict.seconds,
             verdict.why.replace('|', "\\|"),
             verdict.commit
@@ -124,23 +134,21 @@ pub fn run(words: &[&str]) -> Result<()> {
     let again = choice::has(words, "--again", &["--again"])?;
     packages::install_missing()?;
     packages::install_llvm(&[OTHER_LLVM])?;
-    let cache = Cache::open()?;
     let commit = product::commit()?;
+    let path = product::repository().join("docs/oracle.md");
     let mut failed = Vec::new();
     for part in Part::all() {
-        let place = part.place(&cache)?;
-        let known = Verdict::read(&place)?;
-        let known = known.filter(|known| known.commit == commit && !again);
+        let known = result_of(&fs::read_to_string(&path)?, &part);
+        let known = known.filter(|known| known.pass && known.commit == commit && !again);
         let verdict = match known {
             Some(known) => known,
             None => part.play(&commit)?,
         };
-        verdict.write(&place)?;
         print!("{}", part.row(Some(&verdict)));
         if !verdict.pass {
             failed.push(part.name());
         }
-        write_document(&cache)?;
+        write_result(&path, &part, &verdict)?;
     }
     match failed.is_empty() {
         true => Ok(()),
@@ -151,20 +159,20 @@ pub fn run(words: &[&str]) -> Result<()> {
     }
 }
 
-/// The last result of each part; one that this machine has no result of keeps its row.
-fn write_document(cache: &Cache) -> Result<()> {
-    let path = product::repository().join("docs/oracle.md");
-    let before = fs::read_to_string(&path)?;
-    let mut rows = String::new();
-    for part in Part::all() {
-        let start = part.start_of_row();
-        let known = before.lines().find(|line| line.starts_with(&start));
-        rows += &match (Verdict::read(&part.place(cache)?)?, known) {
-            (None, Some(known)) => format!("{known}\n"),
-            (verdict, _) => part.row(verdict.as_ref()),
-        };
-    }
-    fs::write(&path, document(&rows))?;
+/// The last result of a part, by the document.
+fn result_of(document: &str, part: &Part) -> Option<Verdict> {
+    document.lines().find_map(|line| part.verdict(line))
+}
+
+/// The document with one more result.
+fn write_result(path: &Path, part: &Part, verdict: &Verdict) -> Result<()> {
+    let before = fs::read_to_string(path)?;
+    let rows = Part::all().into_iter().map(|other| {
+        let is_new = other.start_of_row() == part.start_of_row();
+        let known = result_of(&before, &other);
+        other.row(is_new.then_some(verdict).or(known.as_ref()))
+    });
+    fs::write(path, document(&rows.collect::<String>()))?;
     println!("wrote {}", path.display());
     Ok(())
 }
@@ -182,4 +190,25 @@ fn document(rows: &str) -> String {
          Module.symvers, bzImage and the modules. Each part begins with a build of what the edits before it left.\n\n\
          | what | seed | edits | result | seconds | how | commit |\n|---|---|---|---|---|---|---|\n{rows}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_read_as_it_was_written() {
+        let parts = Part::all();
+        let (part, other) = (&parts[0], &parts[1]);
+        let verdict = Verdict {
+            commit: "abc 2026-01-01".into(),
+            pass: true,
+            seconds: 381.0,
+            why: "equal after every tenth edit, LLVM 22 and 19".into(),
+        };
+        let row = part.row(Some(&verdict));
+        assert_eq!(result_of(&row, part), Some(verdict));
+        assert_eq!(result_of(&row, other), None);
+        assert_eq!(result_of(&part.row(None), part), None);
+    }
 }

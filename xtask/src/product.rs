@@ -43,14 +43,20 @@ pub fn build_klto() -> Result<PathBuf> {
     Ok(fs::canonicalize(klto)?)
 }
 
-/// The commit and its date; a document that is written twice is the same twice.
+/// What results depend on; documents are written by what makes results.
+const CODE: [&str; 4] = ["Cargo.lock", "Cargo.toml", "crates", "tests"];
+
+/// The commit that last changed the code, and its date; a document that is written twice is the same twice.
 pub fn commit() -> Result<String> {
     let git = |arguments: &[&str]| {
         let mut git = Command::new("git");
         command::output(git.args(arguments).current_dir(repository()))
     };
-    let mut name = git(&["log", "-1", "--format=%h %cs"])?.trim().to_owned();
-    if !git(&["status", "--porcelain", "crates"])?.is_empty() {
+    let of_code = |words: &[&str]| git(&[words, &["--"], &CODE].concat());
+    let mut name = of_code(&["log", "-1", "--format=%h %cs"])?
+        .trim()
+        .to_owned();
+    if !of_code(&["status", "--porcelain"])?.is_empty() {
         name += " with changes";
     }
     Ok(name)

@@ -117,12 +117,10 @@ impl KeyBuilder {
     /// with what that is.
     pub fn argument(&mut self, label: &str, argument: &[u8]) -> &mut Self {
         self.field(label, argument);
-        let value = argument
-            .split(|byte| *byte == b'=')
-            .nth(1)
-            .unwrap_or_default();
-        // It may have more features: `native+crypto`.
-        if value.split(|byte| *byte == b'+').next() == Some(b"native") {
+        // As `-plugin-opt=-mcpu=native`; it may have more features: `native+crypto`.
+        let mut values = argument.split(|byte| *byte == b'=').skip(1);
+        let is_native = |value: &[u8]| value.split(|byte| *byte == b'+').next() == Some(b"native");
+        if values.any(is_native) {
             self.digest("processor", processor());
         }
         self

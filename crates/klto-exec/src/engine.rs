@@ -283,9 +283,9 @@ impl Engine {
 
 /// What tells a file from the one that was there before: inode, size, time; `None` of a file that is not
 /// there.
-type Stamp = Option<(u64, u64, SystemTime)>;
+pub(crate) type Stamp = Option<(u64, u64, SystemTime)>;
 
-fn stamp(path: &Path) -> Stamp {
+pub(crate) fn stamp(path: &Path) -> Stamp {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
 }
@@ -306,7 +306,7 @@ fn changed_input<'a>(action: &'a Action, before: &[Stamp]) -> Option<&'a Path> {
 struct Batch<'a> {
     engine: &'a Engine,
     actions: &'a [Action],
-    /// What the inputs of each were when its digests were taken.
+    /// What the inputs of each were at the beginning.
     inputs: Vec<Vec<Stamp>>,
     check: &'a OutputCheck<'a>,
     progress: &'a Progress,

@@ -12,7 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::engine::{Stamp, stamp};
 use klto_core::{Digest, KeyBuilder, Storable, die_with_parent};
+
 use object::elf::{FileHeader64, PT_INTERP};
 use object::read::elf::{FileHeader, ProgramHeader};
 
@@ -23,6 +25,8 @@ pub struct ToolIdentity {
     pub digest: Digest,
     /// The files that were digested, in order.
     pub files: Vec<PathBuf>,
+    /// What each was before it was digested.
+    pub(crate) stamps: Vec<Stamp>,
     /// `No` for a tool that cannot be identified, as a wrapper script.
     pub storable: Storable,
 }
@@ -33,7 +37,7 @@ pub fn tool_identity(
     environment: &[(OsString, OsString)],
     digest: &dyn Fn(&Path) -> io::Result<Digest>,
 ) -> io::Result<ToolIdentity> {
-    let program = fs_err::canonicalize(program)?;
+    let (as_called, program) = (program, fs_err::canonicalize(program)?);
     let head = read_head(&program)?;
     let mut files = vec![program.clone()];
     let mut version = String::new();
@@ -46,12 +50,20 @@ pub fn tool_identity(
         if is_dynamic(&head) {
             files.extend(loaded_objects(&program, environment)?);
         }
-        version = version_text(&program, environment, &[])?;
-        files.extend(configuration_files(&program, environment, &version)?);
-        Storable::Yes
+        // Clang goes by the name by which it is called, as `aarch64-linux-gnu-clang`.
+        version = version_text(as_called, environment, &[])?;
+        let configuration = configuration_files(as_called, environment, &version)?;
+        let storable = match version.contains(CLANG) {
+            true => clang_storable(as_called, &program, environment, &configuration)?,
+            false => Storable::Yes,
+        };
+        files.extend(configuration);
+        storable
     };
     let mut key = KeyBuilder::new("tool", 2);
+    let mut stamps = Vec::with_capacity(files.len());
     for file in &files {
+        stamps.push(stamp(file));
         key.digest("file", digest(file)?);
     }
     // The same tool may be installed elsewhere.
@@ -62,6 +74,7 @@ pub fn tool_identity(
     Ok(ToolIdentity {
         digest: key.finish(),
         files,
+        stamps,
         storable,
     })
 }
@@ -134,11 +147,34 @@ const PLACE: &str = "InstalledDir: ";
 const CONFIGURATION_FILE: &str = "Configuration file: ";
 /// The targets for which kbuild calls clang (Linux, scripts/Makefile.clang), and code of vdso and boot image on
 /// x86; each may have a file of its own.
-const TARGETS: [&[&str]; 4] = [
+const TARGETS: [&[&str]; 5] = [
     &["--target=x86_64-linux-gnu"],
     &["--target=x86_64-linux-gnu", "-m32"],
     &["--target=x86_64-linux-gnu", "-m16"],
     &["--target=aarch64-linux-gnu"],
+    &["--target=arm-linux-gnueabi"],
+];
+
+/// How the words of a configuration file may begin that say no more than the file's text does: no file, place
+/// or processor, and nothing of debug information.
+const PLAIN_WORDS: [&str; 17] = [
+    "@",
+    "--gcc-install-dir=",
+    "--gcc-toolchain=",
+    "--gcc-triple=",
+    "--rtlib=",
+    "--stdlib=",
+    "--sysroot=",
+    "--unwindlib=",
+    "-D",
+    "-U",
+    "-W",
+    "-fcf-protection",
+    "-fstack-clash-protection",
+    "-fstack-protector",
+    "-rtlib=",
+    "-stdlib=",
+    "-unwindlib=",
 ];
 
 /// What clang says of its version; nothing of another tool, which may say anything.
@@ -152,6 +188,43 @@ fn version_text(
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let is_clang = text.contains(CLANG);
     Ok(if is_clang { text } else { String::new() })
+}
+
+/// Whether what clang makes may be stored: it is the compiler itself, and its configuration `files` say nothing
+/// that would count on the command line.
+fn clang_storable(
+    as_called: &Path,
+    program: &Path,
+    environment: &[(OsString, OsString)],
+    files: &[PathBuf],
+) -> io::Result<Storable> {
+    for file in files {
+        let words = words_of_configuration(file)?;
+        let is_plain = |word: &&String| PLAIN_WORDS.iter().any(|plain| word.starts_with(plain));
+        if let Some(word) = words.iter().find(|word| !is_plain(word)) {
+            let file = file.display();
+            return Ok(Storable::No(format!("{file} gives the compiler {word}")));
+        }
+    }
+    let call = ["-###", "-c", "-x", "c", "/dev/null", "-o", "/dev/null"];
+    let printed = command(as_called, environment).args(call).output()?;
+    let printed = String::from_utf8_lossy(&printed.stderr);
+    Ok(match front_end_of(&printed) {
+        Some(front_end) if fs_err::canonicalize(front_end)? == program => Storable::Yes,
+        other => {
+            let other = other.unwrap_or(Path::new("another program"));
+            let (program, other) = (program.display(), other.display());
+            Storable::No(format!("{program} has {other} compile"))
+        }
+    })
+}
+
+/// The program that compiles, of what `clang -###` prints: ` "/usr/bin/clang" "-cc1" …`.
+fn front_end_of(printed: &str) -> Option<&Path> {
+    let is_compile = |line: &&str| line.contains("\"-cc1\"");
+    let line = printed.lines().find(is_compile)?;
+    let program = line.trim_start().strip_prefix('"')?.split('"').next()?;
+    Some(Path::new(program))
 }
 
 /// Files by which clang is configured, for any target, and those that they include (clang, "Configuration
@@ -183,16 +256,20 @@ fn configuration_files(
 
 /// Files that a configuration file includes: `@FILE`, relative to its own directory.
 fn included_files(file: &Path) -> io::Result<Vec<PathBuf>> {
-    let text = fs_err::read(file)?;
-    let text = String::from_utf8_lossy(&text);
+    let words = words_of_configuration(file)?;
     let directory = file.parent().unwrap_or(Path::new("/"));
-    let words = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .flat_map(str::split_whitespace);
-    let included = words.filter_map(|word| word.strip_prefix('@'));
+    let included = words.iter().filter_map(|word| word.strip_prefix('@'));
     let places = included.map(|name| directory.join(name));
     Ok(places.filter(|place| place.is_file()).collect())
+}
+
+fn words_of_configuration(file: &Path) -> io::Result<Vec<String>> {
+    let text = fs_err::read(file)?;
+    let text = String::from_utf8_lossy(&text);
+    let lines = text.lines();
+    let lines = lines.filter(|line| !line.trim_start().starts_with('#'));
+    let words = lines.flat_map(str::split_whitespace);
+    Ok(words.map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -235,6 +312,38 @@ mod tests {
         let version = format!("{CONFIGURATION_FILE}{}\n", outer.display());
         let found = configuration_files(Path::new("/bin/true"), &[], &version).unwrap();
         assert_eq!(found, [nested, outer]);
+    }
+
+    #[test]
+    fn a_compiler_that_another_program_or_file_steers_is_not_stored() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = fs_err::canonicalize(directory.path()).unwrap();
+        let write = |name: &str, text: &str| {
+            let path = place.join(name);
+            fs_err::write(&path, text).unwrap();
+            fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            path
+        };
+        let front_end = write("clang", "");
+        let says = format!(
+            "#!/bin/sh\necho ' \"{}\" \"-cc1\" \"-x\"' >&2\n",
+            front_end.display()
+        );
+        let driver = write("driver", &says);
+        let storable = |program: &Path, files: &[PathBuf]| {
+            clang_storable(&driver, program, &[], files).unwrap()
+        };
+        assert_eq!(storable(&front_end, &[]), Storable::Yes);
+        assert!(matches!(storable(&driver, &[]), Storable::No(_)));
+        let plain = write("plain.cfg", "# -g\n--gcc-triple=x86_64-redhat-linux\n");
+        assert_eq!(storable(&front_end, &[plain]), Storable::Yes);
+        for word in ["-march=native", "-g1", "-fplugin=p.so", "-I/opt/include"] {
+            let steers = write("steers.cfg", word);
+            assert!(
+                matches!(storable(&front_end, &[steers]), Storable::No(_)),
+                "{word}"
+            );
+        }
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub struct CSource {
     pub options: BTreeSet<Vec<u8>>,
     /// Names in `#include "…"`, for which the directory of this file is searched first.
     pub quoted_includes: BTreeSet<Vec<u8>>,
-    /// Names of headers for whose existence it asks, by `__has_include` or `__has_include_next`.
+    /// Names of headers for whose existence it asks, by `__has_include` or `__has_include_next`; and names with
+    /// `..` that it includes, of which the path does not tell where else they were looked for.
     pub asked_headers: BTreeSet<Vec<u8>>,
     /// Whether it includes a header whose name is not written out in the directive.
     pub computes_includes: bool,
@@ -26,6 +27,8 @@ pub struct CSource {
     /// Whether the assembler may be told to read a file; see [`names_assembler_files`]. Comments do not count
     /// where it is certain that they are some.
     pub names_assembler_files: bool,
+    /// Whether the assembler may be told to read a file as text of its own: what that defines is in bitcode.
+    pub names_assembler_text: bool,
     /// A word by which it asks for more than files: the clock, or a header that the word does not name.
     pub asks: Option<&'static str>,
 }
@@ -33,7 +36,7 @@ pub struct CSource {
 /// A line end within a comment: no directive ends there.
 pub const COMMENT_LINE_END: u8 = 1;
 
-/// Words that make a result depend on something else than the files that were read.
+/// Words of [`asks`].
 const ASKING: [&str; 6] = [
     "__DATE__",
     "__TIME__",
@@ -55,12 +58,18 @@ pub fn names_assembler_files(text: &[u8]) -> bool {
     ASSEMBLER_FILES.iter().any(|word| contains(&text, word))
 }
 
+/// The first word in a text of C that makes a result depend on something else than the files that were read.
+pub fn asks(text: &[u8]) -> Option<&'static str> {
+    let mut words = ASKING.into_iter();
+    words.find(|word| contains(text, word.as_bytes()))
+}
+
 impl CSource {
     /// Reads a file.
     ///
     /// A file with anything by which a compiler might see other tokens than this reader is taken as it is: a
     /// splice within the begin or end of a comment or in a literal, a carriage return or another odd byte, a
-    /// raw string, `#embed`, an apostrophe within a word.
+    /// raw string, an apostrophe within a word.
     pub fn read(text: &[u8]) -> Self {
         let mut reader = Reader {
             rest: text,
@@ -70,25 +79,27 @@ impl CSource {
             at_line_start: true,
             computes_includes: false,
             is_odd: has_odd_text(text),
+            embeds: false,
+            upward: BTreeSet::new(),
         };
         reader.run();
         let asked = asked_headers(text);
-        let asking = ASKING.into_iter();
-        let asks = asking.chain(asked.is_none().then_some(HAS_INCLUDE));
-        let mut asks = asks.filter(|word| contains(text, word.as_bytes()));
+        let asks_for_header = asked.is_none().then_some(HAS_INCLUDE);
+        let asks_for_bytes = reader.embeds.then_some("#embed");
         let canonical = match reader.is_odd {
             true => [b"bytes:", text].concat(),
             false => [b"tokens:", &reader.canonical[..]].concat(),
         };
         Self {
             names_assembler_files: names_assembler_files(&canonical),
+            names_assembler_text: contains(&canonical.to_ascii_lowercase(), b".include"),
             canonical,
             options: options(text),
             quoted_includes: reader.quoted_includes,
             computes_includes: reader.computes_includes,
             pastes_options: pastes_options(text),
-            asked_headers: asked.unwrap_or_default(),
-            asks: asks.next(),
+            asked_headers: &asked.unwrap_or_default() | &reader.upward,
+            asks: asks(text).or(asks_for_header).or(asks_for_bytes),
         }
     }
 
@@ -255,6 +266,9 @@ struct Reader<'a> {
     at_line_start: bool,
     computes_includes: bool,
     is_odd: bool,
+    embeds: bool,
+    /// Names with `..` that are included.
+    upward: BTreeSet<Vec<u8>>,
 }
 
 impl Reader<'_> {
@@ -373,7 +387,8 @@ impl Reader<'_> {
         let includes = matches!(word, b"include" | b"include_next" | b"import");
         let is_plain = matches!(name.first(), Some(b'"' | b'<'));
         self.computes_includes |= includes && !is_plain;
-        self.is_odd |= word == b"embed";
+        // What is embedded is read byte for byte.
+        self.embeds |= word == b"embed";
         let close = match (word, name.first()) {
             (b"include" | b"include_next" | b"import", Some(b'"')) => b'"',
             (b"include" | b"include_next" | b"import", Some(b'<')) => b'>',
@@ -385,9 +400,12 @@ impl Reader<'_> {
         let Some(end) = memchr::memchr(close, line) else {
             return self.take(1);
         };
+        let named = line.get(..end).unwrap_or_default();
         if close == b'"' {
-            let named = line.get(..end).unwrap_or_default();
             self.quoted_includes.insert(named.to_vec());
+        }
+        if named.split(|byte| *byte == b'/').any(|part| part == b"..") {
+            self.upward.insert(named.to_vec());
         }
         let begin = self.rest.len() - name.len();
         self.take(begin + 1 + end + 1);

@@ -303,7 +303,7 @@ pub fn may_name_file(flag: &OsStr) -> bool {
         b"--gcc-toolchain=",
         b"-ffile-compilation-dir=",
     ];
-    const FILES: [&[u8]; 10] = [
+    const FILES: [&[u8]; 15] = [
         b"--config",
         b"-fauto-profile",
         b"-fplugin",
@@ -311,6 +311,11 @@ pub fn may_name_file(flag: &OsStr) -> bool {
         b"-fprofile-",
         b"-fbasic-block-sections=list",
         b"-fbasic-block-address-map",
+        b"-fmemory-profile",
+        b"-foptimization-record-file",
+        b"-fproc-stat-report",
+        b"-fsanitize-coverage-allowlist",
+        b"-fsanitize-coverage-ignorelist",
         b"-fsanitize-ignorelist",
         b"-fsanitize-blacklist",
         b"-fxray-",

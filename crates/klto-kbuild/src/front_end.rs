@@ -76,7 +76,7 @@ const OTHER_OPERANDS: [&str; 8] = [
 ];
 
 /// Other flags after which a compile reads or writes files that klto does not follow.
-const NOT_FOLLOWED: [&str; 17] = [
+const NOT_FOLLOWED: [&str; 18] = [
     "-M",
     "-save-temps",
     "--save-temps",
@@ -84,6 +84,7 @@ const NOT_FOLLOWED: [&str; 17] = [
     "-fmodule",
     "-ivfsoverlay",
     "--coverage",
+    "-coverage",
     "-fprofile-arcs",
     "-ftest-coverage",
     "-fstack-usage",
@@ -195,7 +196,9 @@ impl FrontEnd {
                 }
                 Word::Text(text) => front.read_text(text),
                 Word::TextApart(flag, value) => {
-                    if flag != "-D" && flag != "-U" && value.as_bytes().contains(&b'/') {
+                    let is_macro = flag == "-D" || flag == "-U";
+                    let is_load = flag == "-Xclang" && value == "-load";
+                    if is_load || (!is_macro && value.as_bytes().contains(&b'/')) {
                         front.refuse(value);
                     }
                 }
@@ -347,6 +350,10 @@ mod tests {
     fn what_reads_or_writes_other_files_is_not_stored() {
         for flag in [
             "-fplugin=x.so",
+            "-Xclang -load",
+            "-coverage",
+            "-fsanitize-coverage-allowlist=names",
+            "-foptimization-record-file=x",
             "-fprofile-sample-use=/tmp/profile",
             "-save-temps=obj",
             "-Xclang /tmp/x",

@@ -50,7 +50,10 @@ pub(super) fn passed_over(
         }
         for directory in searched {
             for name in asked {
-                look(directory, name);
+                let path = normalize(&directory.join(name));
+                if let (Some(directory), Some(name)) = (path.parent(), path.file_name()) {
+                    look(directory, Path::new(name));
+                }
             }
         }
         if file.source.computes_includes {

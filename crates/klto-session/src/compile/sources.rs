@@ -33,10 +33,12 @@ pub(crate) struct Source {
     pub computes_includes: bool,
     /// Whether it makes names of options by pasting.
     pub pastes_options: bool,
-    /// Names of headers for whose existence it asks.
+    /// Names of headers for whose existence it asks, or that it includes with `..`.
     pub asked_headers: Vec<PathBuf>,
     /// Whether the assembler may be told to read a file.
     pub names_assembler_files: bool,
+    /// Whether the assembler may be told to read a file as its own text.
+    pub names_assembler_text: bool,
     /// A word by which it asks for more than files say.
     pub asks: Option<&'static str>,
 }
@@ -109,6 +111,7 @@ impl Source {
             pastes_options: read.pastes_options,
             asked_headers: paths(read.asked_headers),
             names_assembler_files: read.names_assembler_files,
+            names_assembler_text: read.names_assembler_text,
             asks: read.asks,
         }
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use klto_core::{Digest, Storable, normalize, publish};
-use klto_formats::c_source::{names_assembler_files, options};
+use klto_formats::c_source::{asks, names_assembler_files, options};
 use klto_formats::depfile::Depfile;
 use klto_kbuild::compile::CompileCall;
 use klto_kbuild::front_end::{FrontEnd, PathUse, assembler_not_followed, names_source, with_paths};
@@ -105,6 +105,18 @@ impl InputFile {
     }
 }
 
+/// Why a compile is done as it is written.
+fn why_not_followed(request: &Request, arguments: &[OsString], front: &FrontEnd) -> Option<String> {
+    let set = |name: &&str| request.environment.iter().any(|(known, _)| known == name);
+    if let Some(name) = NOT_FOLLOWED.iter().find(|name| set(name)) {
+        return Some(format!("{name} is set"));
+    }
+    let asked = |word: &OsString| asks(word.as_bytes());
+    let asked = arguments.iter().find_map(asked);
+    let asked = asked.map(|word| format!("a macro asks for {word}"));
+    front.not_storable.clone().or(asked)
+}
+
 impl StoredCompile {
     /// `arguments` with `call.output`; the reason, where the call is done as it is written. What the result
     /// depends on besides goes into `more`.
@@ -114,13 +126,9 @@ impl StoredCompile {
         (call, arguments, more): (&CompileCall, &[OsString], &[OsString]),
         label: String,
     ) -> anyhow::Result<Result<Self, String>> {
-        let set = |name: &&str| request.environment.iter().any(|(known, _)| known == name);
-        if let Some(name) = NOT_FOLLOWED.iter().find(|name| set(name)) {
-            return Ok(Err(format!("{name} is set")));
-        }
         let front = FrontEnd::of(arguments);
-        if let Some(reason) = &front.not_storable {
-            return Ok(Err(reason.clone()));
+        if let Some(reason) = why_not_followed(request, arguments, &front) {
+            return Ok(Err(reason));
         }
         let Some(depfile) = front.depfile.clone() else {
             return Ok(Err("it writes no dependency file".into()));

@@ -10,6 +10,7 @@ use super::readers::read_elsewhere;
 use super::trees::{Roots, of_file};
 use super::{TICK, Watch};
 use crate::compile::last_change;
+use crate::session::{Session, lock};
 
 /// What is known of files after a build.
 pub(super) enum FilesElsewhere {
@@ -20,7 +21,7 @@ pub(super) enum FilesElsewhere {
 
 impl Watch {
     /// Files outside of both trees that count for the next build.
-    pub(super) fn files_elsewhere(&self) -> io::Result<FilesElsewhere> {
+    pub(super) fn files_elsewhere(&self, session: &Session) -> io::Result<FilesElsewhere> {
         let Roots { source, output, .. } = &self.roots;
         // With the same makefiles and variables.
         let state = self
@@ -39,6 +40,7 @@ impl Watch {
                 files.extend(named.filter(|file| !self.may_have_changed(file)));
             }
         }
+        files.extend(self.read_by_assembler(session));
         if let Some(changed) = files.iter().find(|file| self.may_have_changed(file)) {
             return Ok(FilesElsewhere::Changed(changed.clone()));
         }
@@ -47,6 +49,15 @@ impl Watch {
             (file, stamp)
         });
         Ok(FilesElsewhere::Known(stamped.collect()))
+    }
+
+    /// Files outside of both trees that the assembler read for objects.
+    fn read_by_assembler(&self, session: &Session) -> Vec<PathBuf> {
+        let journal = lock(&session.journal);
+        let files = journal.assembler_files().values().flatten();
+        let files = files.map(|(file, _)| file);
+        let elsewhere = files.filter(|file| self.roots.is_elsewhere(file));
+        elsewhere.cloned().collect()
     }
 
     /// Whether a file may have changed since the build began.

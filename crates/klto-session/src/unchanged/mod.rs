@@ -18,6 +18,7 @@ mod elsewhere;
 mod makefiles;
 mod named;
 mod readers;
+mod refusal;
 mod remake;
 mod repository;
 mod surroundings;
@@ -25,7 +26,7 @@ mod trees;
 mod watched;
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -34,7 +35,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use klto_core::{KeyBuilder, publish};
-use klto_kbuild::{Config, Environment, LtoBuild, MakeOption};
+use klto_kbuild::{Config, LtoBuild};
 use klto_store::{StatMemo, has_trusted_stamps};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde::{Deserialize, Serialize};
@@ -42,11 +43,12 @@ use serde::{Deserialize, Serialize};
 use crate::build::Settings;
 use crate::compile::Sources;
 use crate::scratch::{SCRATCH_NAME, Scratch};
-use crate::session::{Session, tool_environment};
+use crate::session::{Session, lock, tool_environment};
 use crate::sub_makes::{LeaveOut, SubMakes, add_makes};
 use elsewhere::FilesElsewhere;
 use makefiles::{Makefiles, asks_git};
 use named::Variables;
+use refusal::{checks_comments, refuse};
 use repository::{Repository, is_of_repository, keeps_release};
 use surroundings::{flag_that_leads_out, outside, variables};
 use trees::{
@@ -54,23 +56,15 @@ use trees::{
     of_file,
 };
 
+pub(crate) use refusal::adjusts_exports;
 pub(crate) use trees::of_file as stamp;
 pub(crate) use watched::run_watched;
 
 /// The file with the state, in the scratch directory.
 const COMPLETE: &str = "complete";
-const MAGIC: &[u8; 8] = b"kltoall7";
+const MAGIC: &[u8; 8] = b"kltoall8";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
-
-/// Options that name files by lists, or below a directory that another option names.
-const NAMES_FILES: [&str; 5] = [
-    "INITRAMFS_SOURCE",
-    "EXTRA_FIRMWARE",
-    "BOOT_CONFIG_EMBED_FILE",
-    "SYSTEM_TRUSTED_KEYS",
-    "SYSTEM_REVOCATION_KEYS",
-];
 
 /// What was so after the last build that succeeded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +133,7 @@ impl Watch {
     ///
     /// Why this build can never be answered without make.
     pub fn begin(build: &LtoBuild, settings: &Settings) -> Result<Self, String> {
-        refuse(build)?;
+        refuse(build, &settings.environment)?;
         if let Some(flag) = flag_that_leads_out(build, &settings.environment) {
             return Err(format!("the compiler reads other trees: {flag}"));
         }
@@ -377,7 +371,12 @@ impl Watch {
             Some(tools) => tools,
             None => self.tools(session)?,
         };
-        let elsewhere = match self.files_elsewhere()? {
+        if let Some(object) = object_elsewhere(session) {
+            let line = format!("not complete: {} is in no tree", object.display());
+            session.log.line(&line);
+            return Ok(());
+        }
+        let elsewhere = match self.files_elsewhere(session)? {
             FilesElsewhere::Known(files) => files,
             FilesElsewhere::Changed(file) => {
                 let file = file.display();
@@ -451,6 +450,14 @@ impl Watch {
     }
 }
 
+/// An object that a compile has made outside of the output tree, where no record is read.
+fn object_elsewhere(session: &Session) -> Option<PathBuf> {
+    let journal = lock(&session.journal);
+    let mut objects = journal.compiles().map(|(object, _)| object);
+    let object = objects.find(|object| object.is_absolute() && object.is_file());
+    object.map(Path::to_owned)
+}
+
 /// Of a build that cannot be watched nothing is known either.
 pub(crate) fn forget_in(scratch: &Scratch) -> io::Result<()> {
     forget(&scratch.path(COMPLETE))
@@ -508,78 +515,4 @@ fn trusted_roots(build: &LtoBuild) -> Result<Roots, String> {
         }
     }
     Ok(roots)
-}
-
-/// Why no answer for this build can do without make.
-fn refuse(build: &LtoBuild) -> Result<(), String> {
-    use MakeOption::{AlwaysMake, Eval, File, IgnoreErrors, IncludeDirectory, NewFile, OldFile};
-    for option in [
-        AlwaysMake,
-        Eval,
-        File,
-        IgnoreErrors,
-        IncludeDirectory,
-        NewFile,
-        OldFile,
-    ] {
-        let both = [&build.arguments, build.make_flags.arguments()];
-        if both.into_iter().any(|arguments| arguments.has(option)) {
-            return Err("make's options ask for more than what has changed".into());
-        }
-    }
-    if build.tree.external_module.is_some() {
-        return Err("an external module is built".into());
-    }
-    if adjusts_exports(build) {
-        return Err("what is exported changes while make runs".into());
-    }
-    if let Some(goal) = build.arguments.goals().find(|goal| !only_makes_files(goal)) {
-        return Err(format!(
-            "the goal {} may do more than make files",
-            goal.display()
-        ));
-    }
-    let is_set = |option: &&&str| {
-        build
-            .config
-            .value(option)
-            .is_some_and(|value| !value.is_empty())
-    };
-    match NAMES_FILES.iter().find(is_set) {
-        Some(option) => Err(format!("CONFIG_{option} names files that may be elsewhere")),
-        None => Ok(()),
-    }
-}
-
-/// Why a build looks at comments of every source: kernel-doc and checkers (Makefile, scripts/Makefile.build).
-fn checks_comments(build: &LtoBuild, environment: &Environment) -> Option<&'static str> {
-    // Of the environment kbuild takes the long ones alone.
-    const LONG: [&str; 2] = ["KBUILD_EXTRA_WARN", "KBUILD_CHECKSRC"];
-    let both = [&build.arguments, build.make_flags.arguments()];
-    let mut assignments = both.into_iter().flat_map(|words| words.assignments());
-    let by_word = assignments.any(|assignment| {
-        let mut names = ["W", "C"].iter().chain(&LONG);
-        names.any(|name| assignment.name == *name)
-    });
-    let by_variable = LONG.iter().any(|name| environment.get(name).is_some());
-    (by_word || by_variable).then_some("make checks sources, comments too")
-}
-
-/// Whether a make within make compiles objects again after modpost has said which exports are used, on trees
-/// before 6.3 (scripts/adjust_autoksyms.sh). The outer one does not see that: when it ends, more may be to
-/// do.
-pub(crate) fn adjusts_exports(build: &LtoBuild) -> bool {
-    let script = build.tree.source.join("scripts/adjust_autoksyms.sh");
-    build.config.value("TRIM_UNUSED_KSYMS") == Some("y") && script.exists()
-}
-
-/// Goals of kbuild after which there are files and nothing else, and files by their name.
-fn only_makes_files(goal: &OsStr) -> bool {
-    let known = [
-        "all", "vmlinux", "modules", "bzImage", "Image", "Image.gz", "zImage",
-    ];
-    let endings: [&[u8]; 3] = [b".o", b".ko", b"/"];
-    let goal = goal.as_bytes();
-    known.iter().any(|name| name.as_bytes() == goal)
-        || endings.into_iter().any(|end| goal.ends_with(end))
 }

@@ -32,7 +32,8 @@ const WITHOUT_STAMPS: [&str; 3] = ["/dev", "/proc", "/sys"];
 pub(super) struct NamedElsewhere {
     /// What they include, there or not.
     pub included: BTreeSet<PathBuf>,
-    /// Files that they name otherwise; recipes may write them.
+    /// Files that they name otherwise, there or not, and directories in which they look for files by a pattern;
+    /// recipes may write them.
     pub named: BTreeSet<PathBuf>,
 }
 
@@ -68,7 +69,7 @@ pub(super) fn named_elsewhere(
         found = places.collect();
         let included = found.iter().filter_map(|place| match place {
             Place::Included(path) => Some(path),
-            Place::Named(_) => None,
+            Place::Named(_) | Place::Searched(_) => None,
         });
         unread = included
             .filter(|path| !seen.contains(*path))
@@ -82,7 +83,10 @@ pub(super) fn named_elsewhere(
             Place::Included(path) if roots.is_elsewhere(&path) => {
                 elsewhere.included.insert(path);
             }
-            Place::Named(path) if roots.is_elsewhere(&path) && path.is_file() => {
+            Place::Named(path) if roots.is_elsewhere(&path) && !path.is_dir() => {
+                elsewhere.named.insert(path);
+            }
+            Place::Searched(path) if roots.is_elsewhere(&path) && path.is_dir() => {
                 elsewhere.named.insert(path);
             }
             _ => {}
@@ -93,7 +97,7 @@ pub(super) fn named_elsewhere(
 
 impl Roots {
     /// Whether a place is outside of both trees, where stamps say what changes.
-    fn is_elsewhere(&self, place: &Path) -> bool {
+    pub(super) fn is_elsewhere(&self, place: &Path) -> bool {
         let mut trees = [&self.source, &self.output].into_iter();
         let mut without_stamps = WITHOUT_STAMPS.iter();
         !trees.any(|tree| place.starts_with(tree) || tree.starts_with(place))
@@ -106,6 +110,8 @@ impl Roots {
 enum Place {
     Included(PathBuf),
     Named(PathBuf),
+    /// The directory of a pattern.
+    Searched(PathBuf),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,6 +289,9 @@ impl Search<'_> {
                             places.extend(makefiles.map(Place::Included));
                         }
                     }
+                    _ if is_pattern(&text) => {
+                        places.extend(place.parent().map(|parent| Place::Searched(parent.into())));
+                    }
                     _ => places.push(Place::Named(place)),
                 }
             }
@@ -335,10 +344,14 @@ fn reference_of(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, rest.get(1..)?))
 }
 
+fn is_pattern(text: &[u8]) -> bool {
+    text.iter().any(|byte| b"*?[".contains(byte))
+}
+
 /// A place, or for a pattern its directory and what matches there.
 fn matching(place: PathBuf) -> impl Iterator<Item = PathBuf> {
     let pattern = place.to_string_lossy();
-    let (found, place) = match pattern.contains(['*', '?', '[']) {
+    let (found, place) = match is_pattern(pattern.as_bytes()) {
         true => (
             glob::glob(&pattern).ok(),
             place.parent().map(Path::to_owned),
@@ -366,6 +379,7 @@ mod tests {
             let place = tempfile::tempdir().unwrap();
             let root = place.path();
             let source = root.join("source");
+            fs_err::create_dir(root.join("vendor")).unwrap();
             Self {
                 roots: Roots {
                     config: source.join(".config"),
@@ -441,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_found_that_are_there() {
+    fn other_files_are_found_there_or_not() {
         let vendor = Vendor::new();
         publish(&vendor.directory.join("b/a.lds"), b"").unwrap();
         let file = vec!["b/a.lds".to_owned()];
@@ -455,8 +469,12 @@ mod tests {
         ] {
             assert_eq!(vendor.named(text), (vec![], file.clone()), "{text}");
         }
+        let new = vendor.named("x := $(VENDOR)/b.lds /dev/null");
+        assert_eq!(new, (vec![], vec!["b.lds".to_owned()]));
+        let searched = vendor.named("obj-y += $(wildcard $(srctree)/../vendor/b/*.c)");
+        assert_eq!(searched, (vec![], vec!["b".to_owned()]));
         for text in [
-            "x := $(VENDOR)/b.lds /dev/null",
+            "x := $(VENDOR) $(VENDOR)/b/",
             "sed 's/^[a-z]*//' /",
             "x := ...",
         ] {

@@ -312,7 +312,8 @@ pub(super) fn read_elsewhere(
     Ok(found)
 }
 
-/// Paths that stand alone on a line of a record's lists, and are written as those of files elsewhere.
+/// Paths that stand alone on a line of a record's lists, and are written as those of files elsewhere; the source
+/// has a line of its own (scripts/basic/fixdep.c).
 fn listed_elsewhere<'a>(
     record: &'a [u8],
     source: &'a Path,
@@ -324,16 +325,17 @@ fn listed_elsewhere<'a>(
     };
     let lines = record.split(|byte| *byte == b'\n');
     lines.filter_map(move |line| {
-        let path = line
-            .trim_ascii()
-            .strip_suffix(b"\\")
-            .unwrap_or(line)
-            .trim_ascii();
+        let compiled = line.strip_prefix(b"source_").and_then(|rest| {
+            let sign = memchr::memmem::find(rest, b" := ")?;
+            rest.get(sign + 4..)
+        });
+        let path = compiled.unwrap_or(line).trim_ascii();
+        let path = path.strip_suffix(b"\\").unwrap_or(path).trim_ascii();
         let leads_out = path.starts_with(b"../");
         let is_elsewhere =
             path.starts_with(b"/") && !is_below(path, source) && !is_below(path, output);
         let is_alone = || !path.contains(&b' ');
-        let is_listed = line.starts_with(b" ") || line.starts_with(b"\t");
+        let is_listed = compiled.is_some() || line.starts_with(b" ") || line.starts_with(b"\t");
         (is_listed && (leads_out || is_elsewhere) && is_alone())
             .then(|| Path::new(OsStr::from_bytes(path)))
     })
@@ -362,6 +364,15 @@ mod tests {
             header
         ));
         assert!(names(b"-Wp,-MMD,lib/.a.o.d", Path::new("lib/.a.o.d")));
+    }
+
+    #[test]
+    fn a_record_lists_what_lies_outside_of_both_trees() {
+        let record = b"savedcmd_a.o := clang -o a.o /vendor/a.c\n\nsource_a.o := /vendor/a.c\n\ndeps_a.o := \\\n  \
+            $(wildcard include/config/X) \\\n  /vendor/a.h \\\n  ../../b.h \\\n  /src/c.h \\\n\na.o: $(deps_a.o)\n";
+        let found = listed_elsewhere(record, Path::new("/src"), Path::new("/src/out"));
+        let wanted = ["/vendor/a.c", "/vendor/a.h", "../../b.h"].map(Path::new);
+        assert_eq!(found.collect::<Vec<_>>(), wanted);
     }
 
     #[test]

@@ -53,7 +53,10 @@ impl Watch {
         };
         let read_anywhere = match sources.iter().find(|source| !is_recorded(source)) {
             Some(other) => Some(format!("{} may be read anywhere", other.display())),
-            None => self.is_read_otherwise(sources, Makefiles::OtherDirectories)?,
+            None => match self.is_read_otherwise(sources, Makefiles::OtherDirectories)? {
+                None => self.is_listed_twice(&pairs),
+                why => why,
+            },
         };
         let state = self.state.iter();
         let unfinished = state.flat_map(|state| &state.unfinished);
@@ -158,11 +161,50 @@ impl Watch {
         Ok(found?.into_iter().flatten().next())
     }
 
-    /// Whether a make of tools looks at a source: its makefile names it, or compares the tools' copy with it
+    /// Why a make of another directory may link what is made: its makefile lists it, and so may that of the
+    /// target's own directory, or a third one.
+    fn is_listed_twice(&self, pairs: &BTreeSet<(PathBuf, PathBuf)>) -> Option<String> {
+        let targets: BTreeSet<&PathBuf> = pairs.iter().map(|(target, _)| target).collect();
+        let others = Makefiles::OtherDirectories;
+        let lists = |makefile: &PathBuf| -> Vec<(&Path, PathBuf)> {
+            let place = makefile.strip_prefix(&self.roots.source);
+            let place = place.unwrap_or(makefile);
+            let text = match others.includes(place) {
+                true => std::fs::read(makefile).unwrap_or_default(),
+                false => return Vec::new(),
+            };
+            let targets = targets.iter();
+            let listed = targets.filter(|target| names(&text, place, target, others));
+            listed
+                .map(|target| (target.as_path(), place.to_owned()))
+                .collect()
+        };
+        let mut listed: Vec<_> = self.makefiles.par_iter().flat_map_iter(lists).collect();
+        listed.sort();
+        let has_own = |target: &Path| {
+            let directory = self.roots.source.join(target.parent().unwrap_or(target));
+            ["Kbuild", "Makefile"]
+                .iter()
+                .any(|name| directory.join(name).exists())
+        };
+        let count = |target: &Path| listed.iter().filter(|(other, _)| *other == target).count();
+        let twice = listed
+            .iter()
+            .find(|(target, _)| has_own(target) || count(target) > 1);
+        let why = |(target, makefile): &(&Path, PathBuf)| {
+            format!("{} lists {}", makefile.display(), target.display())
+        };
+        twice.map(why)
+    }
+
+    /// Whether a make of tools looks at a source: it is one of theirs, which the kernel includes
+    /// (kernel/bpf/btf_iter.c), their makefile names it, or compares the tools' copy with it
     /// (tools/objtool/sync-check.sh).
     fn is_read_by_tools(&self, sources: &[PathBuf]) -> io::Result<bool> {
         let tools = self.roots.source.join("tools");
-        let is_copied = sources.iter().any(|source| tools.join(source).exists());
+        let mut all = sources.iter();
+        let is_copied =
+            all.any(|source| source.starts_with("tools") || tools.join(source).exists());
         Ok(is_copied || self.is_read_otherwise(sources, Makefiles::Tools)?.is_some())
     }
 

@@ -28,11 +28,16 @@ const VOLATILE: [&str; 7] = [
 
 /// Where package managers note each change of the system, and what the loader's libraries are: headers and
 /// libraries of host programs, and what `pkg-config` says of them.
-const PACKAGES: [&str; 7] = [
+const PACKAGES: [&str; 12] = [
     "/var/lib/dpkg/status",
     "/usr/lib/sysimage/rpm/rpmdb.sqlite",
     "/var/lib/rpm/rpmdb.sqlite",
+    "/usr/lib/sysimage/rpm/Packages.db",
     "/var/lib/rpm/Packages",
+    "/var/cache/edb/counter",
+    "/var/db/xbps",
+    "/usr/local/lib/pkgconfig",
+    "/usr/local/share/pkgconfig",
     "/var/lib/pacman/local",
     "/lib/apk/db/installed",
     "/etc/ld.so.cache",

@@ -34,6 +34,8 @@ pub(super) struct KnownFile {
     stamp: [u8; 12],
     /// Digest of the name, cut off.
     name: [u8; 12],
+    /// git says that a source has changed with its mode too.
+    mode: u32,
     /// The content of a C source or header that a compile read.
     content: Option<[u8; 32]>,
     /// What of that content is no comment and no blank to any reader, as a digest that is cut off.
@@ -56,6 +58,7 @@ impl KnownFile {
         let mut file = Self {
             stamp: cut(digest(&[&entry.name[..], &entry.stat].concat())),
             name: cut(digest(&entry.name)),
+            mode: entry.metadata.as_ref().map_or(0, Metadata::mode),
             content: None,
             essence: None,
             modified: None,
@@ -209,7 +212,8 @@ impl Roots {
             }
             let file = place.join(OsStr::from_bytes(&entry.name));
             let is_file = entry.metadata.as_ref().is_some_and(Metadata::is_file);
-            let Some(content) = known.content.filter(|_| is_file) else {
+            let is_same_kind = is_file && now.mode == known.mode;
+            let Some(content) = known.content.filter(|_| is_same_kind) else {
                 return Err(format!("source {}", file.display()));
             };
             let bytes = fs_err::read(self.source.join(&file)).map_err(unread)?;

@@ -35,7 +35,7 @@ pub(crate) fn run_watched(
         Difference::Sources(sources) => run_beside(session, &watch, sources, run_make)?,
         _ => {
             let old = or_warning(session, watch.sources_with_old_times()).unwrap_or_default();
-            if !old.is_empty() {
+            if !old.is_empty() || watch.is_unfinished() {
                 have_made_again(session, &watch, &watch.remake(&old, &session.journal)?)?;
             }
             watch.forget()?;

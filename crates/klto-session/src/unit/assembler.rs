@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use klto_core::{Input, Storable, normalize};
+use klto_core::{Action, Input, Storable, normalize};
 use klto_formats::assembler::{FilesRead, files_read};
 use klto_formats::bitcode;
 use klto_store::StatMemo;
@@ -97,6 +97,27 @@ pub(super) fn find(
 }
 
 impl Session {
+    /// What others than the build's own actions write is still what the key says. The digests are older than
+    /// the action: a thin-link, or the wait for memory, came between.
+    pub(super) fn check_inputs(&self, action: &Action) -> Result<(), String> {
+        for input in &action.inputs {
+            if !matches!(
+                input.role,
+                "asm-file" | "script" | "archive" | "member" | "object"
+            ) {
+                continue;
+            }
+            let now = self.memo.digest(&action.directory.join(&input.path));
+            if now.map_err(|error| error.to_string())? != input.digest {
+                let path = input.path.display();
+                return Err(format!(
+                    "{path} has changed since the build read it; build again"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Remembers what the assembler reads for the object at `path`, as tools in `directory` name it.
     pub(super) fn note_assembler_files(
         &self,

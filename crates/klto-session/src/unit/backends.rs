@@ -73,11 +73,11 @@ impl Lowering<'_> {
         }
         let session = self.session;
         let (slots, progress) = (&session.slots, Progress::default());
-        let run = || {
-            session
-                .engine
-                .run(&pending, slots, &check_native, &progress)
+        let check = |action: &Action, bytes: &[u8]| {
+            check_native(action, bytes)?;
+            session.check_inputs(action)
         };
+        let run = || session.engine.run(&pending, slots, &check, &progress);
         let display = session.log.display();
         let completed = display.show_while(&self.link.unit.name, &progress, run);
         self.report((&pending, &sources), &completed, (kept, begin.elapsed()))?;

@@ -115,7 +115,11 @@ impl Session {
         };
         let progress = Progress::default();
         let actions = [action];
-        let run = || self.engine.run(&actions, &self.slots, check, &progress);
+        let check = |action: &Action, bytes: &[u8]| {
+            check(action, bytes)?;
+            self.check_inputs(action)
+        };
+        let run = || self.engine.run(&actions, &self.slots, &check, &progress);
         let mut completed = self.log.display().show_while(name, &progress, run);
         drop(room);
         let stopped = || Failure::build(format!("{name}: the build was stopped"));

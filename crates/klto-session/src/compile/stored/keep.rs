@@ -213,6 +213,10 @@ impl StoredCompile {
             if let Some(word) = file.source.asks {
                 return Ok(Some(format!("{} asks for {word}", file.path.display())));
             }
+            if file.source.names_assembler_text {
+                let path = file.path.display();
+                return Ok(Some(format!("{path} has the assembler include a file")));
+            }
             if self.is_young(&file.path)? {
                 return Ok(Some(format!(
                     "{} has just been written",

@@ -41,6 +41,21 @@ fn two_output_trees_share_a_store_at_the_same_time() {
     builds.iter().for_each(assert_clean);
 }
 
+/// Once it has removed the objects, the other build would find none.
+#[test]
+fn a_clean_waits_for_the_build() {
+    let build = jbd2("clean-waits");
+    let running = start(&build);
+    let clean = build.clone().goals(&["clean"]).succeed();
+    assert!(
+        clean.stderr.contains("klto: waiting for process"),
+        "{}",
+        clean.stderr
+    );
+    running.wait().unwrap().succeeded();
+    assert!(!build.output_directory().join(".klto").exists());
+}
+
 /// Once as long as the first one builds, once until it is killed.
 #[test]
 fn the_second_in_an_output_tree_says_for_whom_it_waits() {

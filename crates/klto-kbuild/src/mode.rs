@@ -136,23 +136,41 @@ pub fn decide(
 }
 
 /// The hint keeps `--lto=thin` and `--lto=full`: a tree without the option is configured with klto's
-/// additions.
+/// additions, and where there is one, `defconfig` does not choose it.
 pub(crate) fn unconfigured(
     request: Option<LtoRequest>,
     tree: &Tree,
     arguments: &MakeArguments,
 ) -> Failure {
-    let option = match request {
-        Some(LtoRequest::Thin) => Some("--lto=thin"),
-        Some(LtoRequest::Full) => Some("--lto=full"),
+    let request = match request {
+        Some(LtoRequest::Thin) => Some("thin"),
+        Some(LtoRequest::Full) => Some("full"),
         Some(LtoRequest::None) | None => None,
+    };
+    let (option, chosen) = match request {
+        Some(request) if tree.has(Behaviour::LtoOption) => {
+            let change = config_command(request, arguments);
+            (None, format!(", and then: klto {change}"))
+        }
+        request => (
+            request.map(|request| format!("--lto={request}")),
+            String::new(),
+        ),
     };
     let message = format!(
         "{} does not exist, so there is nothing to build",
         tree.config.display()
     );
-    let command = make(option, arguments, "defconfig");
-    Failure::bad_input(message).hint(format!("make one, for instance with: klto {command}"))
+    let command = make(option.as_deref(), arguments, "defconfig");
+    let hint = format!("make one, for instance with: klto {command}{chosen}");
+    Failure::bad_input(message).hint(hint)
+}
+
+/// The words after `klto` that change the choice.
+fn config_command(request: &str, arguments: &MakeArguments) -> String {
+    let words = arguments.without_jobs().with_goals([]).words();
+    let change = ["config".into(), format!("--lto={request}").into()];
+    shell(change.into_iter().chain(words))
 }
 
 fn disagreement(
@@ -175,9 +193,7 @@ fn disagreement(
         "--lto={request} is asked for, but {} chooses {found}",
         config.path().display()
     );
-    let words = arguments.without_jobs().with_goals([]).words();
-    let change = ["config".into(), format!("--lto={request}").into()];
-    let hint = format!("klto {}", shell(change.into_iter().chain(words)));
+    let hint = format!("klto {}", config_command(request, arguments));
     Failure::bad_input(message).hint(hint)
 }
 

@@ -40,5 +40,5 @@ pub use build::{Settings, StoreChoice, forecast, run};
 pub use journal::Journal;
 pub use memory::needed_by_full_link;
 pub use recipe::Recipe;
-pub use scratch::{SCRATCH_NAME, remove_scratch};
+pub use scratch::{SCRATCH_NAME, hold_output, remove_scratch};
 pub use timeline::{Event, read_timeline};

@@ -221,6 +221,16 @@ fn take_lock(path: &Path, output: &Path) -> anyhow::Result<File> {
     }
 }
 
+/// Waits until no other klto builds in `output`, and says for which; keeps others waiting as long as the
+/// result lives. `None` where klto has never built.
+///
+/// # Errors
+/// The directory cannot be locked.
+pub fn hold_output(output: &Path) -> anyhow::Result<Option<Scratch>> {
+    let is_there = output.join(SCRATCH_NAME).is_dir();
+    is_there.then(|| Scratch::open(output)).transpose()
+}
+
 /// Removes the scratch directory of `output`, as `clean`, `mrproper` and `distclean` do.
 pub fn remove_scratch(output: &Path) -> std::io::Result<()> {
     match fs_err::remove_dir_all(output.join(SCRATCH_NAME)) {

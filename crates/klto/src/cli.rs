@@ -156,7 +156,14 @@ pub fn parse(words: &[OsString]) -> anyhow::Result<Command> {
             .hint("klto --help lists them")
             .into());
     };
+    let asks_for_help = rest
+        .first()
+        .is_some_and(|word| word == "--help" || word == "-h");
     match first.to_str() {
+        // make has one of its own.
+        Some("config" | "doctor" | "explain" | "stats" | "trace" | "cache") if asks_for_help => {
+            Ok(Command::Print(HELP.to_owned()))
+        }
         Some("make") => parse_make(rest),
         Some("config") => parse_config(rest),
         Some("doctor") => {
@@ -307,6 +314,24 @@ mod tests {
             arguments: words("LLVM=1"),
         };
         assert_eq!(command, expected);
+    }
+
+    #[test]
+    fn every_command_of_klto_s_own_has_help() {
+        for text in [
+            "--help",
+            "help",
+            "config --help",
+            "explain -h",
+            "cache --help",
+        ] {
+            let command = parse(&words(text)).unwrap();
+            assert_eq!(command, Command::Print(HELP.to_owned()), "{text}");
+        }
+        assert!(matches!(
+            parse(&words("make --help")),
+            Ok(Command::Make { .. })
+        ));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::Context as _;
 use klto_core::Failure;
 use klto_kbuild::{ConfigChange, Invocation, LtoRequest, Reconfiguration};
+use klto_session::hold_output;
 
 /// Changes the `.config`; it stays as it was when Kconfig does not take the choice.
 pub fn run(request: LtoRequest, words: &[OsString]) -> anyhow::Result<u8> {
@@ -18,6 +19,10 @@ pub fn run(request: LtoRequest, words: &[OsString]) -> anyhow::Result<u8> {
         }
         Reconfiguration::Remember(file) => return remember(request, &file),
         Reconfiguration::Change(change) => change,
+    };
+    let _held = match change.config.parent() {
+        Some(output) => hold_output(output)?,
+        None => None,
     };
     let before = fs_err::read(&change.config)?;
     let done = carry_out(&change, &invocation.directory);

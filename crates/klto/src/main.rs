@@ -9,9 +9,19 @@ mod make;
 mod stats;
 mod variables;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use klto_core::report;
+use signal_hook::consts::SIGPIPE;
+use signal_hook::low_level::emulate_default_handler;
+
+/// What writing to standard output says when nobody reads it any more; other pipes and sockets have a context.
+fn is_closed_output(error: &anyhow::Error) -> bool {
+    let failed = error.downcast_ref::<std::io::Error>();
+    failed.is_some_and(|failed| failed.kind() == ErrorKind::BrokenPipe)
+        && error.chain().count() == 1
+}
 
 fn main() -> ExitCode {
     // A store on a full disk gives an error, not SIGXFSZ; the flag itself is never read.
@@ -34,6 +44,11 @@ fn main() -> ExitCode {
     });
     match result {
         Ok(code) => ExitCode::from(code),
+        // Whoever reads the answer has seen enough, as `head`.
+        Err(error) if is_closed_output(&error) => {
+            let _ = emulate_default_handler(SIGPIPE);
+            ExitCode::FAILURE
+        }
         Err(error) => {
             let (text, status) = report(&error);
             eprint!("{text}");

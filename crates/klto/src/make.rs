@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus};
 use anyhow::Context as _;
 use klto_core::Failure;
 use klto_kbuild::{Invocation, LtoRequest, MakeArguments, PlainMake, Plan};
-use klto_session::{Settings, forecast, remove_scratch, run as run_session};
+use klto_session::{Settings, forecast, hold_output, remove_scratch, run as run_session};
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::variables;
@@ -97,6 +97,7 @@ fn run_plain(invocation: &Invocation, plain: PlainMake) -> anyhow::Result<u8> {
         let error = make.exec();
         return Err(Failure::environment(format!("make: {error}")).into());
     };
+    let _held = hold_output(&output)?;
     let status = make.status().context("starting make")?;
     if status.success() {
         remove_scratch(&output)?;

@@ -25,8 +25,9 @@ pub fn run(output: &Path) -> anyhow::Result<u8> {
 /// Prints the trace.
 pub fn trace(output: &Path) -> anyhow::Result<u8> {
     let trace = json!({ "traceEvents": trace_events(events(output)?), "displayTimeUnit": "ms" });
-    serde_json::to_writer(std::io::stdout().lock(), &trace)?;
-    writeln!(std::io::stdout())?;
+    // As text first: an error of the writer would be one of the format.
+    let text = serde_json::to_string(&trace)?;
+    writeln!(std::io::stdout(), "{text}")?;
     Ok(0)
 }
 

@@ -52,11 +52,12 @@ impl Diagnosis {
         // Where the tools are wrong already, no row that depends on their version is added.
         let major = llvm.map_or(u32::MAX, |version| version.major);
         match &config {
-            None => conflicts.push(unconfigured(
-                invocation.request,
-                &tree,
-                &invocation.arguments,
-            )),
+            None => {
+                let wanted = invocation.request;
+                // There is nothing else to ask of klto on such a tree.
+                let wanted = wanted.or(klto_adds_lto.then_some(LtoRequest::Thin));
+                conflicts.push(unconfigured(wanted, &tree, &invocation.arguments));
+            }
             Some(config) if klto_adds_lto => {
                 let request = match invocation.request {
                     None => mode::remembered(&tree)?,
@@ -70,6 +71,15 @@ impl Diagnosis {
                 if conflicts.is_empty() {
                     conflicts.extend(hidden_option(config, upstream));
                 }
+                let decided = mode::decide(
+                    invocation.request,
+                    &tree,
+                    Some(config),
+                    &invocation.arguments,
+                );
+                if let Err(other_choice) = decided {
+                    conflicts.push(other_choice.downcast::<Failure>()?);
+                }
             }
         }
         if config
@@ -79,7 +89,7 @@ impl Diagnosis {
             conflicts.extend(old_pahole(&variables)?);
         }
         Ok(Self {
-            facts: facts(&tree, upstream, llvm, &toolchain),
+            facts: facts(&tree, config.as_ref().map(|_| upstream), llvm, &toolchain),
             conflicts,
         })
     }
@@ -87,16 +97,19 @@ impl Diagnosis {
 
 fn facts(
     tree: &Tree,
-    upstream: UpstreamLto,
+    upstream: Option<UpstreamLto>,
     llvm: Option<LlvmVersion>,
     toolchain: &Toolchain,
 ) -> Vec<String> {
     let lto = match upstream {
-        UpstreamLto::Absent => "the tree has no option for it; klto adds LTO".to_owned(),
-        other => format!(
+        Some(UpstreamLto::Absent) => {
+            "the tree has no option for it; klto adds LTO with --lto=thin or --lto=full".to_owned()
+        }
+        Some(other) => format!(
             "the tree has options for it, and the .config chooses CONFIG_{}",
             other.option().unwrap_or_default()
         ),
+        None => "there is no .config that chooses it".to_owned(),
     };
     let llvm = llvm.map_or_else(|| "none".to_owned(), |version| version.to_string());
     let tools = toolchain.tools().iter();

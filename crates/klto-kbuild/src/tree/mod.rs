@@ -185,9 +185,22 @@ fn output_directory(
             let rest = bytes.get(1..).unwrap_or_default();
             PathBuf::from(OsString::from_vec([home.as_bytes(), rest].concat()))
         }
-        _ => PathBuf::from(value),
+        _ => PathBuf::from(&value),
     };
-    Ok(Some(resolve(&directory.join(path))))
+    if bytes.iter().any(u8::is_ascii_whitespace) {
+        let message = format!(
+            "the output directory \"{}\" has a blank in its name",
+            value.display()
+        );
+        let hint = "kbuild would take the first word alone; choose another directory";
+        return Err(Failure::bad_input(message).hint(hint).into());
+    }
+    let path = resolve(&directory.join(path));
+    if path.exists() && !path.is_dir() {
+        let message = format!("the output directory {} is a file", path.display());
+        return Err(Failure::bad_input(message).into());
+    }
+    Ok(Some(path))
 }
 
 fn external_module(variables: &Variables, makefile: &Makefile) -> Result<Option<PathBuf>> {

@@ -83,6 +83,13 @@ fn output_directory_is_relative_to_where_make_runs() {
             "{words:?}"
         );
     }
+    // kbuild would build in another directory, or in none.
+    for (output, why) in [("O=out of it", "has a blank"), ("O=Makefile", "is a file")] {
+        let error = setting.probe("src", &[output]).unwrap_err();
+        let (text, status) = klto_core::report(&error);
+        assert!(text.contains(why), "{text}");
+        assert_eq!(status, klto_core::ExitStatus::BadInput);
+    }
     setting.environment = [("KBUILD_OUTPUT", "e"), ("O", "ignored")]
         .into_iter()
         .collect();

@@ -258,14 +258,18 @@ impl Watch {
     /// has written is no source.
     fn changed_sources(&self) -> Result<BTreeSet<ChangedSource>, String> {
         let Some(state) = &self.state else {
-            return Err("no build of these files is known to be complete".to_owned());
+            return Err("no build that ended well is known".to_owned());
         };
         let mut sources = BTreeSet::new();
         for name in state.facts.keys().chain(self.facts.keys()) {
             if self.facts.get(name) == state.facts.get(name) || is_of_repository(name) {
                 continue;
             }
-            let changed = format!("{name} has changed");
+            let changed = match name.as_str() {
+                "output " => "the top directory of the output tree has changed".to_owned(),
+                "source " => "the top directory of the source tree has changed".to_owned(),
+                name => format!("{name} has changed"),
+            };
             let (Some(known), true) = (state.contents.get(name), self.facts.contains_key(name))
             else {
                 return Err(changed);

@@ -16,8 +16,25 @@ use crate::build::Settings;
 
 /// Variables that differ from shell to shell and that no build reads; make's own flags are
 /// compared without the jobserver.
-const VOLATILE: [&str; 7] = [
+const VOLATILE: [&str; 24] = [
     "_",
+    "COLUMNS",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "GPG_TTY",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LINES",
+    "SSH_AUTH_SOCK",
+    "SSH_CLIENT",
+    "SSH_CONNECTION",
+    "SSH_TTY",
+    "STY",
+    "TMUX",
+    "TMUX_PANE",
+    "VTE_VERSION",
+    "WAYLAND_DISPLAY",
+    "XDG_SESSION_ID",
     "SHLVL",
     "OLDPWD",
     "WINDOWID",
@@ -101,10 +118,7 @@ pub(super) fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf
     facts.insert("the arguments".into(), arguments(build));
     // klto's own argument, or what is remembered for the tree.
     facts.insert("the mode of LTO".into(), digest(&[u8::from(build.full)]));
-    facts.insert(
-        "the environment".into(),
-        of_environment(&settings.environment),
-    );
+    facts.extend(of_environment(&settings.environment));
     facts.insert("the host".into(), of_host());
     let directory = settings.directory.as_os_str().as_bytes();
     facts.insert("the directory".into(), digest(directory));
@@ -240,15 +254,14 @@ fn arguments(build: &LtoBuild) -> [u8; 32] {
     *key.finish().as_bytes()
 }
 
-fn of_environment(environment: &Environment) -> [u8; 32] {
-    let mut key = KeyBuilder::new("environment", 1);
-    for (name, value) in environment.iter() {
-        if VOLATILE.iter().all(|volatile| name != *volatile) {
-            key.field("name", name.as_bytes())
-                .field("value", value.as_bytes());
-        }
-    }
-    *key.finish().as_bytes()
+fn of_environment(environment: &Environment) -> Facts {
+    let counts = |name: &OsStr| VOLATILE.iter().all(|volatile| name != *volatile);
+    let counting = environment.iter().filter(|(name, _)| counts(name));
+    let facts = counting.map(|(name, value)| {
+        let fact = format!("{} of the environment", name.display());
+        (fact, digest(value.as_bytes()))
+    });
+    facts.collect()
 }
 
 /// kbuild writes the names of host and user into the kernel, and `-march=native` is for its processor.

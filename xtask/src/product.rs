@@ -46,6 +46,9 @@ pub fn build_klto() -> Result<PathBuf> {
 /// What results depend on; documents are written by what makes results.
 const CODE: [&str; 4] = ["Cargo.lock", "Cargo.toml", "crates", "tests"];
 
+/// What follows the name of a commit to which the code has changes.
+pub const CHANGED: &str = " with changes";
+
 /// The commit that last changed the code, and its date; a document that is written twice is the same twice.
 pub fn commit() -> Result<String> {
     let git = |arguments: &[&str]| {
@@ -57,7 +60,7 @@ pub fn commit() -> Result<String> {
         .trim()
         .to_owned();
     if !of_code(&["status", "--porcelain"])?.is_empty() {
-        name += " with changes";
+        name += CHANGED;
     }
     Ok(name)
 }

@@ -12,11 +12,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::engine::{Stamp, stamp};
 use klto_core::{Digest, KeyBuilder, Storable, die_with_parent};
 
 use object::elf::{FileHeader64, PT_INTERP};
 use object::read::elf::{FileHeader, ProgramHeader};
+
+use crate::engine::{Stamp, stamp};
 
 /// A tool's identity and whether results made with it may be stored.
 #[derive(Debug, Clone)]
@@ -157,7 +158,7 @@ const TARGETS: [&[&str]; 5] = [
 
 /// How the words of a configuration file may begin that say no more than the file's text does: no file, place
 /// or processor, and nothing of debug information.
-const PLAIN_WORDS: [&str; 17] = [
+const PLAIN_WORDS: [&str; 18] = [
     "@",
     "--gcc-install-dir=",
     "--gcc-toolchain=",
@@ -172,6 +173,7 @@ const PLAIN_WORDS: [&str; 17] = [
     "-fcf-protection",
     "-fstack-clash-protection",
     "-fstack-protector",
+    "-fuse-ld=",
     "-rtlib=",
     "-stdlib=",
     "-unwindlib=",
@@ -200,7 +202,6 @@ fn clang_storable(
 ) -> io::Result<Storable> {
     for file in files {
         let words = words_of_configuration(file)?;
-        let is_plain = |word: &&String| PLAIN_WORDS.iter().any(|plain| word.starts_with(plain));
         if let Some(word) = words.iter().find(|word| !is_plain(word)) {
             let file = file.display();
             return Ok(Storable::No(format!("{file} gives the compiler {word}")));
@@ -210,13 +211,22 @@ fn clang_storable(
     let printed = command(as_called, environment).args(call).output()?;
     let printed = String::from_utf8_lossy(&printed.stderr);
     Ok(match front_end_of(&printed) {
-        Some(front_end) if fs_err::canonicalize(front_end)? == program => Storable::Yes,
+        Some(front_end) if std::fs::canonicalize(front_end).is_ok_and(|path| path == program) => {
+            Storable::Yes
+        }
         other => {
             let other = other.unwrap_or(Path::new("another program"));
             let (program, other) = (program.display(), other.display());
             Storable::No(format!("{program} has {other} compile"))
         }
     })
+}
+
+fn is_plain(word: &str) -> bool {
+    let is_for_others = word.starts_with("-Wp,") || word.starts_with("-Wa,");
+    let is_plain = PLAIN_WORDS.iter().any(|plain| word.starts_with(plain));
+    // It speaks of the word behind it.
+    word == "-Xarch_host" || is_plain && !is_for_others
 }
 
 /// The program that compiles, of what `clang -###` prints: ` "/usr/bin/clang" "-cc1" …`.
@@ -337,7 +347,13 @@ mod tests {
         assert!(matches!(storable(&driver, &[]), Storable::No(_)));
         let plain = write("plain.cfg", "# -g\n--gcc-triple=x86_64-redhat-linux\n");
         assert_eq!(storable(&front_end, &[plain]), Storable::Yes);
-        for word in ["-march=native", "-g1", "-fplugin=p.so", "-I/opt/include"] {
+        for word in [
+            "-march=native",
+            "-g1",
+            "-fplugin=p.so",
+            "-I/opt/include",
+            "-Wp,-I/opt",
+        ] {
             let steers = write("steers.cfg", word);
             assert!(
                 matches!(storable(&front_end, &[steers]), Storable::No(_)),

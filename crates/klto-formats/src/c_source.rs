@@ -27,7 +27,8 @@ pub struct CSource {
     /// Whether the assembler may be told to read a file; see [`names_assembler_files`]. Comments do not count
     /// where it is certain that they are some.
     pub names_assembler_files: bool,
-    /// Whether the assembler may be told to read a file as text of its own: what that defines is in bitcode.
+    /// Whether it has the assembler read a file as text of its own, by `.include`: symbols that the text defines
+    /// are in the symbol table of bitcode, and no dependency file names it.
     pub names_assembler_text: bool,
     /// A word by which it asks for more than files: the clock, or a header that the word does not name.
     pub asks: Option<&'static str>,
@@ -61,7 +62,16 @@ pub fn names_assembler_files(text: &[u8]) -> bool {
 /// The first word in a text of C that makes a result depend on something else than the files that were read.
 pub fn asks(text: &[u8]) -> Option<&'static str> {
     let mut words = ASKING.into_iter();
-    words.find(|word| contains(text, word.as_bytes()))
+    words.find(|word| {
+        let places = memchr::memmem::find_iter(text, word.as_bytes());
+        let is_end = |place: Option<usize>| {
+            let byte = place.and_then(|place| text.get(place));
+            byte.is_none_or(|byte| !is_word(*byte))
+        };
+        let mut whole = places
+            .filter(|place| is_end(place.checked_sub(1)) && is_end(place.checked_add(word.len())));
+        whole.next().is_some()
+    })
 }
 
 impl CSource {
@@ -557,6 +567,8 @@ mod tests {
     fn the_clock_is_noticed() {
         assert_eq!(CSource::read(b"puts(__TIME__)").asks, Some("__TIME__"));
         assert_eq!(CSource::read(b"puts(\"\")").asks, None);
+        assert_eq!(CSource::read(b"LUT__TIMESTAMP__SHIFT").asks, None);
+        assert_eq!(CSource::read(b"#embed \"x\"").asks, Some("#embed"));
     }
 
     #[test]

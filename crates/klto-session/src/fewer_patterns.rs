@@ -2,9 +2,10 @@
 //! each, and lld tries each name on each section of all objects: with 700 initcalls and 100,000 sections that
 //! is most of the link.
 //!
-//! In: the link of natives. Out: one with a script that gives the same ([`shorter_linker_script`]). The first time in an output tree both links run, and what they made is held
-//! against each other, unless the same was done with the same natives in another one; from then on, as long as
-//! it is the same linker, klto's script is taken, and both run again as often as `KLTO_VERIFY` says.
+//! In: the link of natives. Out: one with a script that gives the same ([`shorter_linker_script`]). The first
+//! time in an output tree both links run, and what they made is held against each other, unless the same was
+//! done with the same natives in another one; from then on, as long as it is the same linker, klto's script is
+//! taken, and both run again as often as `KLTO_VERIFY` says.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

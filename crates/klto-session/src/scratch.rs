@@ -2,7 +2,7 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `lock` | held by the session and every process under it |
+//! | `lock` | held by the session and every process under it; by `klto make clean` and `klto config` too |
 //! | `journal` | what the hooks saw: compiles, recipes, objects made native, symbol versions, files of the assembler |
 //! | `begun` | in which boot of the machine a build has begun that has not ended, see `begun.rs` |
 //! | `log` | why make ran, and each action of that build |
@@ -205,11 +205,7 @@ fn take_lock(path: &Path, output: &Path) -> anyhow::Result<File> {
         let lock = options.open(path)?.into_parts().0;
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             let holder = fs_err::read_to_string(path).unwrap_or_default();
-            tell(&format!(
-                "klto: waiting for process {} on {}",
-                holder.trim(),
-                output.display()
-            ));
+            tell(&waiting_for(holder.trim(), path, output));
             rustix::fs::flock(&lock, FlockOperation::LockExclusive).with_context(locking)?;
         }
         // `make mrproper` may have removed the file while this process waited.
@@ -218,6 +214,18 @@ fn take_lock(path: &Path, output: &Path) -> anyhow::Result<File> {
             return Ok(lock);
         }
         fs_err::create_dir_all(path.parent().unwrap_or(output))?;
+    }
+}
+
+/// A process that a build has started, and that outlives it, holds the lock too.
+fn waiting_for(holder: &str, lock: &Path, output: &Path) -> String {
+    let output = output.display();
+    match Path::new("/proc").join(holder).exists() {
+        true => format!("klto: waiting for process {holder} on {output}"),
+        false => format!(
+            "klto: waiting for what process {holder}, which has ended, has left running on {output}; it has {} open",
+            lock.display()
+        ),
     }
 }
 

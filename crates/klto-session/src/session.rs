@@ -254,8 +254,9 @@ pub(crate) fn printed_by_tool(request: &Request) -> anyhow::Result<Vec<u8>> {
 
 /// Variables that a tool which klto starts itself is given; each can change what it does.
 pub(crate) fn tool_environment(request: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
-    const PASSED: [&str; 4] = [
+    const PASSED: [&str; 5] = [
         "CCC_OVERRIDE_OPTIONS",
+        "CLANG_NO_DEFAULT_CONFIG",
         "LD_LIBRARY_PATH",
         "LD_PRELOAD",
         "PATH",

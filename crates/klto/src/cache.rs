@@ -45,7 +45,7 @@ pub fn run(command: CacheCommand) -> anyhow::Result<u8> {
                 "{} files read, {damaged} damaged and removed\n",
                 examined.files
             );
-            print!("{text}");
+            crate::show(&text)?;
             return Ok(u8::from(damaged > 0));
         }
         CacheCommand::Clear => {
@@ -53,7 +53,7 @@ pub fn run(command: CacheCommand) -> anyhow::Result<u8> {
             format!("removed {entries} results, {}\n", bytes_text(bytes))
         }
     };
-    print!("{text}");
+    crate::show(&text)?;
     Ok(0)
 }
 

@@ -20,10 +20,7 @@ pub fn run(request: LtoRequest, words: &[OsString]) -> anyhow::Result<u8> {
         Reconfiguration::Remember(file) => return remember(request, &file),
         Reconfiguration::Change(change) => change,
     };
-    let _held = match change.config.parent() {
-        Some(output) => hold_output(output)?,
-        None => None,
-    };
+    let _held = hold_output(&change.output)?;
     let before = fs_err::read(&change.config)?;
     let done = carry_out(&change, &invocation.directory);
     if !matches!(done, Ok(true)) {
@@ -52,6 +49,7 @@ pub fn run(request: LtoRequest, words: &[OsString]) -> anyhow::Result<u8> {
 
 /// The choice for a tree without an option; `klto make` without `--lto` goes by it.
 fn remember(request: LtoRequest, file: &Path) -> anyhow::Result<u8> {
+    let _held = file.parent().map(hold_output).transpose()?;
     match request {
         LtoRequest::Thin | LtoRequest::Full => {
             klto_core::publish(file, format!("{request}\n").as_bytes())?;

@@ -9,7 +9,7 @@ use klto_kbuild::{Diagnosis, Invocation, LtoRequest};
 /// Prints the diagnosis; 0 if LTO can work, otherwise the first conflict's code.
 pub fn run(request: Option<LtoRequest>, words: &[OsString]) -> anyhow::Result<u8> {
     let diagnosis = Diagnosis::of(&Invocation::of_process(request, words)?)?;
-    print!("{}", shown(&diagnosis));
+    crate::show(&shown(&diagnosis))?;
     let first = diagnosis.conflicts.first();
     Ok(first.map_or(0, |conflict| conflict.status.code()))
 }

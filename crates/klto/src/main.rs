@@ -9,7 +9,7 @@ mod make;
 mod stats;
 mod variables;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use klto_core::report;
@@ -21,6 +21,11 @@ fn is_closed_output(error: &anyhow::Error) -> bool {
     let failed = error.downcast_ref::<std::io::Error>();
     failed.is_some_and(|failed| failed.kind() == ErrorKind::BrokenPipe)
         && error.chain().count() == 1
+}
+
+/// Prints an answer.
+fn show(text: &str) -> std::io::Result<()> {
+    std::io::stdout().write_all(text.as_bytes())
 }
 
 fn main() -> ExitCode {
@@ -38,7 +43,7 @@ fn main() -> ExitCode {
         cli::Command::Trace { output } => stats::trace(&output),
         cli::Command::Cache(command) => cache::run(command),
         cli::Command::Print(text) => {
-            print!("{text}");
+            show(&text)?;
             Ok(0)
         }
     });

@@ -36,7 +36,7 @@ pub fn explain_next(request: Option<LtoRequest>, words: &[OsString]) -> anyhow::
         Plan::Stages(_) => "make runs: goals that change what a later goal reads\n".to_owned(),
         Plan::Lto(build) => forecast(&build, &settings(invocation)?)?,
     };
-    print!("{text}");
+    crate::show(&text)?;
     Ok(0)
 }
 

@@ -18,7 +18,7 @@ const LONGEST: usize = 10;
 
 /// Prints the table.
 pub fn run(output: &Path) -> anyhow::Result<u8> {
-    print!("{}", table(&events(output)?));
+    crate::show(&table(&events(output)?))?;
     Ok(0)
 }
 

@@ -20,7 +20,8 @@ use crate::toolchain::Additions;
 pub enum Reconfiguration {
     /// Nothing; the text says why.
     Nothing(String),
-    /// The tree has no option: this file is to hold the choice, or, for none, not to be there.
+    /// The tree has no option: this file, in the output tree, is to hold the choice, or, for none, not to be
+    /// there.
     Remember(PathBuf),
     /// These, one after the other.
     Change(ConfigChange),
@@ -31,6 +32,8 @@ pub enum Reconfiguration {
 pub struct ConfigChange {
     /// The `.config`.
     pub config: PathBuf,
+    /// The output tree.
+    pub output: PathBuf,
     /// The option that must be set afterwards, without `CONFIG_`.
     pub wanted: &'static str,
     /// The tree's script and its arguments.
@@ -76,6 +79,7 @@ impl Reconfiguration {
             .with_goals([OsStr::new("olddefconfig")]);
         Ok(Self::Change(ConfigChange {
             config: tree.config.clone(),
+            output: tree.output.clone(),
             wanted: new,
             script: file.into_iter().chain(options).collect(),
             make: Additions::of(&tree, &variables, false)?.apply(&with_goal),

@@ -70,13 +70,42 @@ pub(super) fn names(text: &[u8], makefile: &Path, source: &Path, makefiles: Make
             b"$(srctree)" | b"$(objtree)" => normalize(rest) == source,
             // Wherever that leads.
             _ => {
-                let parts = rest
-                    .components()
-                    .filter(|part| matches!(part, Component::Normal(_)));
-                source.ends_with(parts.collect::<PathBuf>())
+                let values = plain_values(text, variable);
+                let values = values.unwrap_or_else(|| vec![b""]);
+                values.into_iter().any(|value| {
+                    let place = path(value).join(rest);
+                    let parts = place.components();
+                    let parts = parts.filter(|part| matches!(part, Component::Normal(_)));
+                    source.ends_with(parts.collect::<PathBuf>())
+                })
             }
         }
     })
+}
+
+/// What a makefile itself gives the variable of a reference, as `$(KVM)`; `None` where that refers to others, or
+/// it gives nothing.
+fn plain_values<'a>(text: &'a [u8], reference: &[u8]) -> Option<Vec<&'a [u8]>> {
+    let name = reference.get(2..reference.len().checked_sub(1)?)?;
+    let lines = text.split(|byte| *byte == b'\n');
+    let values = lines.filter_map(|line| {
+        let rest = line.trim_ascii().strip_prefix(name)?.trim_ascii_start();
+        let signs = rest.iter().position(|byte| *byte == b'=')?;
+        let (signs, value) = rest.split_at(signs + 1);
+        let is_assignment = signs.iter().all(|byte| b":?+=".contains(byte));
+        is_assignment.then_some(value.trim_ascii())
+    });
+    let values: Vec<&[u8]> = values.collect();
+    let are_plain = values.iter().all(|value| !value.contains(&b'$'));
+    (are_plain && !values.is_empty()).then_some(values)
+}
+
+/// Whether a makefile may list an object of its own directory: by name, or by a pattern.
+pub(super) fn may_list(text: &[u8], object: &Path) -> bool {
+    let name = object.file_name().unwrap_or_default().as_bytes();
+    [name, b"wildcard", b"%.o"]
+        .iter()
+        .any(|word| Finder::new(word).find(text).is_some())
 }
 
 /// Whether a makefile runs git, as in `$(shell git describe)`.
@@ -126,6 +155,9 @@ mod tests {
         ] {
             assert!(!names(text), "{text}");
         }
+        assert!(names("fs-dir := ../../fs\n$(fs-dir)/a.c"));
+        assert!(!names("fs-dir ?= ../../lib\nx := $(fs-dir)/a.c"));
+        assert!(names("fs-dir ?= $(lib)\nx := $(fs-dir)/a.c"));
         let (makefile, source) = (Path::new("fs/Makefile"), Path::new("fs/a.c"));
         let tools = |place: &str, makefiles: Makefiles| makefiles.includes(Path::new(place));
         assert!(tools("tools/objtool/Makefile", Makefiles::Kernel));

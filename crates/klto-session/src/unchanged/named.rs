@@ -83,7 +83,7 @@ pub(super) fn named_elsewhere(
             Place::Included(path) if roots.is_elsewhere(&path) => {
                 elsewhere.included.insert(path);
             }
-            Place::Named(path) if roots.is_elsewhere(&path) && !path.is_dir() => {
+            Place::Named(path) if roots.is_elsewhere(&path) && may_be_file(&path) => {
                 elsewhere.named.insert(path);
             }
             Place::Searched(path) if roots.is_elsewhere(&path) && path.is_dir() => {
@@ -93,6 +93,11 @@ pub(super) fn named_elsewhere(
         }
     }
     elsewhere
+}
+
+/// Whether a path is that of a file, or of one that may come; a word of a recipe may only look like one.
+fn may_be_file(path: &Path) -> bool {
+    !path.is_dir() && path.parent().is_some_and(Path::is_dir)
 }
 
 impl Roots {

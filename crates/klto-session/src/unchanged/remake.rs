@@ -15,7 +15,7 @@ use klto_kbuild::compile::CompileCall;
 use klto_kbuild::is_made_with_vmlinux;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
-use super::makefiles::{Makefiles, names};
+use super::makefiles::{Makefiles, may_list, names};
 use super::readers::targets_that_read;
 use super::{Stock, Watch};
 use crate::journal::{CompileRecord, Journal};
@@ -183,9 +183,9 @@ impl Watch {
         listed.sort();
         let has_own = |target: &Path| {
             let directory = self.roots.source.join(target.parent().unwrap_or(target));
-            ["Kbuild", "Makefile"]
-                .iter()
-                .any(|name| directory.join(name).exists())
+            let makefiles = ["Kbuild", "Makefile"].map(|name| directory.join(name));
+            let texts = makefiles.iter().filter_map(|file| std::fs::read(file).ok());
+            texts.into_iter().any(|text| may_list(&text, target))
         };
         let count = |target: &Path| listed.iter().filter(|(other, _)| *other == target).count();
         let twice = listed

@@ -17,14 +17,18 @@ use crate::build::Settings;
 /// Variables that differ from shell to shell and that no build reads; make's own flags are
 /// compared without the jobserver.
 const VOLATILE: [&str; 24] = [
-    "_",
     "COLUMNS",
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
+    "GNUMAKEFLAGS",
     "GPG_TTY",
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     "LINES",
+    "MAKEFLAGS",
+    "MFLAGS",
+    "OLDPWD",
+    "SHLVL",
     "SSH_AUTH_SOCK",
     "SSH_CLIENT",
     "SSH_CONNECTION",
@@ -34,13 +38,9 @@ const VOLATILE: [&str; 24] = [
     "TMUX_PANE",
     "VTE_VERSION",
     "WAYLAND_DISPLAY",
-    "XDG_SESSION_ID",
-    "SHLVL",
-    "OLDPWD",
     "WINDOWID",
-    "MAKEFLAGS",
-    "MFLAGS",
-    "GNUMAKEFLAGS",
+    "XDG_SESSION_ID",
+    "_",
 ];
 
 /// Where package managers note each change of the system, and what the loader's libraries are: headers and

@@ -212,8 +212,8 @@ impl Roots {
             }
             let file = place.join(OsStr::from_bytes(&entry.name));
             let is_file = entry.metadata.as_ref().is_some_and(Metadata::is_file);
-            let is_same_kind = is_file && now.mode == known.mode;
-            let Some(content) = known.content.filter(|_| is_same_kind) else {
+            let has_same_mode = is_file && now.mode == known.mode;
+            let Some(content) = known.content.filter(|_| has_same_mode) else {
                 return Err(format!("source {}", file.display()));
             };
             let bytes = fs_err::read(self.source.join(&file)).map_err(unread)?;

@@ -7,7 +7,6 @@
 //! A promoted name gets its base name back only if no other symbol of that name, defined, local, weak,
 //! common or undefined, is in any object of the unit, and no script or export that the unit can meet
 //! has it, and no second local of that name was promoted.
-
 //!
 //! The digits are a digest of the bitcode, and that depends on more than the code: places of inline
 //! assembly in all that was included (`!srcloc`) are in it, so that another line in `autoconf.h` changes

@@ -3,7 +3,7 @@
 //! | path | what |
 //! |---|---|
 //! | `lock` | held by the session and every process under it; by `klto make clean` and `klto config` too |
-//! | `journal` | what the hooks saw: compiles, recipes, objects made native, symbol versions, files of the assembler |
+//! | `journal` | what the hooks saw, see `journal.rs` |
 //! | `begun` | in which boot of the machine a build has begun that has not ended, see `begun.rs` |
 //! | `log` | why make ran, and each action of that build |
 //! | `timeline` | when each call and action of that build ran |

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::recipe::{Caller, Process, Recipe};
 use crate::session::{Answer, Session, as_called, ended, lock};
-use crate::unchanged::stamp;
+use crate::unchanged::{VOLATILE, stamp};
 
 /// How a make is called: digest of its arguments and directory.
 pub(crate) type MakeCall = [u8; 32];
@@ -46,16 +46,8 @@ pub(crate) fn add_makes(known: &mut SubMakes, later: SubMakes) {
     }
 }
 
-/// Variables that differ from run to run, and that no makefile of kbuild's reads.
-const NOT_COMPARED: [&str; 7] = [
-    "MAKE_RESTARTS",
-    "_",
-    "SHLVL",
-    "OLDPWD",
-    "WINDOWID",
-    "MAKE_TERMOUT",
-    "MAKE_TERMERR",
-];
+/// Variables of make's that differ from run to run, as [`VOLATILE`] ones do.
+const NOT_COMPARED: [&str; 3] = ["MAKE_RESTARTS", "MAKE_TERMERR", "MAKE_TERMOUT"];
 
 /// Which makes are left out of a build.
 #[derive(Debug, Clone)]
@@ -289,7 +281,8 @@ fn identity(recipe: &Recipe) -> [u8; 32] {
     let mut key = KeyBuilder::new("make", 1);
     key.field("call", &call(recipe));
     for (name, value) in &recipe.environment {
-        if NOT_COMPARED.iter().all(|known| name != known) {
+        let mut others = VOLATILE.iter().chain(&NOT_COMPARED);
+        if others.all(|other| name != other) {
             key.field("name", name.as_bytes())
                 .field("value", value.as_bytes());
         }

@@ -52,11 +52,11 @@ Modes:
   thin      ThinLTO. Functions are imported across objects, then each object is optimized
             by itself again, in parallel; klto keeps the results. Smaller and faster code
             than none; a clean build takes about as long, and no process needs much more
-            memory than a compiler does. CFI needs it or full.
+            memory than a compiler does. Before Linux 6.1 CFI needs it or full.
   full      Full LTO, `CONFIG_LTO_CLANG_FULL`. The whole kernel is optimized as one object
-            by one thread: many minutes and gigabytes for each link, and the code is seldom
-            better than with thin. klto keeps the result of each link: an edit of a module
-            does not link the kernel again.
+            by one thread: minutes and gigabytes for the link of a large kernel, and the code
+            is seldom better than with thin. klto keeps the result of each link: an edit of a
+            module does not link the kernel again.
 
 Environment:
   KLTO_CACHE        the store's directory (default: $XDG_CACHE_HOME/klto, else ~/.cache/klto)

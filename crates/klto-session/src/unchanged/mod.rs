@@ -57,6 +57,7 @@ use trees::{
 };
 
 pub(crate) use refusal::adjusts_exports;
+pub(crate) use surroundings::VOLATILE;
 pub(crate) use trees::of_file as stamp;
 pub(crate) use watched::run_watched;
 

@@ -14,19 +14,18 @@ use super::named::Variables;
 use super::trees::{Facts, digest, of_file};
 use crate::build::Settings;
 
-/// Variables that differ from shell to shell and that no build reads; make's own flags are
-/// compared without the jobserver.
-const VOLATILE: [&str; 24] = [
+/// make's own flags, which are compared without the jobserver.
+const FLAGS_OF_MAKE: [&str; 3] = ["GNUMAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
+
+/// Variables that differ from shell to shell and that no build reads.
+pub(crate) const VOLATILE: [&str; 21] = [
     "COLUMNS",
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
-    "GNUMAKEFLAGS",
     "GPG_TTY",
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     "LINES",
-    "MAKEFLAGS",
-    "MFLAGS",
     "OLDPWD",
     "SHLVL",
     "SSH_AUTH_SOCK",
@@ -255,7 +254,10 @@ fn arguments(build: &LtoBuild) -> [u8; 32] {
 }
 
 fn of_environment(environment: &Environment) -> Facts {
-    let counts = |name: &OsStr| VOLATILE.iter().all(|volatile| name != *volatile);
+    let counts = |name: &OsStr| {
+        let mut others = VOLATILE.iter().chain(&FLAGS_OF_MAKE);
+        others.all(|other| name != *other)
+    };
     let counting = environment.iter().filter(|(name, _)| counts(name));
     let facts = counting.map(|(name, value)| {
         let fact = format!("{} of the environment", name.display());

@@ -112,7 +112,7 @@ pub(super) enum Change {
     Content,
 }
 
-/// Facts by name, as digests: `the environment`, `source fs/ext4`.
+/// Facts by name, as digests: `the arguments`, `source fs/ext4`.
 pub(super) type Facts = BTreeMap<String, [u8; 32]>;
 
 const CONFIGURATION: &str = "the configuration";

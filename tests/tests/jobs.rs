@@ -28,7 +28,7 @@ struct Most {
 }
 
 fn is_tool(process: &Process) -> bool {
-    (process.runs("clang") || process.runs("lld")) && !process.says_its_version()
+    (process.runs("clang") || process.runs("lld")) && !process.says_what_it_is()
 }
 
 /// Runs a command and looks at its processes all the while.

@@ -33,9 +33,11 @@ impl Process {
         self.program.file_name().is_some_and(|found| found == name)
     }
 
-    /// A tool that is asked for its version alone; so is a fork server that waits for calls.
-    pub fn says_its_version(&self) -> bool {
-        self.command.split_whitespace().last() == Some("--version")
+    /// A tool that is asked for its version alone, or what it would start; so is a fork server that waits for
+    /// calls.
+    pub fn says_what_it_is(&self) -> bool {
+        let words = || self.command.split_whitespace();
+        words().any(|word| word == "-###") || words().next_back() == Some("--version")
     }
 
     /// A backend: clang that reads bitcode.

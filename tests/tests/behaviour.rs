@@ -401,7 +401,7 @@ fn what_a_build_did_is_explained() {
         ("make ran: source fs/jbd2/commit.c has changed", ""),
         (
             "ran     compile fs/jbd2/commit.o: ",
-            "something that it reads has changed",
+            "fs/jbd2/commit.c is newer",
         ),
         (
             "ran     backend fs/jbd2/commit.o: its bitcode has changed",

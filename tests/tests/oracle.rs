@@ -382,13 +382,24 @@ impl World {
             12 => {
                 let file = self.random.one_of(self.scope.sources);
                 let text = self.read(file);
+                // What was built of the header before the error is newer than the header is again.
+                let header = self.random.one_of(self.scope.headers);
+                let path = self.source.path().join(header);
+                let before = fs::metadata(&path).unwrap().modified().unwrap();
+                let header_text = self.read(header);
+                let inline =
+                    format!("static inline int klto_aside{number}(void) {{ return 0; }}\n");
+                self.write(header, &within_guard(&header_text, &inline));
                 self.write(file, &format!("{text}#error here\n"));
                 if !self.is_skipping {
                     let wrong = self.chosen(&self.build).run().unwrap();
                     assert!(!wrong.status.success());
                 }
                 self.write(file, &text);
-                format!("{file} with an error, and without it again")
+                self.write(header, &header_text);
+                let opened = fs::File::options().write(true).open(path).unwrap();
+                opened.file().set_modified(before).unwrap();
+                format!("{file} with an error, and without it again, {header} as it was before")
             }
             13 => {
                 let choices = [None, Some("-DKLTO_A"), Some("-O1"), Some("-fno-inline")];

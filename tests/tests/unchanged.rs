@@ -178,6 +178,37 @@ fn a_header_with_a_time_before_its_targets_is_no_old_one() {
     }
 }
 
+/// A copy that was set aside is moved back: what the failed build made of the other text is newer.
+#[test]
+fn a_header_of_a_failed_build_that_gets_its_time_back_is_no_old_one() {
+    const HEADER: &str = "arch/x86/include/asm/thread_info.h";
+    let (build, source) = with_private_source(jbd2_of_6_12("aside"));
+    build.succeed();
+    let texts = [HEADER, COMMIT].map(|file| {
+        let path = source.path().join(file);
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        (file, fs::read_to_string(&path).unwrap(), before)
+    });
+    for (file, text, _) in &texts {
+        let more = match file.ends_with(".h") {
+            true => "extern int klto_aside;\n",
+            false => "#error here\n",
+        };
+        source.write(file, &format!("{text}{more}")).unwrap();
+    }
+    assert!(!build.run().unwrap().status.success());
+    for (file, text, before) in &texts {
+        source.write(file, text).unwrap();
+        let path = source.path().join(file);
+        let opened = fs::File::options().write(true).open(path).unwrap();
+        opened.file().set_modified(*before).unwrap();
+    }
+    let outcome = build.succeed();
+    let line = "made old arch/x86/kernel/asm-offsets.s: its source is not newer";
+    assert!(outcome.log.lines.iter().any(|found| found == line));
+    assert_eq!(make_ran(&build), None);
+}
+
 /// Which of the two versions make has read cannot be known.
 #[test]
 fn a_source_that_changes_during_the_build_is_not_taken_for_built() {

@@ -53,6 +53,9 @@ const ASSEMBLER_FILES: [&[u8]; 5] = [b"incbin", b".include", b".inc\"", b".inc\\
 
 const HAS_INCLUDE: &str = "__has_include";
 
+/// What names of options begin with.
+const OPTION: &[u8] = b"CONFIG_";
+
 /// Whether a text of C may tell the assembler to read a file: `.incbin` or `.include`, in letters of any case.
 pub fn names_assembler_files(text: &[u8]) -> bool {
     let text = text.to_ascii_lowercase();
@@ -168,23 +171,23 @@ fn has_odd_text(text: &[u8]) -> bool {
         || splices_after_blanks(text)
 }
 
-/// Whether `CONFIG_` and the beginning of a name stand before `##`.
+/// Whether `CONFIG_` and the beginning of a name stand before `##`, or it is an argument of a macro.
 fn pastes_options(text: &[u8]) -> bool {
-    memchr::memmem::find_iter(text, b"##").any(|place| {
-        let before = text.get(..place).unwrap_or_default();
+    let is_argument = |place: usize| {
+        let after = text.get(place + OPTION.len()..).unwrap_or_default();
+        matches!(after.trim_ascii_start().first(), Some(b',' | b')'))
+    };
+    let is_begin = |place: usize| {
+        let before = text.get(..place).unwrap_or_default().trim_ascii_end();
+        let before = before.strip_suffix(b"\\").unwrap_or(before);
         let before = before.trim_ascii_end();
-        let before = before
-            .strip_suffix(b"\\")
-            .unwrap_or(before)
-            .trim_ascii_end();
-        let length = before
-            .iter()
-            .rev()
-            .take_while(|byte| is_word(**byte))
-            .count();
+        let bytes = before.iter().rev();
+        let length = bytes.take_while(|byte| is_word(**byte)).count();
         let word = before.get(before.len() - length..).unwrap_or_default();
-        word.starts_with(b"CONFIG_")
-    })
+        word.starts_with(OPTION)
+    };
+    memchr::memmem::find_iter(text, OPTION).any(is_argument)
+        || memchr::memmem::find_iter(text, b"##").any(is_begin)
 }
 
 /// Whether a `/` or `*` is followed by a splice; clang takes blanks before the line end for one too.
@@ -243,9 +246,8 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 
 /// Names of options in any text: `CONFIG_` where no word goes on, and what follows it.
 pub fn options(text: &[u8]) -> BTreeSet<Vec<u8>> {
-    const START: &[u8] = b"CONFIG_";
     let mut found = BTreeSet::new();
-    for place in memchr::memmem::find_iter(text, START) {
+    for place in memchr::memmem::find_iter(text, OPTION) {
         let goes_on = place.checked_sub(1).and_then(|before| text.get(before));
         if goes_on.is_some_and(|byte| is_word(*byte)) {
             continue;
@@ -253,10 +255,9 @@ pub fn options(text: &[u8]) -> BTreeSet<Vec<u8>> {
         let word = text.get(place..).unwrap_or_default();
         let length = word.iter().take_while(|byte| is_word(**byte)).count();
         let word = word.get(..length).unwrap_or_default();
-        // IS_ENABLED asks for both; the value of an option that is `m` stands under this name.
-        let name = word.strip_suffix(b"_MODULE").unwrap_or(word);
-        if name.len() > START.len() {
-            found.insert(name.to_vec());
+        // The value of an option that is `m` stands under this name, and the name of an option may end so.
+        for name in [Some(word), word.strip_suffix(b"_MODULE")] {
+            found.extend(name.filter(|name| name.len() > OPTION.len()).map(Vec::from));
         }
     }
     found
@@ -527,7 +528,8 @@ mod tests {
         let text =
             "#ifdef CONFIG_A\nIS_ENABLED(CONFIG_B_MODULE) /* CONFIG_C */ MY_CONFIG_D CONFIG_";
         let found = CSource::read(text.as_bytes()).options;
-        let wanted = ["CONFIG_A", "CONFIG_B", "CONFIG_C"].map(|name| name.as_bytes().to_vec());
+        let wanted = ["CONFIG_A", "CONFIG_B", "CONFIG_B_MODULE", "CONFIG_C"];
+        let wanted = wanted.map(|name| name.as_bytes().to_vec());
         assert_eq!(found, BTreeSet::from(wanted));
     }
 
@@ -536,7 +538,8 @@ mod tests {
         let pastes = |text: &str| CSource::read(text.as_bytes()).pastes_options;
         assert!(pastes("#define A(o) IS_ENABLED(CONFIG_##o)"));
         assert!(pastes("#define A(o) CONFIG_X_ \\\n ## o"));
-        assert!(!pastes("#define A(o) o##CONFIG_X"));
+        assert!(pastes("PASTE(CONFIG_ , o)"));
+        assert!(!pastes("#define A(o) o##CONFIG_X /* CONFIG_* */"));
         let computes = |text: &str| CSource::read(text.as_bytes()).computes_includes;
         assert!(computes("#include TRACE_INCLUDE(x)"));
         assert!(computes("#include /* c */ \"a.h\""));

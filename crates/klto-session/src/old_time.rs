@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
@@ -23,4 +24,10 @@ pub(crate) fn make_old(path: &Path) -> io::Result<()> {
         },
     };
     Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Whether a time is the one that [`make_old`] gives.
+pub(crate) fn is_old(time: SystemTime) -> bool {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() == OLD.unsigned_abs()
 }

@@ -6,6 +6,7 @@
 mod ahead;
 mod call;
 mod kallsyms;
+mod newer;
 mod passed_over;
 mod previous;
 mod sources;
@@ -38,6 +39,7 @@ pub(crate) use ahead::Ahead;
 use ahead::AheadResult;
 pub(crate) use call::MODE_MARKER;
 use call::is_mode_marker;
+use newer::newer_than;
 use previous::Previous;
 pub(crate) use sources::{Sources, essence_of};
 use stored::StoredCompile;
@@ -152,6 +154,7 @@ impl Session {
         let output = request.directory.join(&call.output);
         let previous = Previous::keep(self, &output, &object.display().to_string());
         let is_there = fs_err::symlink_metadata(&output).is_ok_and(|metadata| metadata.is_file());
+        let newer = newer_than(&output, &request.directory, &self.source).unwrap_or_default();
         if is_there {
             make_old(&output)?;
         }
@@ -161,11 +164,15 @@ impl Session {
             directory: request.directory.clone(),
         };
         let mut journal = lock(&self.journal);
-        let why = match journal.compile(object) {
-            None => "no build before has compiled it",
-            Some(known) if *known != record => "its command has changed",
-            Some(_) if !is_there => "it was not there",
-            Some(_) => "something that it reads has changed",
+        let why = match (journal.compile(object), newer.as_slice()) {
+            (None, _) => "no build before has compiled it".to_owned(),
+            (Some(known), _) if *known != record => "its command has changed".to_owned(),
+            (Some(_), _) if !is_there => "it was not there".to_owned(),
+            (Some(_), []) => "something that it reads has changed".to_owned(),
+            (Some(_), [one]) => format!("{} is newer", one.display()),
+            (Some(_), [one, more @ ..]) => {
+                format!("{} and {} more are newer", one.display(), more.len())
+            }
         };
         self.log
             .line(&format!("why compile {}: {why}", object.display()));

@@ -63,6 +63,8 @@ pub(crate) use watched::run_watched;
 
 /// The file with the state, in the scratch directory.
 const COMPLETE: &str = "complete";
+/// The file with what was so after the last build, in its place when that failed.
+const FAILED: &str = "failed";
 const MAGIC: &[u8; 8] = b"kltoall8";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
@@ -112,6 +114,8 @@ pub(crate) struct Watch {
     /// What the programs are given.
     environment: Vec<(OsString, OsString)>,
     state: Option<State>,
+    /// The trees as the last build has left them, if it failed and no state is known.
+    failed: Option<State>,
     /// Makefiles of the source tree.
     makefiles: Vec<PathBuf>,
     /// Directories to which links of the source tree lead.
@@ -162,6 +166,7 @@ impl Watch {
             // Before what is in it.
             stamp: of_file(&file),
             state: State::read(&file),
+            failed: State::read(&file.with_file_name(FAILED)),
             file,
             roots,
             programs,
@@ -288,13 +293,18 @@ impl Watch {
         }
     }
 
-    /// Sources with another content than the last complete build read, and a time before its end: for make
-    /// nothing has changed.
+    /// Sources with another content than after the last build, and a time before its end: for make nothing
+    /// has changed.
     fn sources_with_old_times(&self) -> io::Result<Vec<PathBuf>> {
-        let Some(state) = &self.state else {
+        let Some(state) = self.state.as_ref().or(self.failed.as_ref()) else {
             return Ok(Vec::new());
         };
-        let built = fs_err::metadata(&self.file)?.modified()?;
+        let name = if self.state.is_some() {
+            COMPLETE
+        } else {
+            FAILED
+        };
+        let built = fs_err::metadata(self.file.with_file_name(name))?.modified()?;
         let mut sources = Vec::new();
         for (name, known) in &state.contents {
             let now = self.facts.get(name);
@@ -331,7 +341,8 @@ impl Watch {
 
     /// A build begins to change things: nothing is complete.
     fn forget(&self) -> io::Result<()> {
-        forget(&self.file)
+        forget(&self.file)?;
+        forget(&self.file.with_file_name(FAILED))
     }
 
     /// Takes stock after the build.
@@ -341,10 +352,11 @@ impl Watch {
     }
 
     fn look_again(&self, memo: &StatMemo, sources: &Sources) -> io::Result<Stock> {
+        let known = self.state.as_ref().or(self.failed.as_ref());
         let knowledge = Knowledge {
             memo,
             sources,
-            before: self.state.as_ref().map(|state| &state.contents),
+            before: known.map(|state| &state.contents),
         };
         Ok(Stock(self.roots.look(Some(&knowledge))?))
     }
@@ -441,8 +453,8 @@ impl Watch {
     pub fn keep_unfinished(self, stock: Stock, targets: BTreeSet<PathBuf>) -> anyhow::Result<()> {
         let is_changed =
             self.is_changed_since(&stock) || self.unexpected(&stock, &targets).is_some();
-        let Some(mut state) = self.state.filter(|_| !is_changed) else {
-            return Ok(());
+        let Some(mut state) = self.state.clone().filter(|_| !is_changed) else {
+            return self.keep_failed(stock);
         };
         let is_of_output = |name: &String| is_of_tree(name) && !is_input(name);
         state.facts.retain(|name, _| !is_of_output(name));
@@ -452,6 +464,20 @@ impl Watch {
             .extend(outputs.filter(|(name, _)| is_of_output(name)));
         state.unfinished.extend(targets);
         Ok(state.write(&self.file)?)
+    }
+
+    /// A build has failed, and what it has made is newer than what it was made of, also where a source gets
+    /// its content and its time of before back. Nothing is kept when a source changed in the meantime.
+    pub fn keep_failed(&self, stock: Stock) -> anyhow::Result<()> {
+        if self.is_changed_since(&stock) {
+            return Ok(());
+        }
+        let state = State {
+            facts: stock.0.facts,
+            contents: stock.0.contents,
+            ..State::default()
+        };
+        Ok(state.write(&self.file.with_file_name(FAILED))?)
     }
 }
 
@@ -465,7 +491,8 @@ fn object_elsewhere(session: &Session) -> Option<PathBuf> {
 
 /// Of a build that cannot be watched nothing is known either.
 pub(crate) fn forget_in(scratch: &Scratch) -> io::Result<()> {
-    forget(&scratch.path(COMPLETE))
+    forget(&scratch.path(COMPLETE))?;
+    forget(&scratch.path(FAILED))
 }
 
 fn forget(file: &Path) -> io::Result<()> {

@@ -190,7 +190,7 @@ fn end(
     match (status.success(), remake, &leave_out) {
         (true, _, _) => watch.keep(session, stock, leave_out),
         (false, Some(remake), Some(_)) => watch.keep_unfinished(stock, remake.targets),
-        (false, _, _) => Ok(()),
+        (false, _, _) => watch.keep_failed(stock),
     }
 }
 

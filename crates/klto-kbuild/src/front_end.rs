@@ -373,7 +373,8 @@ mod tests {
         let columns =
             |flag: &str| FrontEnd::of(&arguments(&format!("{CALL} {flag}"))).shows_columns;
         assert!(columns("-gdwarf-5") && columns("-fsanitize=array-bounds,shift"));
-        assert!(!columns("-fsanitize=kcfi"));
+        assert!(columns("-fsanitize=kcfi,kernel-address"));
+        assert!(!columns("-fsanitize=kcfi,kernel-hwaddress"));
     }
 
     #[test]

@@ -1,15 +1,17 @@
-//! `klto config` and `klto doctor` on a real tree: what Kconfig makes of a choice, and why.
+//! `klto config` and `klto doctor` on a real tree: what Kconfig makes of a choice, and why; and an edited `.config`
+//! that make would take for an old one.
 
 #![allow(clippy::unwrap_used)]
 
 mod prepared;
 
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
 use klto_tests::{Build, is_bitcode, klto_binary};
 
-use prepared::{Ended, copy_environment, jbd2_of_6_12, run};
+use prepared::{Ended, copy_environment, files_below, jbd2_of_6_12, run};
 
 /// klto with another command than `make` and the same arguments, but goals.
 fn klto(build: &Build, command: &[&str], more: &[&str]) -> Ended {
@@ -84,4 +86,33 @@ fn a_tree_without_the_option_has_its_choice_remembered() {
     klto(&build, &["config", "--lto=thin"], &[]).expect(0, &[]);
     klto(&build, &["make"], &["mrproper"]).expect(0, &[]);
     assert!(!output.join(".config.klto").exists());
+}
+
+/// What was made of the configuration is newer than the edit, for the clock was set back between the two.
+#[test]
+fn a_configuration_that_is_edited_after_the_clock_was_set_back_counts() {
+    let build = jbd2_of_6_12("clock");
+    build.succeed();
+    let output = build.output_directory();
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    for file in files_below(output) {
+        if fs::symlink_metadata(&file).unwrap().is_file() {
+            let opened = fs::File::open(file).unwrap();
+            opened.file().set_modified(later).unwrap();
+        }
+    }
+    let (off, on) = ("# CONFIG_JBD2_DEBUG is not set\n", "CONFIG_JBD2_DEBUG=y\n");
+    let text = config(&build);
+    assert!(text.contains(off));
+    fs::write(output.join(".config"), text.replace(off, on)).unwrap();
+    let outcome = build.succeed();
+    let made = fs::read_to_string(output.join("include/config/auto.conf")).unwrap();
+    assert!(made.contains(on));
+    let line = "compile fs/jbd2/commit.o";
+    let compiled = outcome
+        .log
+        .lines
+        .iter()
+        .filter(|found| found.contains(line));
+    assert!(compiled.count() > 0);
 }

@@ -77,13 +77,15 @@ impl Watch {
     /// The clock was set back: what was made before would be newer than all that is made from now on, and
     /// make would take it for made. It becomes older than every source. Only targets do, and only after a
     /// build that was complete: what a user has written, and what a build has left to do, is known by its
-    /// time.
+    /// time. After another one what was made of the configuration does: Kconfig finds out what has changed.
     fn make_targets_ahead_old(&self, session: &Session) -> io::Result<()> {
-        if self.state.is_none() || self.is_unfinished() {
-            return Ok(());
-        }
+        let is_complete = self.state.is_some() && !self.is_unfinished();
         let mut count = 0;
-        for path in self.ahead.iter().filter(|path| is_target(path)) {
+        let is_made = |path: &&PathBuf| match is_complete {
+            true => is_target(path) || self.is_generated(path),
+            false => path.ends_with("include/config/auto.conf"),
+        };
+        for path in self.ahead.iter().filter(is_made) {
             self.make_old(path)?;
             count += 1;
         }
@@ -93,6 +95,15 @@ impl Watch {
             ));
         }
         Ok(())
+    }
+
+    /// Whether a file is of what kbuild writes without a record: what it makes of the configuration, by the times
+    /// of which make sees another one, and generated headers.
+    fn is_generated(&self, path: &Path) -> bool {
+        let place = path.strip_prefix(&self.roots.output).unwrap_or(path);
+        let mut above = place.ancestors().skip(1);
+        place.starts_with("include/config")
+            || above.any(|directory| directory.ends_with("include/generated"))
     }
 }
 

@@ -171,7 +171,7 @@ fn has_odd_text(text: &[u8]) -> bool {
         || splices_after_blanks(text)
 }
 
-/// Whether `CONFIG_` and the beginning of a name stand before `##`, or it is an argument of a macro.
+/// Whether `CONFIG_` and the beginning of a name stand before `##`, or a bare `CONFIG_` is an argument of a macro.
 fn pastes_options(text: &[u8]) -> bool {
     let is_argument = |place: usize| {
         let after = text.get(place + OPTION.len()..).unwrap_or_default();

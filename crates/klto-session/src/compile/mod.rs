@@ -39,7 +39,7 @@ pub(crate) use ahead::Ahead;
 use ahead::AheadResult;
 pub(crate) use call::MODE_MARKER;
 use call::is_mode_marker;
-use newer::newer_than;
+use newer::why_again;
 use previous::Previous;
 pub(crate) use sources::{Sources, essence_of};
 use stored::StoredCompile;
@@ -154,29 +154,27 @@ impl Session {
         let output = request.directory.join(&call.output);
         let previous = Previous::keep(self, &output, &object.display().to_string());
         let is_there = fs_err::symlink_metadata(&output).is_ok_and(|metadata| metadata.is_file());
-        let newer = newer_than(&output, &request.directory, &self.source).unwrap_or_default();
-        if is_there {
-            make_old(&output)?;
-        }
         let record = CompileRecord {
             program: request.program.clone(),
             arguments: request.arguments.clone(),
             directory: request.directory.clone(),
         };
-        let mut journal = lock(&self.journal);
-        let why = match (journal.compile(object), newer.as_slice()) {
-            (None, _) => "no build before has compiled it".to_owned(),
-            (Some(known), _) if *known != record => "its command has changed".to_owned(),
-            (Some(_), _) if !is_there => "it was not there".to_owned(),
-            (Some(_), []) => "something that it reads has changed".to_owned(),
-            (Some(_), [one]) => format!("{} is newer", one.display()),
-            (Some(_), [one, more @ ..]) => {
-                format!("{} and {} more are newer", one.display(), more.len())
-            }
+        let why = match lock(&self.journal).compile(object) {
+            None => Some("no build before has compiled it"),
+            Some(known) if *known != record => Some("its command has changed"),
+            Some(_) if !is_there => Some("it was not there"),
+            Some(_) => None,
         };
+        let why = why.map_or_else(
+            || why_again(&output, &request.directory, &self.source),
+            str::to_owned,
+        );
+        if is_there {
+            make_old(&output)?;
+        }
         self.log
             .line(&format!("why compile {}: {why}", object.display()));
-        journal.begin_compile(object, record)?;
+        lock(&self.journal).begin_compile(object, record)?;
         Ok(previous)
     }
 

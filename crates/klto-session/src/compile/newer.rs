@@ -1,7 +1,6 @@
 //! What make goes by when it asks for a compile again: the files that are newer than the object.
 //!
-//! In: an object before its compile, and kbuild's record beside it. Out: the newer ones of the files that were
-//! read. It only tells; nothing depends on it.
+//! In: an object before its compile, and kbuild's record beside it. Out: a text for the log; nothing depends on it.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,21 +12,30 @@ use klto_core::normalize;
 use crate::archives::record_beside;
 use crate::old_time::is_old;
 
+/// Why make asks for `object` again, which is there and whose command is the same.
+pub(super) fn why_again(object: &Path, directory: &Path, source: &Path) -> String {
+    let modified = fs_err::metadata(object).and_then(|metadata| metadata.modified());
+    if modified.is_ok_and(is_old) {
+        return "it was made old".to_owned();
+    }
+    match newer_than(object, directory, source)
+        .unwrap_or_default()
+        .as_slice()
+    {
+        [] => "something that it reads has changed".to_owned(),
+        [one] => format!("{} is newer", one.display()),
+        [one, more @ ..] => format!("{} and {} more are newer", one.display(), more.len()),
+    }
+}
+
 /// The files that were read for `object` and are newer, as its record names them from `directory`; what is below
-/// `source` without that. None where klto made the object old.
+/// `source` without that.
 ///
 /// # Errors
 ///
 /// The object or its record cannot be read.
-pub(super) fn newer_than(
-    object: &Path,
-    directory: &Path,
-    source: &Path,
-) -> io::Result<Vec<PathBuf>> {
+fn newer_than(object: &Path, directory: &Path, source: &Path) -> io::Result<Vec<PathBuf>> {
     let made = fs_err::metadata(object)?.modified()?;
-    if is_old(made) {
-        return Ok(Vec::new());
-    }
     let record = fs_err::read(record_beside(object))?;
     let is_newer = |path: &&[u8]| {
         let metadata = std::fs::metadata(directory.join(OsStr::from_bytes(path)));
@@ -96,7 +104,7 @@ mod tests {
         let newer = newer_than(&output.join("a.o"), &output, &source).unwrap();
         assert_eq!(newer, ["fs/a.c", "include/config/SMP"].map(PathBuf::from));
         crate::old_time::make_old(&output.join("a.o")).unwrap();
-        let newer = newer_than(&output.join("a.o"), &output, &source).unwrap();
-        assert_eq!(newer, [] as [PathBuf; 0]);
+        let why = why_again(&output.join("a.o"), &output, &source);
+        assert_eq!(why, "it was made old");
     }
 }

@@ -63,7 +63,7 @@ pub(crate) use watched::run_watched;
 
 /// The file with the state, in the scratch directory.
 const COMPLETE: &str = "complete";
-/// The file with what was so after the last build, in its place when that failed.
+/// The file with what was so after the last build where that failed, instead of [`COMPLETE`].
 const FAILED: &str = "failed";
 const MAGIC: &[u8; 8] = b"kltoall8";
 /// More than twice the longest tick of Linux.
@@ -109,7 +109,7 @@ pub(crate) struct Watch {
     roots: Roots,
     /// With the state.
     file: PathBuf,
-    stamp: [u8; 32],
+    stamps: [[u8; 32]; 2],
     programs: Vec<PathBuf>,
     /// What the programs are given.
     environment: Vec<(OsString, OsString)>,
@@ -164,7 +164,7 @@ impl Watch {
         Ok(Self {
             facts,
             // Before what is in it.
-            stamp: of_file(&file),
+            stamps: stamps(&file),
             state: State::read(&file),
             failed: State::read(&file.with_file_name(FAILED)),
             file,
@@ -304,7 +304,11 @@ impl Watch {
         } else {
             FAILED
         };
-        let built = fs_err::metadata(self.file.with_file_name(name))?.modified()?;
+        let mut built = fs_err::metadata(self.file.with_file_name(name))?.modified()?;
+        if !self.ahead.is_empty() {
+            // The clock was set back: targets may be younger than that file.
+            built = built.max(self.begun);
+        }
         let mut sources = Vec::new();
         for (name, known) in &state.contents {
             let now = self.facts.get(name);
@@ -336,13 +340,12 @@ impl Watch {
 
     /// Whether another build has ended since this one began to look.
     pub fn is_outrun(&self) -> bool {
-        of_file(&self.file) != self.stamp
+        stamps(&self.file) != self.stamps
     }
 
     /// A build begins to change things: nothing is complete.
     fn forget(&self) -> io::Result<()> {
-        forget(&self.file)?;
-        forget(&self.file.with_file_name(FAILED))
+        forget(&self.file)
     }
 
     /// Takes stock after the build.
@@ -491,15 +494,24 @@ fn object_elsewhere(session: &Session) -> Option<PathBuf> {
 
 /// Of a build that cannot be watched nothing is known either.
 pub(crate) fn forget_in(scratch: &Scratch) -> io::Result<()> {
-    forget(&scratch.path(COMPLETE))?;
-    forget(&scratch.path(FAILED))
+    forget(&scratch.path(COMPLETE))
 }
 
+/// Removes the file with the state, and that of a build that failed.
 fn forget(file: &Path) -> io::Result<()> {
-    match fs_err::remove_file(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+    for file in [file.to_owned(), file.with_file_name(FAILED)] {
+        match fs_err::remove_file(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
     }
+    Ok(())
+}
+
+/// What tells whether another build has ended: stamps of the file with the state and of that of a build that
+/// failed.
+fn stamps(file: &Path) -> [[u8; 32]; 2] {
+    [file.to_owned(), file.with_file_name(FAILED)].map(|file| of_file(&file))
 }
 
 impl State {

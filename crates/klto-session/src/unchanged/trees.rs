@@ -115,7 +115,8 @@ pub(super) enum Change {
 /// Facts by name, as digests: `the arguments`, `source fs/ext4`.
 pub(super) type Facts = BTreeMap<String, [u8; 32]>;
 
-const CONFIGURATION: &str = "the configuration";
+/// The fact of the content of `.config`.
+pub(super) const CONFIGURATION: &str = "the configuration";
 
 /// Whether a fact of this name comes from [`Roots::facts`].
 pub(super) fn is_of_tree(name: &str) -> bool {

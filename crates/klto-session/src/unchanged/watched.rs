@@ -13,7 +13,8 @@ use klto_core::Failure;
 use klto_kbuild::link::is_of_distributed_link;
 
 use super::remake::Remake;
-use super::{Difference, Stock, Watch};
+use super::trees::CONFIGURATION;
+use super::{Difference, State, Stock, Watch};
 use crate::archives::record_beside;
 use crate::session::Session;
 use crate::sub_makes::LeaveOut;
@@ -30,6 +31,7 @@ pub(crate) fn run_watched(
     if let Some(why) = watch.comments_count.get() {
         session.log.line(&format!("comments count: {why}"));
     }
+    or_warning(session, watch.have_configuration_read(session));
     or_warning(session, watch.make_targets_ahead_old(session));
     let (remake, mut status) = match difference {
         Difference::Sources(sources) => run_beside(session, &watch, sources, run_make)?,
@@ -77,15 +79,13 @@ impl Watch {
     /// The clock was set back: what was made before would be newer than all that is made from now on, and
     /// make would take it for made. It becomes older than every source. Only targets do, and only after a
     /// build that was complete: what a user has written, and what a build has left to do, is known by its
-    /// time. After another one what was made of the configuration does: Kconfig finds out what has changed.
+    /// time.
     fn make_targets_ahead_old(&self, session: &Session) -> io::Result<()> {
-        let is_complete = self.state.is_some() && !self.is_unfinished();
+        if self.state.is_none() || self.is_unfinished() {
+            return Ok(());
+        }
         let mut count = 0;
-        let is_made = |path: &&PathBuf| match is_complete {
-            true => is_target(path) || self.is_generated(path),
-            false => path.ends_with("include/config/auto.conf"),
-        };
-        for path in self.ahead.iter().filter(is_made) {
+        for path in self.ahead.iter().filter(|path| is_target(path)) {
             self.make_old(path)?;
             count += 1;
         }
@@ -97,13 +97,42 @@ impl Watch {
         Ok(())
     }
 
-    /// Whether a file is of what kbuild writes without a record: what it makes of the configuration, by the times
-    /// of which make sees another one, and generated headers.
-    fn is_generated(&self, path: &Path) -> bool {
-        let place = path.strip_prefix(&self.roots.output).unwrap_or(path);
-        let mut above = place.ancestors().skip(1);
-        place.starts_with("include/config")
-            || above.any(|directory| directory.ends_with("include/generated"))
+    /// The `.config` has another content than after the last build, and a time that is not after what was made of
+    /// it: for make nothing has changed. What was made becomes older, so that Kconfig is asked. Not where objects
+    /// are ahead that stay so, for they would be taken for made; nor where the `.config` or a Kconfig file is ahead,
+    /// for then make would begin anew until its time has come.
+    fn have_configuration_read(&self, session: &Session) -> io::Result<()> {
+        let known = self.state.as_ref().or(self.failed.as_ref());
+        let is_same = |state: &State| {
+            let before = state.facts.get(CONFIGURATION);
+            before == self.facts.get(CONFIGURATION)
+        };
+        let keeps_targets = self.state.is_none() || self.is_unfinished();
+        let is_undecided = keeps_targets && self.ahead.iter().any(|path| is_target(path));
+        if known.is_none_or(is_same) || is_undecided {
+            return Ok(());
+        }
+        let place = |name: &str| self.roots.output.join("include/config").join(name);
+        let (made, record) = (place("auto.conf"), place("auto.conf.cmd"));
+        if !made.exists() || !record.exists() {
+            return Ok(());
+        }
+        let written = |path: &Path| fs_err::metadata(path)?.modified();
+        let configured = written(&self.roots.config)?;
+        if configured > written(&made)? {
+            return Ok(());
+        }
+        let record = fs_err::read_to_string(record)?;
+        let read = record.split_ascii_whitespace();
+        let mut read = read.map(|word| self.roots.source.join(word));
+        let is_ahead = |path: PathBuf| written(&path).is_ok_and(|time| time > self.begun);
+        if configured > self.begun || read.any(is_ahead) {
+            return Ok(());
+        }
+        session
+            .log
+            .line("made old include/config/auto.conf: the configuration is not newer");
+        self.make_old(&made)
     }
 }
 

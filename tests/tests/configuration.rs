@@ -90,8 +90,8 @@ fn a_tree_without_the_option_has_its_choice_remembered() {
 }
 
 /// What was made of the configuration is newer than an edit where the clock was set back between the two, or where
-/// a copy is moved back. Without an edit Kconfig is not asked: a `.config` whose time is still to come would have
-/// make begin anew until then.
+/// a copy is moved back. Where Kconfig is asked, a `.config` whose time is still to come would have make begin anew
+/// until then.
 #[test]
 fn a_configuration_that_is_not_newer_than_what_was_made_of_it_counts() {
     let build = jbd2_of_6_12("clock");
@@ -114,6 +114,7 @@ fn a_configuration_that_is_not_newer_than_what_was_made_of_it_counts() {
             set_time(&file, SystemTime::now() + hour);
         }
     }
+    fs::remove_file(output.join("include/config/auto.conf")).unwrap();
     build.succeed();
     let (off, on) = ("# CONFIG_JBD2_DEBUG is not set\n", "CONFIG_JBD2_DEBUG=y\n");
     let text = config(&build);

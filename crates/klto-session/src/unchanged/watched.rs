@@ -98,41 +98,45 @@ impl Watch {
     }
 
     /// The `.config` has another content than after the last build, and a time that is not after what was made of
-    /// it: for make nothing has changed. What was made becomes older, so that Kconfig is asked. Not where objects
-    /// are ahead that stay so, for they would be taken for made; nor where the `.config` or a Kconfig file is ahead,
-    /// for then make would begin anew until its time has come.
+    /// it: for make nothing has changed. What was made becomes older, so that Kconfig is asked. A `.config` whose
+    /// time is still to come would have make begin anew until then: it gets the time of this build. Neither happens
+    /// where objects are ahead that stay so, for they would be taken for made, nor where a Kconfig file is ahead.
     fn have_configuration_read(&self, session: &Session) -> io::Result<()> {
         let known = self.state.as_ref().or(self.failed.as_ref());
         let is_same = |state: &State| {
             let before = state.facts.get(CONFIGURATION);
             before == self.facts.get(CONFIGURATION)
         };
-        let keeps_targets = self.state.is_none() || self.is_unfinished();
-        let is_undecided = keeps_targets && self.ahead.iter().any(|path| is_target(path));
-        if known.is_none_or(is_same) || is_undecided {
-            return Ok(());
-        }
-        let place = |name: &str| self.roots.output.join("include/config").join(name);
-        let (made, record) = (place("auto.conf"), place("auto.conf.cmd"));
-        if !made.exists() || !record.exists() {
-            return Ok(());
-        }
         let written = |path: &Path| fs_err::metadata(path)?.modified();
+        let place = |name: &str| self.roots.output.join("include/config").join(name);
+        let made = place("auto.conf");
         let configured = written(&self.roots.config)?;
-        if configured > written(&made)? {
+        let is_newer = written(&made).is_ok_and(|made| configured > made);
+        let is_hidden = !is_newer && made.exists() && !known.is_none_or(is_same);
+        let is_ahead = configured > self.begun;
+        if !is_hidden && !is_ahead {
             return Ok(());
         }
-        let record = fs_err::read_to_string(record)?;
+        let keeps_targets = self.state.is_none() || self.is_unfinished();
+        let has_targets_ahead = self.ahead.iter().any(|path| is_target(path));
+        let record = std::fs::read_to_string(place("auto.conf.cmd")).unwrap_or_default();
         let read = record.split_ascii_whitespace();
         let mut read = read.map(|word| self.roots.source.join(word));
-        let is_ahead = |path: PathBuf| written(&path).is_ok_and(|time| time > self.begun);
-        if configured > self.begun || read.any(is_ahead) {
+        let is_file_ahead = |path: PathBuf| written(&path).is_ok_and(|time| time > self.begun);
+        if keeps_targets && has_targets_ahead || read.any(is_file_ahead) {
             return Ok(());
         }
-        session
-            .log
-            .line("made old include/config/auto.conf: the configuration is not newer");
-        self.make_old(&made)
+        if is_hidden || is_ahead && is_newer {
+            session
+                .log
+                .line("made old include/config/auto.conf: the configuration has changed");
+            self.make_old(&made)?;
+        }
+        if is_ahead {
+            let opened = fs_err::File::open(&self.roots.config)?;
+            opened.file().set_modified(self.begun)?;
+        }
+        Ok(())
     }
 }
 

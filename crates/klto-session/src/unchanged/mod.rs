@@ -296,7 +296,7 @@ impl Watch {
     /// Sources with another content than after the last build, and a time before its end: for make nothing
     /// has changed.
     fn sources_with_old_times(&self) -> io::Result<Vec<PathBuf>> {
-        let Some(state) = self.state.as_ref().or(self.failed.as_ref()) else {
+        let Some(state) = self.last_known() else {
             return Ok(Vec::new());
         };
         let name = if self.state.is_some() {
@@ -338,6 +338,11 @@ impl Watch {
         Some(key.finish().to_hex())
     }
 
+    /// What the last build has left, be it that it failed.
+    fn last_known(&self) -> Option<&State> {
+        self.state.as_ref().or(self.failed.as_ref())
+    }
+
     /// Whether another build has ended since this one began to look.
     pub fn is_outrun(&self) -> bool {
         stamps(&self.file) != self.stamps
@@ -355,7 +360,7 @@ impl Watch {
     }
 
     fn look_again(&self, memo: &StatMemo, sources: &Sources) -> io::Result<Stock> {
-        let known = self.state.as_ref().or(self.failed.as_ref());
+        let known = self.last_known();
         let knowledge = Knowledge {
             memo,
             sources,

@@ -102,7 +102,7 @@ impl Watch {
     /// time is still to come would have make begin anew until then: it gets the time of this build. Neither happens
     /// where objects are ahead that stay so, for they would be taken for made, nor where a Kconfig file is ahead.
     fn have_configuration_read(&self, session: &Session) -> io::Result<()> {
-        let known = self.state.as_ref().or(self.failed.as_ref());
+        let known = self.last_known();
         let is_same = |state: &State| {
             let before = state.facts.get(CONFIGURATION);
             before == self.facts.get(CONFIGURATION)

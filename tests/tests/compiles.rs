@@ -165,13 +165,17 @@ fn make_knows_the_same_prerequisites_and_versions() {
 }
 
 #[test]
-fn a_comment_compiles_nothing_unless_it_moves_a_line() {
+fn a_comment_compiles_nothing_unless_it_moves_a_line_that_is_read() {
     let (build, source) = copy("comment");
     let header = "include/linux/jbd2.h";
     let text = fs::read_to_string(source.path().join(header)).unwrap();
     let define = "#define JBD2_MIN_JOURNAL_BLOCKS 1024";
     assert!(text.contains(define));
     let with = |more: &str| text.replace(define, &format!("{define}{more}"));
+    // As BUG() and WARN() read theirs: through a macro.
+    let reading =
+        "#define KLTO_LINE __LINE__\nstatic inline int klto_line(void) { return KLTO_LINE; }\n";
+    let reading = |more: &str| with(&format!("{more}\n{reading}"));
     let makefile = fs::read_to_string(source.path().join("fs/jbd2/Makefile")).unwrap();
     // For a comment alone make would not run.
     let write = |text: &str| {
@@ -181,8 +185,13 @@ fn a_comment_compiles_nothing_unless_it_moves_a_line() {
     write(&with(" /* a comment */"));
     assert_found(&build.succeed());
     write(&with(" /* a comment\n */"));
+    assert_found(&build.succeed());
+    write(&reading(""));
+    assert_eq!(compiles(&build.succeed(), "ran"), objects());
+    write(&reading(" /* a comment\n */"));
     let moved = build.succeed();
     assert_eq!(compiles(&moved, "ran"), objects());
+    assert_eq!(versions(&moved, "ran"), exporting());
     // Inline assembly stands elsewhere, and the code is the same.
     let same = moved.log.lines.iter().filter_map(|line| {
         let object = line.strip_prefix("ran compile ")?;

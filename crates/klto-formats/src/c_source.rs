@@ -4,7 +4,13 @@
 //! In: the bytes of a file. Out: the same for all files that differ in comments and blanks alone, as long
 //! as no token moves to another line. It expands nothing and follows no include.
 
+mod lines;
+mod srcversion;
+
 use std::collections::BTreeSet;
+
+pub use lines::hides_lines;
+use srcversion::of_srcversion;
 
 /// A file as a compile sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +36,9 @@ pub struct CSource {
     /// Whether it has the assembler read a file as text of its own, by `.include`: symbols that the text defines
     /// are in the symbol table of bitcode, and no dependency file names it.
     pub names_assembler_text: bool,
+    /// Whether lines of its tokens, or of those of another file, may matter without the compiler telling so where it is
+    /// asked for each `__LINE__` that it expands.
+    pub hides_lines: bool,
     /// A word by which it asks for more than files: the clock, or a header that the word does not name.
     pub asks: Option<&'static str>,
 }
@@ -50,6 +59,9 @@ const ASKING: [&str; 6] = [
 /// What directives of the assembler that read files look like, or the begin of one: the rest is joined to it
 /// by the preprocessor, or is an argument of the assembler's own macro.
 const ASSEMBLER_FILES: [&[u8]; 5] = [b"incbin", b".include", b".inc\"", b".inc\\", b".\\\\"];
+
+/// What canonical text begins with, where it is tokens on their lines.
+const LINES: &[u8] = b"lines:";
 
 const HAS_INCLUDE: &str = "__has_include";
 
@@ -93,6 +105,7 @@ impl CSource {
             computes_includes: false,
             is_odd: has_odd_text(text),
             embeds: false,
+            moves_lines: false,
             upward: BTreeSet::new(),
         };
         reader.run();
@@ -101,11 +114,14 @@ impl CSource {
         let asks_for_bytes = reader.embeds.then_some("#embed");
         let canonical = match reader.is_odd {
             true => [b"bytes:", text].concat(),
-            false => [b"tokens:", &reader.canonical[..]].concat(),
+            false => [LINES, &reader.canonical[..]].concat(),
         };
         Self {
             names_assembler_files: names_assembler_files(&canonical),
             names_assembler_text: contains(&canonical.to_ascii_lowercase(), b".include"),
+            hides_lines: reader.moves_lines
+                || hides_lines(text)
+                || lines::ends_with_name(&canonical),
             canonical,
             options: options(text),
             quoted_includes: reader.quoted_includes,
@@ -114,6 +130,12 @@ impl CSource {
             asked_headers: &asked.unwrap_or_default() | &reader.upward,
             asks: asks(text).or(asks_for_header).or(asks_for_bytes),
         }
+    }
+
+    /// The canonical text without lines that have no token: the same for two files with the same tokens, wherever
+    /// their lines are.
+    pub fn tokens(&self) -> Vec<u8> {
+        lines::without_empty_lines(&self.canonical)
     }
 
     /// What is left of the source without what every reader takes for a comment or a blank, as parts of a
@@ -130,35 +152,6 @@ impl CSource {
         }
         vec![options, of_srcversion(text), self.canonical.clone()]
     }
-}
-
-/// The bytes that scripts/mod/sumversion.c takes of a source: block comments and blanks are left out, `//`
-/// comments are not, and a quote begins a string wherever it stands.
-fn of_srcversion(text: &[u8]) -> Vec<u8> {
-    let mut taken = Vec::with_capacity(text.len());
-    let mut place = 0;
-    while let Some(byte) = text.get(place) {
-        let rest = &text[place..];
-        if rest.starts_with(b"\\\n") {
-            place += 2;
-        } else if rest.starts_with(b"/*") {
-            // As `parse_comment` there: the slash of `/*/` ends it too.
-            let end = memchr::memmem::find(&rest[1..], b"*/");
-            place += end.map_or(rest.len(), |end| end + 3);
-        } else if *byte == b'"' {
-            let is_end = |at: &usize| rest[*at] == b'"' && rest[*at - 1] != b'\\';
-            let end = (1..rest.len()).find(is_end);
-            let length = end.map_or(rest.len(), |end| end + 1);
-            taken.extend(&rest[..length]);
-            place += length;
-        } else {
-            if !byte.is_ascii_whitespace() {
-                taken.push(*byte);
-            }
-            place += 1;
-        }
-    }
-    taken
 }
 
 fn has_odd_text(text: &[u8]) -> bool {
@@ -278,6 +271,8 @@ struct Reader<'a> {
     computes_includes: bool,
     is_odd: bool,
     embeds: bool,
+    /// A directive may say another line.
+    moves_lines: bool,
     /// Names with `..` that are included.
     upward: BTreeSet<Vec<u8>>,
 }
@@ -400,6 +395,9 @@ impl Reader<'_> {
         self.computes_includes |= includes && !is_plain;
         // What is embedded is read byte for byte.
         self.embeds |= word == b"embed";
+        let is_spliced = after.first() == Some(&b'\\') && (word.is_empty() || name == after);
+        let is_number = word.first().is_some_and(u8::is_ascii_digit);
+        self.moves_lines |= word == b"line" || is_number || is_spliced;
         let close = match (word, name.first()) {
             (b"include" | b"include_next" | b"import", Some(b'"')) => b'"',
             (b"include" | b"include_next" | b"import", Some(b'<')) => b'>',
@@ -475,17 +473,6 @@ mod tests {
             essence("f('\"'); /* a */ g('\"');"),
             essence("f('\"'); /* b */ g('\"');")
         );
-    }
-
-    #[test]
-    fn what_srcversion_is_made_of() {
-        let of = |text: &str| String::from_utf8(of_srcversion(text.as_bytes())).unwrap();
-        assert_eq!(of("int  a; /* b */ // c d\n"), "inta;//cd");
-        assert_eq!(of("f(\"a  /* b\"); \\\nint c;"), "f(\"a  /* b\");intc;");
-        assert_eq!(of("\"a\\\" b\" c"), "\"a\\\" b\"c");
-        assert_eq!(of("/*/// a */ b"), "//a*/b");
-        assert_eq!(of("a /* open"), "a");
-        assert_eq!(of("\"open  b"), "\"open  b");
     }
 
     #[test]
@@ -591,7 +578,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(text in "[ \\\\\n\"'/*#a-cCONFIG_]{0,60}") {
             let once = CSource::read(text.as_bytes());
-            prop_assert!(once.canonical.len() <= text.len() + b"tokens:".len());
+            prop_assert!(once.canonical.len() <= text.len() + LINES.len());
         }
     }
 }

@@ -16,8 +16,10 @@ pub struct FrontEnd {
     /// Directories that are searched for headers, in clang's order: `-iquote`, `-I`, `-isystem`,
     /// `-idirafter`.
     pub searched: Vec<PathBuf>,
-    /// Those of `-isystem` and `-idirafter`: a dependency file written by `-MMD` leaves out their headers.
+    /// Those of `-isystem` and `-idirafter`.
     pub system: Vec<PathBuf>,
+    /// Whether the dependency file leaves out headers of `system`, as one written by `-MMD` does.
+    pub leaves_out_system: bool,
     /// Files that are read and that no dependency file names.
     pub more_inputs: Vec<PathBuf>,
     /// The dependency file, if the call writes one.
@@ -26,7 +28,8 @@ pub struct FrontEnd {
     pub removed_prefixes: Vec<PathBuf>,
     /// Whether the object has debug information, which holds columns and directories.
     pub has_debug_information: bool,
-    /// Whether the object holds columns: with debug information, or where a sanitizer reports places.
+    /// Whether the object holds columns: with debug information or a map of coverage, or where a sanitizer reports
+    /// places.
     pub shows_columns: bool,
     /// Why the result may not be stored, if so.
     pub not_storable: Option<String>,
@@ -205,9 +208,8 @@ impl FrontEnd {
             }
         }
         let leaves_out = |word: &OsString| word.as_bytes().starts_with(b"-Wp,-MMD,");
-        if arguments.iter().any(leaves_out) {
-            front.system = [searched[2].as_slice(), &searched[3]].concat();
-        }
+        front.leaves_out_system = arguments.iter().any(leaves_out);
+        front.system = [searched[2].as_slice(), &searched[3]].concat();
         if !arguments.iter().any(|word| word == "-nostdinc") {
             front.refuse(OsStr::new("a call without -nostdinc"));
         }
@@ -225,7 +227,7 @@ impl FrontEnd {
             let mut names = names.split(|byte| *byte == b',');
             self.shows_columns |= names.any(|name| !WITHOUT_COLUMNS.contains(&name));
         }
-        self.shows_columns |= self.has_debug_information;
+        self.shows_columns |= self.has_debug_information || bytes == b"-fcoverage-mapping";
         let is_macro = bytes.starts_with(b"-D") || bytes.starts_with(b"-U");
         if NOT_FOLLOWED.iter().any(begins) || (!is_macro && may_name_file(text)) {
             self.refuse(text);
@@ -373,6 +375,7 @@ mod tests {
         let columns =
             |flag: &str| FrontEnd::of(&arguments(&format!("{CALL} {flag}"))).shows_columns;
         assert!(columns("-gdwarf-5") && columns("-fsanitize=array-bounds,shift"));
+        assert!(columns("-fcoverage-mapping"));
         assert!(columns("-fsanitize=kcfi,kernel-address"));
         assert!(!columns("-fsanitize=kcfi,kernel-hwaddress"));
     }

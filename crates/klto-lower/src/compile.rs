@@ -12,7 +12,7 @@
 //! | call | argument | the call without output, dependency file and mode marker | paths below the tree or the output by their root, where the object cannot show them |
 //! | call | directory | with debug information only | it is in the object |
 //! | result | call | | |
-//! | result | file, digest | place and tokens of each file that was read, or its bytes ([`Grain`]) | |
+//! | result | file, digest | place and tokens of each file that was read, or its bytes ([`Grain`]) | their lines where the file expands `__LINE__` |
 //! | result | option, value | what `autoconf.h` says of each option that these files mention; all of it where one pastes names of options | as kbuild's fixdep |
 //!
 //! It is pure: digests and values come from the caller.
@@ -55,6 +55,9 @@ pub struct Reads {
     pub files: Vec<Place>,
     /// Which of them are headers of the system, left out of the dependency file, by place in `files`.
     pub system: Vec<u32>,
+    /// Those in which the lines of tokens matter, because `__LINE__` is expanded there or might be; by place in
+    /// `files`, ascending.
+    pub by_line: Vec<u32>,
     /// Files that were there and were not read, where a header was looked for before it was found or was
     /// asked for.
     pub passed_over: Vec<Place>,
@@ -74,7 +77,7 @@ pub struct CompileCallParts<'a> {
 /// How closely a file is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grain {
-    /// Tokens and their lines; bitcode that is found has the places of inline assembly in another text, which
+    /// Tokens, and their lines in the files of [`Reads::by_line`]; bitcode that is found has the places of inline assembly in another text, which
     /// only messages show.
     Tokens,
     /// Each byte: the result is what the compiler writes, bit for bit.
@@ -83,7 +86,7 @@ pub enum Grain {
 
 /// The key of a call.
 pub fn call_key(parts: &CompileCallParts<'_>) -> Digest {
-    let mut key = KeyBuilder::new("compile-call", 2);
+    let mut key = KeyBuilder::new("compile-call", 3);
     key.digest("tool", parts.tool);
     for argument in parts.arguments {
         key.argument("argument", argument.as_bytes());
@@ -105,7 +108,7 @@ pub fn result_key(
         Grain::Tokens => "compile",
         Grain::Bytes => "compile-bytes",
     };
-    let mut key = KeyBuilder::new(kind, 2);
+    let mut key = KeyBuilder::new(kind, 3);
     key.digest("call", call);
     for (place, digest) in files {
         key.field("file", &place.text()).digest("digest", *digest);

@@ -21,7 +21,7 @@ use klto_store::{StatMemo, Store, StoreError};
 use klto_wire::{SHIMS_VARIABLE, SOCKET_VARIABLE};
 
 use crate::begun;
-use crate::compile::MODE_MARKER;
+use crate::compile::{MODE_MARKER, place_header};
 use crate::jobs::Jobs;
 use crate::journal::Journal;
 use crate::log::{LOG, Log, note_without_make, tell};
@@ -214,8 +214,10 @@ fn start_session(
     add_mode_marker(build, settings, journal.identifier())?;
     let mut make = make_command(build, settings, &shims);
     jobs.configure(&mut make, &build.make_flags);
+    let line_header = place_header(&scratch)?;
     let session = Session::new(SessionParts {
         scratch,
+        line_header,
         source: build.tree.source.clone(),
         journal,
         additions,

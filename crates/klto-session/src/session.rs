@@ -55,6 +55,8 @@ pub(crate) struct Session {
     pub directories: DirectoryMemo,
     pub journal: Mutex<Journal>,
     pub additions: LtoAdditions,
+    /// Read first by compiles whose lines may not matter.
+    pub line_header: PathBuf,
     /// Whether each unit is optimized as a whole.
     pub full: bool,
     pub memory: Memory,
@@ -87,6 +89,7 @@ pub(crate) struct SessionParts {
     pub source: PathBuf,
     pub journal: Journal,
     pub additions: LtoAdditions,
+    pub line_header: PathBuf,
     pub full: bool,
     pub memory: Memory,
     pub engine: Engine,
@@ -113,7 +116,7 @@ pub(crate) struct Run {
     pub program: PathBuf,
     pub arguments: Vec<OsString>,
     pub directory: PathBuf,
-    /// What it prints is thrown away.
+    /// The session gets what it prints.
     pub quiet: bool,
 }
 
@@ -141,6 +144,7 @@ impl Session {
             directories: DirectoryMemo::default(),
             journal: Mutex::new(parts.journal),
             additions: parts.additions,
+            line_header: parts.line_header,
             full: parts.full,
             memory: parts.memory,
             engine: parts.engine,

@@ -20,8 +20,8 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use klto_fork::socket_beside;
 use klto_wire::{
-    ANSWERS_NAME, Finished, Reply, Request, SENT_VARIABLES, SHIMS_VARIABLE, SOCKET_VARIABLE,
-    ShimRole, is_initcall_script, is_kallsyms_source,
+    ANSWERS_NAME, Finished, MOST_PRINTED, Reply, Request, SENT_VARIABLES, SHIMS_VARIABLE,
+    SOCKET_VARIABLE, ShimRole, is_initcall_script, is_kallsyms_source,
 };
 use probe::{Answer, Input, Probe, memory_file};
 use rustix::process::{Resource, Rlimit, getpid, kill_process, setrlimit};
@@ -316,14 +316,23 @@ fn converse(
                 let status = run(fork_server, call, &directory, streams)?;
                 let signalled = 128 + status.signal().unwrap_or(0);
                 let code = u8::try_from(status.code().unwrap_or(signalled)).unwrap_or(u8::MAX);
-                let printed = match &printed {
-                    Some(file) => file.metadata()?.len() > 0,
-                    None => false,
+                let printed = match printed {
+                    Some(file) => printed_to(file)?,
+                    None => Vec::new(),
                 };
                 Finished { code, printed }.write(&mut stream)?;
             }
         }
     }
+}
+
+/// What a program wrote to `file`, up to the byte after the most that is sent.
+fn printed_to(mut file: File) -> io::Result<Vec<u8>> {
+    let mut printed = Vec::new();
+    file.rewind()?;
+    file.take(MOST_PRINTED as u64 + 1)
+        .read_to_end(&mut printed)?;
+    Ok(printed)
 }
 
 /// Prints what the session answers; a reader that went away (`objdump -h … | grep -q`) is no error.

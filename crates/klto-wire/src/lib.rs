@@ -159,7 +159,7 @@ pub enum Reply {
         arguments: Vec<OsString>,
         /// Where it runs.
         directory: PathBuf,
-        /// Whether what it prints is thrown away; the session is told that there was something.
+        /// Whether the session gets what it prints, instead of who called the shim.
         quiet: bool,
     },
     /// The session has done the work: print and exit.
@@ -198,13 +198,17 @@ impl Reply {
     }
 }
 
+/// The most bytes that a session gets of what a program printed, and one more where there were more.
+pub const MOST_PRINTED: usize = 16 << 20;
+
 /// How a program that [`Reply::RunThenReport`] named ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
     /// Exit code, or 128 plus the signal's number.
     pub code: u8,
-    /// Whether it printed something that was thrown away.
-    pub printed: bool,
+    /// What a quiet one printed on standard output and standard error, in the order in which it did; not all of
+    /// it where that is more than [`MOST_PRINTED`].
+    pub printed: Vec<u8>,
 }
 
 const REQUEST: u8 = 1;
@@ -320,7 +324,7 @@ impl Finished {
     pub fn write(&self, stream: &mut impl Write) -> io::Result<()> {
         let mut body = Body::new(FINISHED);
         body.bytes(&[self.code]);
-        body.bytes(&[u8::from(self.printed)]);
+        body.bytes(&self.printed);
         body.send(stream)
     }
 
@@ -329,7 +333,7 @@ impl Finished {
         let (_, mut body) = BodyReader::receive(stream, &[FINISHED])?;
         Ok(Self {
             code: body.byte()?,
-            printed: body.byte()? != 0,
+            printed: body.bytes()?,
         })
     }
 }

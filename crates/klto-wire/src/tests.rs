@@ -50,6 +50,17 @@ fn replies_round_trip() {
 }
 
 #[test]
+fn what_was_printed_comes_with_the_end() {
+    let finished = Finished {
+        code: 1,
+        printed: b"a.c:1:2: \xff\n".to_vec(),
+    };
+    let mut bytes = Vec::new();
+    finished.write(&mut bytes).unwrap();
+    assert_eq!(Finished::read(&mut bytes.as_slice()).unwrap(), finished);
+}
+
+#[test]
 fn truncated_and_foreign_frames_are_errors() {
     let mut bytes = Vec::new();
     request().write(&mut bytes).unwrap();

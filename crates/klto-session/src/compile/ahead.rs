@@ -252,10 +252,11 @@ impl Session {
             return Ok(AheadResult::NothingKept);
         };
         self.timeline.ended(start, "compile", "ran", &call.label);
-        if code != 0 || !printed.is_empty() {
+        let uses = stored.line_use(&printed);
+        let Some(uses) = uses.filter(|_| code == 0) else {
             return Ok(AheadResult::HasMessages);
-        }
-        let kept = stored.keep(self, Some(previous))?;
+        };
+        let kept = stored.keep(self, Some(previous), &uses)?;
         Ok(match kept.not_stored {
             None => AheadResult::Stored {
                 is_same_code: kept.is_same_code,

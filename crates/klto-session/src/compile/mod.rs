@@ -6,6 +6,7 @@
 mod ahead;
 mod call;
 mod kallsyms;
+mod line_use;
 mod newer;
 mod passed_over;
 mod previous;
@@ -39,6 +40,7 @@ pub(crate) use ahead::Ahead;
 use ahead::AheadResult;
 pub(crate) use call::MODE_MARKER;
 use call::is_mode_marker;
+pub(crate) use line_use::place_header;
 use newer::why_again;
 use previous::Previous;
 pub(crate) use sources::{Sources, essence_of};
@@ -293,13 +295,14 @@ impl Session {
         let next = move |session: &Session, finished: Finished| {
             let (kind, label) = (stored.kind(), stored.label());
             session.timeline.ended(start, kind, "ran", label);
-            if finished.code != 0 || finished.printed {
+            let uses = stored.line_use(&finished.printed);
+            let Some(uses) = uses.filter(|_| finished.code == 0) else {
                 // kbuild's own call says it in its own words. If it comes to no end, make calls again.
                 let _ = make_old(stored.object());
                 session.log_ran(kind, label, FAILS_OR_PRINTS);
                 return Ok(run_then(as_written, then));
-            }
-            let note = match stored.keep(session, previous) {
+            };
+            let note = match stored.keep(session, previous, &uses) {
                 Ok(kept) => {
                     let note = same_code(kept.is_same_code);
                     let why = kept.not_stored;

@@ -22,6 +22,8 @@ pub(crate) struct Source {
     /// Its bytes.
     pub bytes: Digest,
     /// Its tokens and their lines.
+    pub lines: Digest,
+    /// Its tokens, whatever their lines.
     pub tokens: Digest,
     /// See [`CSource::essence`].
     essence: Digest,
@@ -39,6 +41,8 @@ pub(crate) struct Source {
     pub names_assembler_files: bool,
     /// Whether the assembler may be told to read a file as its own text.
     pub names_assembler_text: bool,
+    /// See [`CSource::hides_lines`].
+    pub hides_lines: bool,
     /// A word by which it asks for more than files say.
     pub asks: Option<&'static str>,
 }
@@ -103,7 +107,8 @@ impl Source {
         };
         Self {
             bytes: Digest::of_bytes(bytes),
-            tokens: Digest::of_bytes(&read.canonical),
+            lines: Digest::of_bytes(&read.canonical),
+            tokens: Digest::of_bytes(&read.tokens()),
             essence: digest_of_essence(&read, bytes),
             options: read.options,
             quoted_includes: paths(read.quoted_includes),
@@ -112,6 +117,7 @@ impl Source {
             asked_headers: paths(read.asked_headers),
             names_assembler_files: read.names_assembler_files,
             names_assembler_text: read.names_assembler_text,
+            hides_lines: read.hides_lines,
             asks: read.asks,
         }
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use klto_core::{Digest, Storable, normalize, publish};
-use klto_formats::c_source::{asks, names_assembler_files, options};
+use klto_formats::c_source::{asks, hides_lines, names_assembler_files, options};
 use klto_formats::depfile::Depfile;
 use klto_kbuild::compile::CompileCall;
 use klto_kbuild::front_end::{FrontEnd, PathUse, assembler_not_followed, names_source, with_paths};
@@ -28,6 +28,7 @@ use klto_wire::Request;
 
 use super::NATIVE;
 use super::call::{NormalCall, Roots};
+use super::line_use::{LineUse, with_header};
 use super::passed_over::passed_over;
 use super::sources::Source;
 use crate::session::{Run, Session, tool_environment};
@@ -76,6 +77,8 @@ pub(super) struct StoredCompile {
     is_native: bool,
     /// Why the store is left alone, if so.
     not_stored: Option<String>,
+    /// The header by which the compiler says where it expands `__LINE__`; `None` where all lines count anyway.
+    line_header: Option<PathBuf>,
     /// A result that is to be made again and compared.
     expected: Option<Expected>,
 }
@@ -161,6 +164,13 @@ impl StoredCompile {
                 PathBuf::from(OsString::from_vec(both))
             }),
         });
+        // Macros of `-imacros` are read before any header.
+        let reads_before = |word: &OsString| word.as_bytes().starts_with(b"-imacros");
+        let hides = |word: &OsString| hides_lines(word.as_bytes());
+        let line_header = !front.shows_columns
+            && !arguments
+                .iter()
+                .any(|word| reads_before(word) || hides(word));
         let words = normal.key_arguments.iter();
         let options = words.flat_map(|word| options(word.as_bytes())).collect();
         Ok(Ok(Self {
@@ -179,6 +189,7 @@ impl StoredCompile {
             begin: SystemTime::now(),
             is_native: false,
             not_stored,
+            line_header: line_header.then(|| session.line_header.clone()),
             expected: None,
         }))
     }
@@ -274,10 +285,18 @@ impl StoredCompile {
     pub fn run(&self) -> Run {
         Run {
             program: self.program.clone(),
-            arguments: self.normal.arguments.clone(),
+            arguments: match &self.line_header {
+                Some(header) => with_header(header, &self.normal.arguments),
+                None => self.normal.arguments.clone(),
+            },
             directory: self.normal.directory.clone(),
             quiet: true,
         }
+    }
+
+    /// What the call of [`Self::run`] has said of lines; `None` where it has anything else to say.
+    pub fn line_use(&self, printed: &[u8]) -> Option<LineUse> {
+        LineUse::of(printed, self.line_header.as_deref())
     }
 
     /// Puts object and dependency file in their places, if the store has them.
@@ -320,7 +339,7 @@ impl StoredCompile {
         let passed = reads.passed_over.iter().map(|place| self.roots.path(place));
         let passed: BTreeSet<PathBuf> = passed.collect();
         match self.passed_over(session, &files) == passed {
-            true => self.keys(session, &files).ok(),
+            true => self.keys(session, &files, &reads.by_line).ok(),
             false => None,
         }
     }
@@ -339,7 +358,12 @@ impl StoredCompile {
         places.iter().map(read).collect()
     }
 
-    fn keys(&self, session: &Session, files: &[InputFile]) -> io::Result<[(Grain, Digest); 2]> {
+    fn keys(
+        &self,
+        session: &Session,
+        files: &[InputFile],
+        by_line: &[u32],
+    ) -> io::Result<[(Grain, Digest); 2]> {
         let configuration = match files.iter().find(|file| file.is_autoconf()) {
             Some(file) => session.sources.configuration(&file.path, &session.memo)?,
             None => Arc::default(),
@@ -360,8 +384,11 @@ impl StoredCompile {
         // kbuild's fixdep does not see these either; here another tree would get the result.
         let whole = files.iter().any(|file| file.source.pastes_options);
         let of_bytes = files.iter().map(|file| (&file.place, file.source.bytes));
-        let of_tokens = files.iter().filter(|file| whole || !file.is_autoconf());
-        let of_tokens = of_tokens.map(|file| match by_tokens {
+        let is_by_line = |place| by_line.binary_search(&place).is_ok();
+        let of_tokens = (0..).zip(files);
+        let of_tokens = of_tokens.filter(|(_, file)| whole || !file.is_autoconf());
+        let of_tokens = of_tokens.map(|(place, file)| match by_tokens {
+            true if is_by_line(place) => (&file.place, file.source.lines),
             true => (&file.place, file.source.tokens),
             false => (&file.place, file.source.bytes),
         });

@@ -17,6 +17,7 @@ use klto_kbuild::front_end::FrontEnd;
 use klto_kbuild::genksyms::GenksymsCall;
 use klto_wire::{Finished, Reply, Request};
 
+use super::line_use::LineUse;
 use super::stored::StoredCompile;
 use crate::recipe::Caller;
 use crate::session::{Answer, Session, as_called};
@@ -75,20 +76,20 @@ impl Session {
         let run = stored.run();
         let next = move |session: &Session, finished: Finished| {
             session.timeline.ended(start, "versions", "ran", &label);
-            if finished.code != 0 || finished.printed {
-                let _ = std::fs::remove_file(&text);
-                // kbuild's own call says it in its own words.
-                return Ok(as_called(request));
-            }
-            let short = shorten(&genksyms, &request.directory, &text);
-            let kept = short.and_then(|short| session.keep_short_text(&stored, short));
+            let uses = stored.line_use(&finished.printed);
+            let kept = uses.filter(|_| finished.code == 0).map(|uses| {
+                let short = shorten(&genksyms, &request.directory, &text)?;
+                session.keep_short_text(&stored, &uses, short)
+            });
             let _ = std::fs::remove_file(&text);
             Ok(match kept {
-                Ok(short) => Answer::Reply(Reply::prints(short)),
-                Err(error) => {
+                Some(Ok(short)) => Answer::Reply(Reply::prints(short)),
+                Some(Err(error)) => {
                     session.log_ran("versions", &label, &format!(": not stored: {error:#}"));
                     as_called(request)
                 }
+                // kbuild's own call says it in its own words.
+                None => as_called(request),
             })
         };
         Ok(Answer::Then {
@@ -98,8 +99,13 @@ impl Session {
     }
 
     /// Stores what was made of the text for genksyms; the text `short` again.
-    fn keep_short_text(&self, stored: &StoredCompile, short: Vec<u8>) -> anyhow::Result<Vec<u8>> {
-        let note = match stored.keep(self, None) {
+    fn keep_short_text(
+        &self,
+        stored: &StoredCompile,
+        uses: &LineUse,
+        short: Vec<u8>,
+    ) -> anyhow::Result<Vec<u8>> {
+        let note = match stored.keep(self, None, uses) {
             Ok(kept) => kept.not_stored,
             // kbuild takes a preprocessor that fails for a source without exports.
             Err(error) if error.is::<Failure>() => {

@@ -3,6 +3,7 @@
 //! In: a compile whose call has ended. Out: its dependency file as kbuild's own call would have written it, and
 //! object and list of what was read in the store, unless something speaks against that.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -16,10 +17,11 @@ use klto_exec::ToolCall;
 use klto_formats::bitcode::{differ_only_in_assembly_places, is_bitcode};
 use klto_formats::depfile::Depfile;
 use klto_kbuild::compile::backend_flags;
-use klto_lower::{Grain, Reads};
+use klto_lower::{Grain, Place, Reads};
 use klto_store::has_trusted_stamps;
 
 use super::{Expected, GRANULARITY, InputFile, READS_BY_ASSEMBLER, StoredCompile, last_change};
+use crate::compile::line_use::LineUse;
 use crate::compile::previous::Previous;
 use crate::session::{Session, tool_environment};
 
@@ -50,15 +52,21 @@ enum Storing {
 }
 
 impl StoredCompile {
-    /// After the compiler has run with success and has printed nothing: the dependency file as kbuild's own
+    /// After the compiler has run with success and has said nothing but where it expands `__LINE__`: the
+    /// dependency file as kbuild's own
     /// call would have written it, and all of it in the store. Where `previous` is the same code, it takes the
     /// place of what the compiler wrote, in the store as well; but never by the key of [`Grain::Bytes`].
     ///
     /// # Errors
     /// A [`Failure`] where the store had another result. Otherwise something could not be read or written:
     /// the call is to be done as it is written.
-    pub fn keep(&self, session: &Session, previous: Option<Previous>) -> anyhow::Result<Kept> {
-        let storing = self.storing(session)?;
+    pub fn keep(
+        &self,
+        session: &Session,
+        previous: Option<Previous>,
+        uses: &LineUse,
+    ) -> anyhow::Result<Kept> {
+        let storing = self.storing(session, uses)?;
         let is_same_code = previous.is_some_and(Previous::put_back);
         let not_stored = match storing {
             Storing::No(reason) => Some(reason),
@@ -84,7 +92,7 @@ impl StoredCompile {
     }
 
     /// Writes the dependency file, and says what the store does with what the compiler wrote.
-    fn storing(&self, session: &Session) -> anyhow::Result<Storing> {
+    fn storing(&self, session: &Session, uses: &LineUse) -> anyhow::Result<Storing> {
         let mut reads = self.reads_of_depfile()?;
         self.write_depfile(&reads)?;
         if let Some(reason) = &self.not_stored {
@@ -120,7 +128,9 @@ impl StoredCompile {
         let passed = passed.into_iter();
         let root = Path::new("/");
         reads.passed_over = passed.map(|path| self.roots.place(root, &path)).collect();
-        Ok(Storing::Under(self.keys(session, &files)?, reads))
+        reads.by_line = self.by_line(uses, &files)?;
+        let keys = self.keys(session, &files, &reads.by_line)?;
+        Ok(Storing::Under(keys, reads))
     }
 
     /// Whether the object that was made again is what the store has. Bitcode may be the same code with other
@@ -180,15 +190,22 @@ impl StoredCompile {
         let bytes = fs_err::read(&self.depfile)?;
         let depfile =
             Depfile::read(&bytes).with_context(|| format!("reading {}", self.depfile.display()))?;
-        let system = self.absolute(&self.front.system);
+        let system = match self.front.leaves_out_system {
+            true => self.absolute(&self.front.system),
+            false => Vec::new(),
+        };
         let mut reads = Reads {
             files: Vec::new(),
             system: Vec::new(),
+            by_line: Vec::new(),
             passed_over: Vec::new(),
         };
         for file in depfile.files {
             let file = PathBuf::from(OsString::from_vec(file));
             let absolute = normalize(&self.normal.directory.join(&file));
+            if self.line_header.as_ref() == Some(&absolute) {
+                continue;
+            }
             anyhow::ensure!(
                 self.is_same_file(&file, &absolute)?,
                 "{} leads behind a link",
@@ -206,6 +223,33 @@ impl StoredCompile {
             reads.files.push(self.roots.place(&self.roots.output, file));
         }
         Ok(reads)
+    }
+
+    /// The files in which the lines of tokens matter, by their place: all of them where the compiler may not have
+    /// named every one. It warns of nothing in headers of the system.
+    fn by_line(&self, uses: &LineUse, files: &[InputFile]) -> io::Result<Vec<u32>> {
+        let mut used = BTreeSet::new();
+        let mut is_known = uses.is_known;
+        for file in &uses.files {
+            let absolute = normalize(&self.normal.directory.join(file));
+            is_known &= self.is_same_file(file, &absolute)?;
+            used.insert(absolute);
+        }
+        let paths: BTreeSet<&PathBuf> = files.iter().map(|file| &file.path).collect();
+        let is_in_a_tree = |directory: &PathBuf| {
+            let roots = [&self.roots.source, &self.roots.output];
+            roots.iter().any(|root| directory.starts_with(root))
+        };
+        let is_known = is_known
+            && used.iter().all(|path| paths.contains(path))
+            && !self.absolute(&self.front.system).iter().any(is_in_a_tree)
+            && !files.iter().any(|file| file.source.hides_lines);
+        let is_by_line = |file: &InputFile| {
+            !is_known || used.contains(&file.path) || matches!(file.place, Place::Elsewhere(_))
+        };
+        let places = (0..).zip(files);
+        let by_line = places.filter(|(_, file)| is_by_line(file));
+        Ok(by_line.map(|(place, _)| place).collect())
     }
 
     fn why_not_stored(&self, files: &[InputFile]) -> io::Result<Option<String>> {

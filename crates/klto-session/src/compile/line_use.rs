@@ -1,0 +1,182 @@
+//! Which files of a compile read the lines of their own tokens: those where `__LINE__` is expanded.
+//!
+//! In: what a compiler says that first read klto's header. Out: the names of those files, if it said nothing else.
+//! The header marks `__LINE__` as deprecated, so that the compiler warns of each place that uses it, through
+//! whatever macros. In every other file tokens may move to other lines, and the object is the same, as long as it
+//! has no debug information and nothing else that holds places.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use klto_core::publish;
+use klto_wire::MOST_PRINTED;
+
+use crate::scratch::Scratch;
+
+/// Read before everything else. By the condition the compiler says whether it says anything: LLVM before 14 does
+/// not know the pragma, and `-w` leaves all warnings out.
+const HEADER: &str = r#"#if __has_warning("-Wdeprecated-pragma")
+#pragma clang diagnostic warning "-Wdeprecated-pragma"
+#pragma clang deprecated(__LINE__, "klto")
+#if __LINE__
+#endif
+#endif
+"#;
+
+/// How a warning ends; the place stands before it.
+const WARNING: &[u8] =
+    b": warning: macro '__LINE__' has been marked as deprecated: klto [-Wdeprecated-pragma]";
+
+/// What follows a warning.
+const NOTES: [&[u8]; 3] = [
+    b": note: expanded from macro '",
+    b": note: macro marked 'deprecated' here",
+    b"note: (skipping ",
+];
+
+/// Where a warning is, before it: the files that include its file.
+const INCLUDED_FROM: [&[u8]; 2] = [b"In file included from ", b"                 from "];
+
+/// Files in which `__LINE__` is expanded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct LineUse {
+    /// Whether the compiler would have named them.
+    pub is_known: bool,
+    /// As the compiler names them.
+    pub files: BTreeSet<PathBuf>,
+}
+
+/// The name under which a compile includes it: the same for all output trees, as the length of a path would move
+/// all places in the bitcode.
+const NAME: &str = "klto-line.h";
+
+/// Puts the header into the scratch directory, with no other beside it; its path.
+pub(crate) fn place_header(scratch: &Scratch) -> io::Result<PathBuf> {
+    let path = scratch.path("include").join(NAME);
+    if fs_err::read(&path).ok().as_deref() != Some(HEADER.as_bytes()) {
+        publish(&path, HEADER.as_bytes())?;
+    }
+    Ok(path)
+}
+
+/// The call whose compiler reads `header` first, and says of each place no more than it must.
+pub(super) fn with_header(header: &Path, arguments: &[OsString]) -> Vec<OsString> {
+    let mut searched = OsString::from("-I");
+    searched.push(header.parent().unwrap_or(header));
+    let short = [
+        "-fno-caret-diagnostics",
+        "-fno-color-diagnostics",
+        "-fmacro-backtrace-limit=1",
+    ];
+    let first = ["-include", NAME].map(OsString::from);
+    let last = short.map(OsString::from).into_iter().chain([searched]);
+    let all = first.into_iter().chain(arguments.iter().cloned());
+    all.chain(last).collect()
+}
+
+impl LineUse {
+    /// By what a compiler printed after it read `header`; `None` where it has something else to say.
+    pub fn of(printed: &[u8], header: Option<&Path>) -> Option<Self> {
+        let mut uses = Self::default();
+        if printed.len() > MOST_PRINTED {
+            return None;
+        }
+        for line in printed.split(|byte| *byte == b'\n') {
+            if let Some(place) = line.strip_suffix(WARNING) {
+                let file = file_of(place)?;
+                if Some(file.as_path()) == header {
+                    uses.is_known = true;
+                } else {
+                    uses.files.insert(file);
+                }
+            } else if !is_beside_a_warning(line) {
+                return None;
+            }
+        }
+        Some(uses)
+    }
+}
+
+fn is_beside_a_warning(line: &[u8]) -> bool {
+    let has = |note: &&[u8]| memchr::memmem::find(line, note).is_some();
+    let is_count =
+        || line.ends_with(b" warnings generated.") || line.ends_with(b" warning generated.");
+    line.is_empty()
+        || INCLUDED_FROM.iter().any(|begin| line.starts_with(begin))
+        || NOTES.iter().any(has)
+        || is_count()
+}
+
+/// Of `file:line:column`.
+fn file_of(place: &[u8]) -> Option<PathBuf> {
+    let mut parts = place.rsplitn(3, |byte| *byte == b':');
+    let mut is_number = || {
+        let part = parts.next()?;
+        let is_number = !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+        is_number.then_some(())
+    };
+    is_number()?;
+    is_number()?;
+    let file = parts.next().filter(|file| !file.is_empty())?;
+    Some(PathBuf::from(OsString::from_vec(file.to_vec())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = "In file included from <built-in>:1:
+/o/.klto/line.h:4:5: warning: macro '__LINE__' has been marked as deprecated: klto [-Wdeprecated-pragma]
+/o/.klto/line.h:3:42: note: macro marked 'deprecated' here
+In file included from fs/a.c:1:
+In file included from ./include/a.h:7:
+                 from ./include/c.h:7:
+./include/b.h:3:31: warning: macro '__LINE__' has been marked as deprecated: klto [-Wdeprecated-pragma]
+./include/b.h:1:26: note: expanded from macro 'W'
+/o/.klto/line.h:3:42: note: macro marked 'deprecated' here
+fs/a.c:2:17: warning: macro '__LINE__' has been marked as deprecated: klto [-Wdeprecated-pragma]
+note: (skipping 2 expansions in backtrace; use -fmacro-backtrace-limit=0 to see all)
+/o/.klto/line.h:3:42: note: macro marked 'deprecated' here
+3 warnings generated.
+";
+    const PLACE: &str = "/o/.klto/line.h";
+
+    #[test]
+    fn files_are_named_by_the_place_of_use() {
+        let uses = LineUse::of(SAID.as_bytes(), Some(Path::new(PLACE))).unwrap();
+        assert!(uses.is_known);
+        assert_eq!(
+            uses.files,
+            BTreeSet::from(["./include/b.h".into(), "fs/a.c".into()])
+        );
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_compiler_that_does_not_warn() {
+        let uses = LineUse::of(b"", Some(Path::new(PLACE))).unwrap();
+        assert!(!uses.is_known && uses.files.is_empty());
+    }
+
+    #[test]
+    fn any_other_word_is_a_message() {
+        for line in [
+            "fs/a.c:3:1: warning: unused variable 'a' [-Wunused-variable]",
+            "fs/a.c:3:1: error: unknown type name 'x'",
+            "fs/a.c:3:1: note: declared here",
+            "clang: warning: argument unused during compilation: '-x'",
+            "Killed",
+        ] {
+            let said = format!("{SAID}{line}\n");
+            assert_eq!(
+                LineUse::of(said.as_bytes(), Some(Path::new(PLACE))),
+                None,
+                "{line}"
+            );
+        }
+        let much = b"\n".repeat(MOST_PRINTED + 1);
+        assert_eq!(LineUse::of(&much, None), None);
+    }
+}

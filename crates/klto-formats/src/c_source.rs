@@ -36,8 +36,8 @@ pub struct CSource {
     /// Whether it has the assembler read a file as text of its own, by `.include`: symbols that the text defines
     /// are in the symbol table of bitcode, and no dependency file names it.
     pub names_assembler_text: bool,
-    /// Whether lines of its tokens, or of those of another file, may matter without the compiler telling so where it is
-    /// asked for each `__LINE__` that it expands.
+    /// Whether lines of its tokens, or of another file's, may matter though the compiler, asked for each
+    /// `__LINE__` that it expands, says nothing of them.
     pub hides_lines: bool,
     /// A word by which it asks for more than files: the clock, or a header that the word does not name.
     pub asks: Option<&'static str>,
@@ -119,9 +119,7 @@ impl CSource {
         Self {
             names_assembler_files: names_assembler_files(&canonical),
             names_assembler_text: contains(&canonical.to_ascii_lowercase(), b".include"),
-            hides_lines: reader.moves_lines
-                || hides_lines(text)
-                || lines::ends_with_name(&canonical),
+            hides_lines: reader.moves_lines || hides_lines(text),
             canonical,
             options: options(text),
             quoted_includes: reader.quoted_includes,
@@ -160,6 +158,7 @@ fn has_odd_text(text: &[u8]) -> bool {
     text.iter().any(is_odd)
         || text.starts_with(BYTE_ORDER_MARK)
         || contains(text, b"R\"")
+        || contains(text, b"R\\\n")
         || splices_within_delimiters(text)
         || splices_after_blanks(text)
 }
@@ -294,6 +293,11 @@ impl Reader<'_> {
                     self.blank = true;
                     self.rest = after;
                 }
+                (b'\\', Some(b'\n')) | (b'%', Some(b':')) if self.at_line_start => {
+                    // A directive may follow.
+                    self.moves_lines = true;
+                    self.take(2);
+                }
                 // A splice: the blank after it counts, unlike one at the start of a line.
                 (b'\\', _) => self.take(1 + usize::from(after.first() == Some(&b'\n'))),
                 _ => self.take(1),
@@ -395,9 +399,11 @@ impl Reader<'_> {
         self.computes_includes |= includes && !is_plain;
         // What is embedded is read byte for byte.
         self.embeds |= word == b"embed";
-        let is_spliced = after.first() == Some(&b'\\') && (word.is_empty() || name == after);
         let is_number = word.first().is_some_and(u8::is_ascii_digit);
-        self.moves_lines |= word == b"line" || is_number || is_spliced;
+        // Something else than its name comes next, or the name goes on in the next line.
+        let is_hidden = word.is_empty() && !matches!(after.first(), None | Some(b'\n'))
+            || after.starts_with(b"\\\n");
+        self.moves_lines |= word == b"line" || is_number || is_hidden;
         let close = match (word, name.first()) {
             (b"include" | b"include_next" | b"import", Some(b'"')) => b'"',
             (b"include" | b"include_next" | b"import", Some(b'<')) => b'>',

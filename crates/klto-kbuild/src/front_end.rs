@@ -28,9 +28,12 @@ pub struct FrontEnd {
     pub removed_prefixes: Vec<PathBuf>,
     /// Whether the object has debug information, which holds columns and directories.
     pub has_debug_information: bool,
-    /// Whether the object holds columns: with debug information or a map of coverage, or where a sanitizer reports
-    /// places.
+    /// Whether the object depends on columns: with debug information, a map of coverage or tokens of allocations, or
+    /// where a sanitizer reports places.
     pub shows_columns: bool,
+    /// Whether the compiler may expand macros without a warning where klto asks for one: in what it reads before
+    /// any header, and in headers of the system that `system` does not name.
+    pub hides_lines: bool,
     /// Why the result may not be stored, if so.
     pub not_storable: Option<String>,
 }
@@ -110,6 +113,16 @@ const WITHOUT_COLUMNS: [&[u8]; 5] = [
     b"thread",
     b"kcfi",
     b"shadow-call-stack",
+];
+
+/// What is in words that have the compiler read macros first, or take headers for those of the system, beside
+/// `-isystem` and `-idirafter`.
+const HIDES_LINES: [&str; 5] = [
+    "-imacros",
+    "system-header",
+    "-iwith",
+    "-with-prefix",
+    "-internal-",
 ];
 
 /// Whether a path is that of one file, whatever directories are searched.
@@ -200,6 +213,10 @@ impl FrontEnd {
                 Word::Text(text) => front.read_text(text),
                 Word::TextApart(flag, value) => {
                     let is_macro = flag == "-D" || flag == "-U";
+                    if value.as_bytes().starts_with(b"-debug-info-kind") {
+                        front.has_debug_information = true;
+                        front.shows_columns = true;
+                    }
                     let is_load = flag == "-Xclang" && value == "-load";
                     if is_load || (!is_macro && value.as_bytes().contains(&b'/')) {
                         front.refuse(value);
@@ -207,6 +224,11 @@ impl FrontEnd {
                 }
             }
         }
+        let hides = |word: &OsString| {
+            let word = word.to_string_lossy();
+            HIDES_LINES.iter().any(|part| word.contains(part))
+        };
+        front.hides_lines = arguments.iter().any(hides);
         let leaves_out = |word: &OsString| word.as_bytes().starts_with(b"-Wp,-MMD,");
         front.leaves_out_system = arguments.iter().any(leaves_out);
         front.system = [searched[2].as_slice(), &searched[3]].concat();
@@ -227,7 +249,10 @@ impl FrontEnd {
             let mut names = names.split(|byte| *byte == b',');
             self.shows_columns |= names.any(|name| !WITHOUT_COLUMNS.contains(&name));
         }
-        self.shows_columns |= self.has_debug_information || bytes == b"-fcoverage-mapping";
+        // The token of an allocation is made of the type's name, which has a place where the type has none.
+        self.shows_columns |= self.has_debug_information
+            || bytes == b"-fcoverage-mapping"
+            || bytes.starts_with(b"-falloc-token");
         let is_macro = bytes.starts_with(b"-D") || bytes.starts_with(b"-U");
         if NOT_FOLLOWED.iter().any(begins) || (!is_macro && may_name_file(text)) {
             self.refuse(text);
@@ -375,7 +400,18 @@ mod tests {
         let columns =
             |flag: &str| FrontEnd::of(&arguments(&format!("{CALL} {flag}"))).shows_columns;
         assert!(columns("-gdwarf-5") && columns("-fsanitize=array-bounds,shift"));
-        assert!(columns("-fcoverage-mapping"));
+        assert!(columns("-fcoverage-mapping") && columns("-falloc-token-max=16"));
+        assert!(columns("-Xclang -debug-info-kind=line-tables-only"));
+        let hides = |flag: &str| FrontEnd::of(&arguments(&format!("{CALL} {flag}"))).hides_lines;
+        assert!(!hides("-Wall"));
+        for flag in [
+            "-imacros ./a.h",
+            "--system-header-prefix=a",
+            "-iwithprefixbefore a",
+            "-Xclang -internal-isystem -Xclang a",
+        ] {
+            assert!(hides(flag), "{flag}");
+        }
         assert!(columns("-fsanitize=kcfi,kernel-address"));
         assert!(!columns("-fsanitize=kcfi,kernel-hwaddress"));
     }

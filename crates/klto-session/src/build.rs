@@ -214,7 +214,7 @@ fn start_session(
     add_mode_marker(build, settings, journal.identifier())?;
     let mut make = make_command(build, settings, &shims);
     jobs.configure(&mut make, &build.make_flags);
-    let line_header = place_header(&scratch)?;
+    let line_header = place_header(&scratch, build.llvm.major)?;
     let session = Session::new(SessionParts {
         scratch,
         line_header,

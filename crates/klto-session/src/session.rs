@@ -55,8 +55,8 @@ pub(crate) struct Session {
     pub directories: DirectoryMemo,
     pub journal: Mutex<Journal>,
     pub additions: LtoAdditions,
-    /// Read first by compiles whose lines may not matter.
-    pub line_header: PathBuf,
+    /// Read first by compiles whose lines may not matter; `None` for a compiler that cannot tell.
+    pub line_header: Option<PathBuf>,
     /// Whether each unit is optimized as a whole.
     pub full: bool,
     pub memory: Memory,
@@ -89,7 +89,7 @@ pub(crate) struct SessionParts {
     pub source: PathBuf,
     pub journal: Journal,
     pub additions: LtoAdditions,
-    pub line_header: PathBuf,
+    pub line_header: Option<PathBuf>,
     pub full: bool,
     pub memory: Memory,
     pub engine: Engine,

@@ -1,4 +1,5 @@
-//! What remains of a source when the lines of its tokens do not matter, and whether a compiler can tell if they do.
+//! What remains of a source where the lines of its tokens do not matter, and whether a compiler can tell if they
+//! do.
 //!
 //! In: canonical text, or any text. Out: text that is the same wherever lines without a token stand. It does not
 //! know which macros mention `__LINE__`.
@@ -9,51 +10,74 @@ use super::{COMMENT_LINE_END, LINES, contains, is_word};
 const TOKENS: &[u8] = b"tokens:";
 
 /// Words by which a source reads lines other than by `__LINE__`, or keeps the compiler from telling where that is
-/// expanded: in a system header, and where the warning is ignored by its own name or that of a group.
-const HIDING: [&[u8]; 6] = [
+/// expanded.
+const HIDING: [&[u8]; 5] = [
     b"__builtin_LINE",
+    b"__builtin_##",
+    b"__builtin_ ##",
+    // The name of an unnamed type has its line.
+    b"__PRETTY_FUNCTION__",
     b"system_header",
+];
+
+/// The warning that klto asks for, and the groups in which it is.
+const WARNINGS: [&[u8]; 5] = [
     b"-Weverything",
-    b"-Wdeprecated\"",
+    b"-Wdeprecated",
     b"-Wdeprecated-pragma",
+    b"-Wpedantic",
     b"-Wpedantic-macros",
 ];
 
-/// Whether a text of C may read lines unnoticed; see [`HIDING`]. A word of it may be spliced.
+/// Whether a text of C, or a word of a call, may read lines unnoticed.
 pub fn hides_lines(text: &[u8]) -> bool {
-    HIDING.iter().any(|word| contains(text, word))
+    HIDING.iter().any(|word| contains(text, word)) || names_warning(text) || splices_words(text)
 }
 
-/// Canonical text without lines that have no token. A line end behind a splice stays, for it ends a directive;
-/// text that was taken as it is stays so.
+/// Whether one of [`WARNINGS`] is named, or a warning of which the whole name is not written in one piece.
+fn names_warning(text: &[u8]) -> bool {
+    memchr::memmem::find_iter(text, b"-W").any(|place| {
+        let name = text.get(place..).unwrap_or_default();
+        let is_part = |byte: &&u8| is_word(**byte) || **byte == b'-';
+        let (name, after) = name.split_at(name.iter().take_while(is_part).count());
+        let is_escaped = after.starts_with(b"\\") && !after.starts_with(b"\\\"");
+        let goes_on = after.strip_prefix(b"\"").map(<[u8]>::trim_ascii_start);
+        let goes_on = goes_on.is_some_and(|after| after.starts_with(b"\""));
+        WARNINGS.contains(&name) || is_escaped || goes_on
+    })
+}
+
+/// Whether a line end is spliced within a word.
+fn splices_words(text: &[u8]) -> bool {
+    memchr::memmem::find_iter(text, b"\\\n").any(|place| {
+        let (before, after) = text.split_at(place);
+        let next = after.get(2);
+        before.last().is_some_and(|byte| is_word(*byte)) && next.is_some_and(|byte| is_word(*byte))
+    })
+}
+
+/// Canonical text without lines that have no token. What is kept of line ends tells apart what is on one line, for
+/// some warnings do; and a line end behind a splice stays, for it ends a directive. Text that was taken as it is
+/// stays so.
 pub(super) fn without_empty_lines(canonical: &[u8]) -> Vec<u8> {
     let Some(text) = canonical.strip_prefix(LINES) else {
         return canonical.to_vec();
     };
     let mut kept = Vec::with_capacity(canonical.len());
     kept.extend(TOKENS);
-    let is_token = |byte: &&u8| **byte != COMMENT_LINE_END;
-    for byte in text.iter().filter(is_token) {
-        let is_empty = *byte == b'\n' && (kept.ends_with(b"\n") || kept == TOKENS);
-        if !is_empty || kept.ends_with(b"\\\n") {
-            kept.push(*byte);
+    for byte in text {
+        let is_at_start = kept.ends_with(b"\n") || kept.len() == TOKENS.len();
+        match *byte {
+            COMMENT_LINE_END if is_at_start || kept.ends_with(&[COMMENT_LINE_END]) => {}
+            b'\n' if is_at_start && !kept.ends_with(b"\\\n") => {}
+            b'\n' => {
+                kept.pop_if(|last| *last == COMMENT_LINE_END);
+                kept.push(b'\n');
+            }
+            byte => kept.push(byte),
         }
     }
     kept
-}
-
-/// Whether the name of a macro may stand at the end of the text, with its arguments in another file.
-pub(super) fn ends_with_name(canonical: &[u8]) -> bool {
-    let text = canonical.strip_prefix(LINES).unwrap_or(canonical);
-    let ends = memchr::memrchr_iter(b'\n', text);
-    // With the lines that are spliced to it.
-    let mut ends = ends.filter(|end| !text[..*end].ends_with(b"\\"));
-    let begin = ends.next().map_or(0, |end| end + 1);
-    let is_comment_end = |byte: &u8| *byte == COMMENT_LINE_END;
-    let line = text.get(begin..).unwrap_or_default();
-    let comment = line.iter().take_while(|byte| is_comment_end(byte)).count();
-    let line = line.get(comment..).unwrap_or_default().trim_ascii_start();
-    line.last().is_some_and(|byte| is_word(*byte)) && !line.starts_with(b"#")
 }
 
 #[cfg(test)]
@@ -72,7 +96,11 @@ mod tests {
                 "\n/* one\n two */\nint a;\n\n// x\n\nint b;",
             ),
             ("int a;", "/* a\n */ int a;"),
-            ("#define A 1\nint b;", "#define A /*\n */ 1\n\n\nint b;"),
+            (
+                "#define A 1\nint b;",
+                "/*\n */ #define A 1 /*\n*/\n\n\nint b;",
+            ),
+            ("f() /*\n*/ ;", "f() /*\n\n\n*/ ;"),
             ("#define A \\\n 1\n", "\n#define A \\\n 1\n\n"),
         ] {
             assert_eq!(tokens(one), tokens(other), "{one:?} and {other:?}");
@@ -88,6 +116,8 @@ mod tests {
             ("a\nb", "ab"),
             ("a\\\nb", "a\nb"),
             ("a /*\n*/ b", "ab"),
+            ("if (a) /*\n*/ ;", "if (a) ;"),
+            ("R\\\n\"(a\n\nb)\"", "R\\\n\"(a\nb)\""),
             ("int a;\r\n", "\nint a;\r\n"),
             ("f(\"a\\\n\nb\")", "f(\"a\\\nb\")"),
         ] {
@@ -100,16 +130,23 @@ mod tests {
         let hides = |text: &str| CSource::read(text.as_bytes()).hides_lines;
         for text in [
             "f(__builtin_LINE());",
+            "f(__builtin_LI\\\nNE());",
+            "#define B(x) __builtin_##x()",
+            "puts(__PRETTY_FUNCTION__);",
             "#pragma GCC system_header",
             "#pragma GCC diagnostic ignored \"-Wdeprecated\"",
-            "_Pragma(\"clang diagnostic ignored \\\"-Weverything\\\"\")",
+            "#pragma GCC diagnostic ignored \"-Wpedantic-macros\"",
+            "#pragma GCC diagnostic ignored \"-Wdep\" \"recated\"",
+            "#pragma GCC diagnostic ignored \"-Wdeprecate\\x64\"",
+            "_Pragma(\"GCC diagnostic ignored \\\"-Wdeprecated\\\"\")",
             "#line 5",
             " # 5 \"a.c\"",
             "#li\\\nne 5",
             "# \\\n5",
-            "X",
-            "#endif\nX // a\n\n",
-            "a\\\nX",
+            "\\\n#line 5",
+            "# /**/ line 5",
+            "#\x0cline 5",
+            "%:line 5",
         ] {
             assert!(hides(text), "{text}");
         }
@@ -117,9 +154,10 @@ mod tests {
             "f(__LINE__);",
             "#pragma GCC diagnostic ignored \"-Wdeprecated-declarations\"",
             "#define A(x) #x\nint line;",
-            "#ifdef A\n#endif",
-            "#define A \\\n b \\\n X\n",
-            "int a;\n/* a\n */ #define A X\n",
+            "#ifdef A\n#endif\n#\n",
+            "\t\\reg = 1\n",
+            "#define A(x) \\\n\t#x \\\n\\\n",
+            "_Pragma(\"GCC diagnostic ignored \\\"-Wunused\\\"\")",
             "}",
             "",
         ] {

@@ -3,7 +3,8 @@
 //! In: what a compiler says that first read klto's header. Out: the names of those files, if it said nothing else.
 //! The header marks `__LINE__` as deprecated, so that the compiler warns of each place that uses it, through
 //! whatever macros. In every other file tokens may move to other lines, and the object is the same, as long as it
-//! has no debug information and nothing else that holds places.
+//! has no debug information and nothing else that holds places. A source may hide such a place; what tells that is
+//! in `klto-formats/src/c_source/lines.rs` and `klto-kbuild/src/front_end.rs`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -16,26 +17,45 @@ use klto_wire::MOST_PRINTED;
 
 use crate::scratch::Scratch;
 
-/// Read before everything else. By the condition the compiler says whether it says anything: LLVM before 14 does
-/// not know the pragma, and `-w` leaves all warnings out.
-const HEADER: &str = r#"#if __has_warning("-Wdeprecated-pragma")
-#pragma clang diagnostic warning "-Wdeprecated-pragma"
-#pragma clang deprecated(__LINE__, "klto")
+/// Read before everything else. `final` keeps the mark through `#undef` and `#pragma pop_macro`. By the condition
+/// the compiler says whether it says anything: after `-w` it does not.
+const HEADER: &str = r#"#pragma clang deprecated(__LINE__, "klto")
+#pragma clang final(__LINE__)
 #if __LINE__
 #endif
-#endif
 "#;
+
+/// The oldest LLVM that knows these pragmas and the flag for their warnings.
+const OLDEST_LLVM: u32 = 14;
+
+/// What has the compiler warn, and in a form that is known. A pragma in the header would do the former too, but
+/// every look at a warning takes longer in a compiler that has met one.
+const FLAGS: [&str; 10] = [
+    "-Wdeprecated-pragma",
+    "-Wno-error=deprecated-pragma",
+    "-fmacro-backtrace-limit=1",
+    "-fno-caret-diagnostics",
+    "-fno-color-diagnostics",
+    "-fdiagnostics-show-option",
+    "-fdiagnostics-show-category=none",
+    "-fdiagnostics-format=clang",
+    "-fshow-column",
+    "-fshow-source-location",
+];
 
 /// How a warning ends; the place stands before it.
 const WARNING: &[u8] =
     b": warning: macro '__LINE__' has been marked as deprecated: klto [-Wdeprecated-pragma]";
 
-/// What follows a warning.
+/// What follows a warning, after its place.
 const NOTES: [&[u8]; 3] = [
     b": note: expanded from macro '",
+    b": note: expanded from here",
     b": note: macro marked 'deprecated' here",
-    b"note: (skipping ",
 ];
+
+/// What follows a note where macros are left out.
+const SKIPPED: &[u8] = b"note: (skipping ";
 
 /// Where a warning is, before it: the files that include its file.
 const INCLUDED_FROM: [&[u8]; 2] = [b"In file included from ", b"                 from "];
@@ -53,26 +73,25 @@ pub(super) struct LineUse {
 /// all places in the bitcode.
 const NAME: &str = "klto-line.h";
 
-/// Puts the header into the scratch directory, with no other beside it; its path.
-pub(crate) fn place_header(scratch: &Scratch) -> io::Result<PathBuf> {
+/// Puts the header into the scratch directory, with no other beside it; its path, where compilers of this major
+/// version of LLVM know what it says.
+pub(crate) fn place_header(scratch: &Scratch, llvm: u32) -> io::Result<Option<PathBuf>> {
+    if llvm < OLDEST_LLVM {
+        return Ok(None);
+    }
     let path = scratch.path("include").join(NAME);
     if fs_err::read(&path).ok().as_deref() != Some(HEADER.as_bytes()) {
         publish(&path, HEADER.as_bytes())?;
     }
-    Ok(path)
+    Ok(Some(path))
 }
 
 /// The call whose compiler reads `header` first, and says of each place no more than it must.
 pub(super) fn with_header(header: &Path, arguments: &[OsString]) -> Vec<OsString> {
     let mut searched = OsString::from("-I");
     searched.push(header.parent().unwrap_or(header));
-    let short = [
-        "-fno-caret-diagnostics",
-        "-fno-color-diagnostics",
-        "-fmacro-backtrace-limit=1",
-    ];
     let first = ["-include", NAME].map(OsString::from);
-    let last = short.map(OsString::from).into_iter().chain([searched]);
+    let last = FLAGS.map(OsString::from).into_iter().chain([searched]);
     let all = first.into_iter().chain(arguments.iter().cloned());
     all.chain(last).collect()
 }
@@ -101,12 +120,18 @@ impl LineUse {
 }
 
 fn is_beside_a_warning(line: &[u8]) -> bool {
-    let has = |note: &&[u8]| memchr::memmem::find(line, note).is_some();
+    let is_note = || {
+        NOTES.iter().any(|note| {
+            let place = memchr::memmem::find(line, note).and_then(|at| line.get(..at));
+            place.and_then(file_of).is_some()
+        })
+    };
     let is_count =
         || line.ends_with(b" warnings generated.") || line.ends_with(b" warning generated.");
     line.is_empty()
         || INCLUDED_FROM.iter().any(|begin| line.starts_with(begin))
-        || NOTES.iter().any(has)
+        || line.starts_with(SKIPPED)
+        || is_note()
         || is_count()
 }
 
@@ -129,17 +154,17 @@ mod tests {
     use super::*;
 
     const SAID: &str = "In file included from <built-in>:1:
-/o/.klto/line.h:4:5: warning: macro '__LINE__' has been marked as deprecated: klto [-Wdeprecated-pragma]
-/o/.klto/line.h:3:42: note: macro marked 'deprecated' here
+/o/.klto/line.h:3:5: warning: macro '__LINE__' has been marked as deprecated: klto [-Wdeprecated-pragma]
+/o/.klto/line.h:1:42: note: macro marked 'deprecated' here
 In file included from fs/a.c:1:
 In file included from ./include/a.h:7:
                  from ./include/c.h:7:
 ./include/b.h:3:31: warning: macro '__LINE__' has been marked as deprecated: klto [-Wdeprecated-pragma]
 ./include/b.h:1:26: note: expanded from macro 'W'
-/o/.klto/line.h:3:42: note: macro marked 'deprecated' here
+/o/.klto/line.h:1:42: note: macro marked 'deprecated' here
 fs/a.c:2:17: warning: macro '__LINE__' has been marked as deprecated: klto [-Wdeprecated-pragma]
 note: (skipping 2 expansions in backtrace; use -fmacro-backtrace-limit=0 to see all)
-/o/.klto/line.h:3:42: note: macro marked 'deprecated' here
+/o/.klto/line.h:1:42: note: macro marked 'deprecated' here
 3 warnings generated.
 ";
     const PLACE: &str = "/o/.klto/line.h";
@@ -167,6 +192,7 @@ note: (skipping 2 expansions in backtrace; use -fmacro-backtrace-limit=0 to see 
             "fs/a.c:3:1: error: unknown type name 'x'",
             "fs/a.c:3:1: note: declared here",
             "clang: warning: argument unused during compilation: '-x'",
+            "fs/a.c:3:1: warning: a: note: expanded from macro 'B' [-W#pragma-messages]",
             "Killed",
         ] {
             let said = format!("{SAID}{line}\n");

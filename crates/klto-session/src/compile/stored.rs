@@ -164,13 +164,9 @@ impl StoredCompile {
                 PathBuf::from(OsString::from_vec(both))
             }),
         });
-        // Macros of `-imacros` are read before any header.
-        let reads_before = |word: &OsString| word.as_bytes().starts_with(b"-imacros");
         let hides = |word: &OsString| hides_lines(word.as_bytes());
-        let line_header = !front.shows_columns
-            && !arguments
-                .iter()
-                .any(|word| reads_before(word) || hides(word));
+        let may_tell = !front.shows_columns && !front.hides_lines && !arguments.iter().any(hides);
+        let line_header = session.line_header.clone().filter(|_| may_tell);
         let words = normal.key_arguments.iter();
         let options = words.flat_map(|word| options(word.as_bytes())).collect();
         Ok(Ok(Self {
@@ -189,7 +185,7 @@ impl StoredCompile {
             begin: SystemTime::now(),
             is_native: false,
             not_stored,
-            line_header: line_header.then(|| session.line_header.clone()),
+            line_header,
             expected: None,
         }))
     }
@@ -384,10 +380,12 @@ impl StoredCompile {
         // kbuild's fixdep does not see these either; here another tree would get the result.
         let whole = files.iter().any(|file| file.source.pastes_options);
         let of_bytes = files.iter().map(|file| (&file.place, file.source.bytes));
+        let no_sources = self.absolute(&self.front.more_inputs);
         let is_by_line = |place| by_line.binary_search(&place).is_ok();
         let of_tokens = (0..).zip(files);
         let of_tokens = of_tokens.filter(|(_, file)| whole || !file.is_autoconf());
-        let of_tokens = of_tokens.map(|(place, file)| match by_tokens {
+        let is_source = |file: &InputFile| by_tokens && !no_sources.contains(&file.path);
+        let of_tokens = of_tokens.map(|(place, file)| match is_source(file) {
             true if is_by_line(place) => (&file.place, file.source.lines),
             true => (&file.place, file.source.tokens),
             false => (&file.place, file.source.bytes),

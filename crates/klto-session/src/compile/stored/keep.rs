@@ -52,10 +52,10 @@ enum Storing {
 }
 
 impl StoredCompile {
-    /// After the compiler has run with success and has said nothing but where it expands `__LINE__`: the
-    /// dependency file as kbuild's own
-    /// call would have written it, and all of it in the store. Where `previous` is the same code, it takes the
-    /// place of what the compiler wrote, in the store as well; but never by the key of [`Grain::Bytes`].
+    /// After the compiler has run with success and has said nothing but where it expands `__LINE__` (`uses`): the
+    /// dependency file as kbuild's own call would have written it, and all of it in the store. Where `previous` is
+    /// the same code, it takes the place of what the compiler wrote, in the store as well; but never by the key of
+    /// [`Grain::Bytes`].
     ///
     /// # Errors
     /// A [`Failure`] where the store had another result. Otherwise something could not be read or written:
@@ -238,14 +238,20 @@ impl StoredCompile {
         let paths: BTreeSet<&PathBuf> = files.iter().map(|file| &file.path).collect();
         let is_in_a_tree = |directory: &PathBuf| {
             let roots = [&self.roots.source, &self.roots.output];
-            roots.iter().any(|root| directory.starts_with(root))
+            let mut roots = roots.into_iter();
+            roots.any(|root| directory.starts_with(root) || root.starts_with(directory))
         };
+        // One file may have two names, and the compiler knows the first.
+        let same = files.iter().filter(|file| used.contains(&file.path));
+        let same: BTreeSet<Digest> = same.map(|file| file.source.bytes).collect();
         let is_known = is_known
             && used.iter().all(|path| paths.contains(path))
             && !self.absolute(&self.front.system).iter().any(is_in_a_tree)
             && !files.iter().any(|file| file.source.hides_lines);
         let is_by_line = |file: &InputFile| {
-            !is_known || used.contains(&file.path) || matches!(file.place, Place::Elsewhere(_))
+            !is_known
+                || same.contains(&file.source.bytes)
+                || matches!(file.place, Place::Elsewhere(_))
         };
         let places = (0..).zip(files);
         let by_line = places.filter(|(_, file)| is_by_line(file));

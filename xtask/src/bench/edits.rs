@@ -29,9 +29,9 @@ pub(super) enum Kind {
     Touch,
     /// A statement before it that prints.
     Statement,
-    /// A comment line before it.
+    /// A comment before it, of one line or of two in turn, so that each edit moves what follows.
     CommentLine,
-    /// A comment at its end.
+    /// A comment at its end. Lines that another kind put in stay, so that it moves none.
     CommentAtEnd,
 }
 
@@ -53,6 +53,10 @@ impl Edit {
         }
         let number = last_number(text) + 1;
         let comment = format!("/* {MARK}{number} */");
+        let standing = text
+            .lines()
+            .filter(|line| line.starts_with("/* ") && line.contains(MARK));
+        let lines = if standing.count() == 1 { 2 } else { 1 };
         let mut changed = String::with_capacity(text.len() + comment.len());
         let mut found = false;
         for line in text.lines() {
@@ -60,8 +64,12 @@ impl Edit {
                 Some((before, _)) => before.strip_suffix(" /* "),
                 None => Some(line),
             };
-            // A line that an edit put in whole is gone.
             let Some(original) = original.filter(|text| !text.is_empty() || line.is_empty()) else {
+                // A line that an edit put in whole.
+                if self.kind == Kind::CommentAtEnd {
+                    changed += line;
+                    changed.push('\n');
+                }
                 continue;
             };
             let is_there = !found && original == self.at;
@@ -70,7 +78,9 @@ impl Edit {
                 Kind::Statement if is_there => {
                     format!("\tpr_notice(\"{MARK}{number}\\n\");\n{original}\n")
                 }
-                Kind::CommentLine if is_there => format!("{comment}\n{original}\n"),
+                Kind::CommentLine if is_there => {
+                    format!("{}{original}\n", format!("{comment}\n").repeat(lines))
+                }
                 Kind::CommentAtEnd if is_there => format!("{original} {comment}\n"),
                 _ => format!("{original}\n"),
             };
@@ -123,18 +133,27 @@ mod tests {
         let line = edit("int f(void)", Kind::CommentLine)
             .changed(&second)
             .unwrap();
-        assert_eq!(
-            line,
-            TEXT.replace("int f", "/* klto's measurement 3 */\nint f")
-        );
-        let end = edit("int f(void)", Kind::CommentAtEnd)
-            .changed(&line)
-            .unwrap();
-        assert_eq!(
-            end,
-            TEXT.replace("(void)", "(void) /* klto's measurement 4 */")
-        );
-        assert_eq!(edit("", Kind::Touch).changed(&end).unwrap(), end);
+        let before = |text: &str, lines: &str| text.replace("int f", &format!("{lines}int f"));
+        assert_eq!(line, before(TEXT, "/* klto's measurement 3 */\n"));
+        assert_eq!(edit("", Kind::Touch).changed(&line).unwrap(), line);
+    }
+
+    #[test]
+    fn comments_move_lines_each_time_or_never() {
+        let line = edit("int f(void)", Kind::CommentLine);
+        let end = edit("int f(void)", Kind::CommentAtEnd);
+        let count = |text: &str| text.lines().count();
+        let first = line.changed(TEXT).unwrap();
+        assert_eq!(count(&first), count(TEXT) + 1);
+        let at_end = end.changed(&first).unwrap();
+        let once_more = end.changed(&at_end).unwrap();
+        for text in [&at_end, &once_more] {
+            assert_eq!(count(text), count(&first), "{text}");
+        }
+        assert_eq!(once_more, at_end.replace("measurement 2", "measurement 3"));
+        let second = line.changed(&once_more).unwrap();
+        assert_eq!(count(&second), count(TEXT) + 2, "{second}");
+        assert_eq!(count(&line.changed(&second).unwrap()), count(TEXT) + 1);
     }
 
     #[test]

@@ -301,13 +301,20 @@ impl World {
             }
             4 => {
                 let file = self.random.one_of(self.scope.headers);
-                self.write(file, &format!("/* {number} */ {}", self.read(file)));
+                // Every other one moves lines.
+                let end = if number.is_multiple_of(2) { "\n" } else { " " };
+                self.write(file, &format!("/* {number} */{end}{}", self.read(file)));
                 format!("a comment in {file}")
             }
             5 => {
                 let file = self.random.one_of(self.scope.headers);
+                // Every other one is in all objects, and reads its line.
+                let (kind, line) = match number.is_multiple_of(2) {
+                    true => ("__attribute__((used))", " + __LINE__"),
+                    false => ("inline", ""),
+                };
                 let function = format!(
-                    "static inline int klto_{number}_inline(void) {{ return {number}; }}\n"
+                    "static {kind} int klto_{number}_inline(void) {{ return {number}{line}; }}\n"
                 );
                 self.write(file, &within_guard(&self.read(file), &function));
                 format!("an inline function in {file}")

@@ -183,8 +183,8 @@ fn document(rows: &str) -> String {
     format!(
         "# Edit oracle\n\n\
          Written by `cargo xtask oracle`; do not edit. A sequence is a number of random edits of Linux 6.12 \
-         and a build after each: functions, comments and inline functions in sources and headers, touched and \
-         reverted files, files added and removed with their line of the Makefile, options (y, n, m and numbers), many \
+         and a build after each: functions, comments and inline functions in sources and headers, some of which \
+         move lines or read theirs, touched and reverted files, files added and removed with their line of the Makefile, options (y, n, m and numbers), many \
          files at once, a file of `.incbin` with and without its reader, old and equal times, a clock set back, errors, two \
          edits in one tick, edits in place of the same size as soon as a build has ended, KCFLAGS, LOCALVERSION, and \
          another LLVM. After every tenth edit what was built is held bit for bit against a clean build by another klto with \

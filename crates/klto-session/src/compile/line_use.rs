@@ -25,6 +25,10 @@ const HEADER: &str = r#"#pragma clang deprecated(__LINE__, "klto")
 #endif
 "#;
 
+/// The name under which a compile includes the header: the same for all output trees, as the length of a path would move
+/// all places in the bitcode.
+const NAME: &str = "klto-line.h";
+
 /// The oldest LLVM that knows these pragmas and the flag for their warnings.
 const OLDEST_LLVM: u32 = 14;
 
@@ -68,10 +72,6 @@ pub(super) struct LineUse {
     /// As the compiler names them.
     pub files: BTreeSet<PathBuf>,
 }
-
-/// The name under which a compile includes it: the same for all output trees, as the length of a path would move
-/// all places in the bitcode.
-const NAME: &str = "klto-line.h";
 
 /// Puts the header into the scratch directory, with no other beside it; its path, where compilers of this major
 /// version of LLVM know what it says.

@@ -226,7 +226,7 @@ impl StoredCompile {
     }
 
     /// The files in which the lines of tokens matter, by their place: all of them where the compiler may not have
-    /// named every one. It warns of nothing in headers of the system.
+    /// named every one. It warns of nothing in headers of the system, which are outside of both trees.
     fn by_line(&self, uses: &LineUse, files: &[InputFile]) -> io::Result<Vec<u32>> {
         let mut used = BTreeSet::new();
         let mut is_known = uses.is_known;

@@ -6,8 +6,7 @@
 //! another commit is dropped, so that no row of a side mixes two versions of klto.
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use fs_err as fs;
@@ -59,7 +58,8 @@ pub(super) struct Figures {
 
 impl Figures {
     /// The figures that are there already, to go on from. Sides that are measured `again` begin anew.
-    /// Those that are not plain are klto's, kept from another commit where it `is_complete`.
+    /// Those that are not plain are klto's, kept from another commit where it `is_complete`. The file keeps the
+    /// others until one is added.
     pub fn open(
         path: PathBuf,
         again: impl Fn(&str) -> bool,
@@ -78,8 +78,6 @@ impl Figures {
             let keeps = complete.contains(&figure.side) || figure.commit == here.0;
             !again(&figure.side) && keeps
         });
-        let lines: String = figures.all.iter().map(Figure::to_line).collect();
-        fs::write(&figures.path, lines)?;
         Ok(figures)
     }
 
@@ -111,9 +109,9 @@ impl Figures {
             commit,
             machine,
         };
-        append(&self.path, &figure.to_line())?;
         self.all.push(figure);
-        Ok(())
+        let lines: String = self.all.iter().map(Figure::to_line).collect();
+        Ok(fs::write(&self.path, lines)?)
     }
 
     /// The figures of one series and side, in the order of their measurement.
@@ -121,11 +119,6 @@ impl Figures {
         let belongs = move |figure: &&Figure| figure.series == series && figure.side == side;
         self.all.iter().filter(belongs)
     }
-}
-
-fn append(path: &Path, line: &str) -> Result<()> {
-    let mut file = fs::OpenOptions::new().append(true).open(path)?;
-    Ok(file.write_all(line.as_bytes())?)
 }
 
 impl Figure {
@@ -211,6 +204,7 @@ mod tests {
         assert_eq!(open("", false), "thin");
         assert_eq!(open("thin", true), "klto");
         assert_eq!(open("klto", true), "thin");
+        assert_eq!(fs::read_to_string(&path).unwrap(), THIN.to_owned() + KLTO);
     }
 
     #[test]

@@ -12,11 +12,12 @@ use super::sizes::Size;
 const BEGIN: &str = "<!-- Written by `cargo xtask bench`; do not edit. -->\n\n";
 const END: &str = "\n<!-- What is written by it ends here. -->\n";
 /// As the README calls them, in its order.
-const ROWS: [(Row, &str); 5] = [
+const ROWS: [(Row, &str); 6] = [
     (Row::CleanEmpty, "clean build"),
     (Row::Nothing, "nothing to do"),
     (Row::Touch, "`touch init/main.c`"),
     (Row::Edit, "an edit of `init/main.c`"),
+    (Row::HeaderLine, "a comment line in `include/linux/sched.h`"),
     (Row::EditModule, "an edit of a module, `fs/ext4/inode.c`"),
 ];
 

@@ -49,4 +49,4 @@ pub use sub_make::{
 pub use toolchain::{LlvmVersion, Role, Tool, ToolHook, Toolchain};
 pub use tree::{ExternalModule, Tree};
 pub use variables::Variables;
-pub use versions::{Behaviour, KernelVersion, unhooked_reader};
+pub use versions::{Behaviour, KernelVersion, OLDEST_LLVM_WITH_DEPRECATED_MACROS, unhooked_reader};

@@ -39,6 +39,9 @@ pub const OLDEST_TREE: (u32, u32) = (5, 10);
 /// (scripts/min-tool-version.sh), and none older is tested on older trees.
 pub const OLDEST_LLVM: u32 = 13;
 
+/// The oldest LLVM whose clang knows `#pragma clang deprecated` and `final`, and the flag for their warnings.
+pub const OLDEST_LLVM_WITH_DEPRECATED_MACROS: u32 = 14;
+
 /// Something that some trees do and others do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {

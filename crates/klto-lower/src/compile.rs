@@ -77,8 +77,8 @@ pub struct CompileCallParts<'a> {
 /// How closely a file is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grain {
-    /// Tokens, and their lines in the files of [`Reads::by_line`]; bitcode that is found has the places of inline assembly in another text, which
-    /// only messages show.
+    /// Tokens, and their lines in the files of [`Reads::by_line`]; bitcode that is found has the places of inline
+    /// assembly in another text, which only messages show.
     Tokens,
     /// Each byte: the result is what the compiler writes, bit for bit.
     Bytes,

@@ -13,24 +13,23 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use klto_core::publish;
+use klto_kbuild::OLDEST_LLVM_WITH_DEPRECATED_MACROS;
 use klto_wire::MOST_PRINTED;
 
 use crate::scratch::Scratch;
 
 /// Read before everything else. `final` keeps the mark through `#undef` and `#pragma pop_macro`. By the condition
-/// the compiler says whether it says anything: after `-w` it does not.
+/// the compiler says whether it says anything: after `-w` it does not. No key holds this text or the flags below:
+/// where they change so that other files are named, the key of the call gets another version.
 const HEADER: &str = r#"#pragma clang deprecated(__LINE__, "klto")
 #pragma clang final(__LINE__)
 #if __LINE__
 #endif
 "#;
 
-/// The name under which a compile includes the header: the same for all output trees, as the length of a path would move
-/// all places in the bitcode.
+/// The name under which a compile includes the header: the same for all output trees, as the length of a path
+/// would move all places in the bitcode.
 const NAME: &str = "klto-line.h";
-
-/// The oldest LLVM that knows these pragmas and the flag for their warnings.
-const OLDEST_LLVM: u32 = 14;
 
 /// What has the compiler warn, and in a form that is known. A pragma in the header would do the former too, but
 /// every look at a warning takes longer in a compiler that has met one.
@@ -76,7 +75,7 @@ pub(super) struct LineUse {
 /// Puts the header into the scratch directory, with no other beside it; its path, where compilers of this major
 /// version of LLVM know what it says.
 pub(crate) fn place_header(scratch: &Scratch, llvm: u32) -> io::Result<Option<PathBuf>> {
-    if llvm < OLDEST_LLVM {
+    if llvm < OLDEST_LLVM_WITH_DEPRECATED_MACROS {
         return Ok(None);
     }
     let path = scratch.path("include").join(NAME);

@@ -4,13 +4,13 @@
 //! In: the bytes of a file. Out: the same for all files that differ in comments and blanks alone, as long
 //! as no token moves to another line. It expands nothing and follows no include.
 
+mod essence;
 mod lines;
 mod srcversion;
 
 use std::collections::BTreeSet;
 
 pub use lines::hides_lines;
-use srcversion::of_srcversion;
 
 /// A file as a compile sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -134,21 +134,6 @@ impl CSource {
     /// their lines are.
     pub fn tokens(&self) -> Vec<u8> {
         lines::without_empty_lines(&self.canonical)
-    }
-
-    /// What is left of the source without what every reader takes for a comment or a blank, as parts of a
-    /// digest; `text` is what was read. Beside tokens that are the options that fixdep finds, in comments
-    /// too, and what modpost adds to a module's `srcversion`.
-    pub fn essence(&self, text: &[u8]) -> Vec<Vec<u8>> {
-        if self.asks.is_some() {
-            return vec![text.to_vec()];
-        }
-        let mut options = Vec::new();
-        for option in &self.options {
-            options.extend(option);
-            options.push(b'\n');
-        }
-        vec![options, of_srcversion(text), self.canonical.clone()]
     }
 }
 
@@ -458,27 +443,6 @@ mod tests {
         assert!(is_same("#define A(x) #x /* c */\n", "  #define A(x) #x\n"));
         assert!(is_same("// a \\\n b\nint c;", "// x\\\n y\nint c;"));
         assert!(is_same("int a;\n", "int a;\n\n/* the\n end */ // x\n"));
-    }
-
-    #[test]
-    fn comments_that_somebody_reads_count() {
-        let essence = |text: &str| CSource::read(text.as_bytes()).essence(text.as_bytes());
-        let first = essence("int a; /* one */\n");
-        assert_eq!(first, essence("int a;  /* another, longer */\n"));
-        for other in [
-            "int b; /* one */\n",
-            "int a; // one\n",
-            "int a; /* CONFIG_A */\n",
-            "int a;\n\n int b;",
-            "int a; /* __DATE__ */\n",
-        ] {
-            assert_ne!(first, essence(other), "{other}");
-        }
-        // A quote as a character begins a string for modpost.
-        assert_ne!(
-            essence("f('\"'); /* a */ g('\"');"),
-            essence("f('\"'); /* b */ g('\"');")
-        );
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //!
 //! [`MakeArguments`] and [`MakeFlags`] model make's words; [`Tree`] and [`Config`] are what is on
 //! disk; [`Toolchain`] is what kbuild would run; [`Behaviour`] is all that differs between trees;
-//! [`compile`], [`front_end`], [`genksyms`] and [`link`] read the arguments of tools.
+//! [`compile`], [`front_end`], [`genksyms`] and [`link`] read the arguments of tools, [`record`] what kbuild notes
+//! of a target.
 
 mod compat;
 pub mod compile;
@@ -19,6 +20,7 @@ pub mod link;
 mod make_arguments;
 mod mode;
 mod plan;
+pub mod record;
 mod refusals;
 mod steps;
 mod sub_make;

@@ -73,6 +73,11 @@ type Variables = Vec<(OsString, OsString)>;
 /// A file by its absolute name, and the digest of its content.
 pub(crate) type FileRead = (PathBuf, [u8; 32]);
 
+/// Names of files without their directories.
+pub(crate) type FileNames = BTreeSet<OsString>;
+/// By object, the names of files on whose lines it depends.
+pub(crate) type LinesRead = BTreeMap<PathBuf, FileNames>;
+
 #[derive(Serialize, Deserialize)]
 enum Entry {
     Identifier(String),
@@ -86,6 +91,7 @@ enum Entry {
     Archive(PathBuf, ArchiveRecord),
     Agreement([u8; 32]),
     AssemblerFiles(PathBuf, Vec<FileRead>),
+    LinesRead(PathBuf, Option<FileNames>),
 }
 
 /// The journal of one output tree.
@@ -109,6 +115,7 @@ struct Records {
     archives: BTreeMap<PathBuf, ArchiveRecord>,
     agreements: BTreeSet<[u8; 32]>,
     assembler_files: BTreeMap<PathBuf, Vec<FileRead>>,
+    lines_read: LinesRead,
 }
 
 impl Journal {
@@ -156,6 +163,13 @@ impl Journal {
         Ok(records.recipe(object))
     }
 
+    /// Reads on the lines of which files objects depend, without changing the journal; one that is missing may
+    /// depend on those of any.
+    pub(crate) fn read_lines_read(path: &Path) -> io::Result<LinesRead> {
+        let (records, _) = Records::read(&fs_err::read(path)?);
+        Ok(records.lines_read)
+    }
+
     /// Eight hexadecimal digits that change when the journal is lost.
     pub fn identifier(&self) -> &str {
         &self.records.identifier
@@ -197,9 +211,23 @@ impl Journal {
         if self.records.versions.contains_key(object) {
             self.record(Entry::Versions(object.to_owned(), None))?;
         }
+        self.set_lines_read(object, None)?;
         match self.records.compiles.get(object) == Some(&record) {
             true => Ok(()),
             false => self.record(Entry::Compile(object.to_owned(), record)),
+        }
+    }
+
+    /// The names of files on whose lines an object depends that has been compiled; `None` where those of any file
+    /// may count.
+    pub(crate) fn set_lines_read(
+        &mut self,
+        object: &Path,
+        names: Option<FileNames>,
+    ) -> io::Result<()> {
+        match self.records.lines_read.get(object) == names.as_ref() {
+            true => Ok(()),
+            false => self.record(Entry::LinesRead(object.to_owned(), names)),
         }
     }
 
@@ -352,7 +380,8 @@ impl Records {
             + self.steps.len()
             + self.recipes.len()
             + self.makes.len()
-            + self.assembler_files.len();
+            + self.assembler_files.len()
+            + self.lines_read.len();
         alone + of_objects + self.environments.len() + self.archives.len()
     }
 
@@ -378,6 +407,8 @@ impl Records {
             Entry::AssemblerFiles(object, files) => {
                 drop(self.assembler_files.insert(object, files))
             }
+            Entry::LinesRead(object, Some(names)) => drop(self.lines_read.insert(object, names)),
+            Entry::LinesRead(object, None) => drop(self.lines_read.remove(&object)),
             Entry::Environment(variables) => {
                 // What was read from bytes can be written to bytes.
                 if let Ok(digest) = digest_of(&variables) {
@@ -435,6 +466,10 @@ impl Records {
         }
         for (object, files) in &self.assembler_files {
             let entry = Entry::AssemblerFiles(object.clone(), files.clone());
+            bytes.extend(frame(&entry)?);
+        }
+        for (object, names) in &self.lines_read {
+            let entry = Entry::LinesRead(object.clone(), Some(names.clone()));
             bytes.extend(frame(&entry)?);
         }
         Ok(bytes)

@@ -65,7 +65,7 @@ const INCLUDED_FROM: [&[u8]; 2] = [b"In file included from ", b"                
 
 /// Files in which `__LINE__` is expanded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct LineUse {
+pub(crate) struct LineUse {
     /// Whether the compiler would have named them.
     pub is_known: bool,
     /// As the compiler names them.
@@ -78,15 +78,26 @@ pub(crate) fn place_header(scratch: &Scratch, llvm: u32) -> io::Result<Option<Pa
     if llvm < OLDEST_LLVM_WITH_DEPRECATED_MACROS {
         return Ok(None);
     }
-    let path = scratch.path("include").join(NAME);
-    if fs_err::read(&path).ok().as_deref() != Some(HEADER.as_bytes()) {
-        publish(&path, HEADER.as_bytes())?;
+    let directory = scratch.path("");
+    if placed_header(&directory).is_none() {
+        publish(&header_in(&directory), HEADER.as_bytes())?;
     }
-    Ok(Some(path))
+    Ok(Some(header_in(&directory)))
+}
+
+/// The header in a scratch directory, if a build has put it there.
+pub(crate) fn placed_header(scratch: &Path) -> Option<PathBuf> {
+    let path = header_in(scratch);
+    let text = fs_err::read(&path).ok()?;
+    (text == HEADER.as_bytes()).then_some(path)
+}
+
+fn header_in(scratch: &Path) -> PathBuf {
+    scratch.join("include").join(NAME)
 }
 
 /// The call whose compiler reads `header` first, and says of each place no more than it must.
-pub(super) fn with_header(header: &Path, arguments: &[OsString]) -> Vec<OsString> {
+pub(crate) fn with_header(header: &Path, arguments: &[OsString]) -> Vec<OsString> {
     let mut searched = OsString::from("-I");
     searched.push(header.parent().unwrap_or(header));
     let first = ["-include", NAME].map(OsString::from);

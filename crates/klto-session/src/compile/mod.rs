@@ -40,10 +40,10 @@ pub(crate) use ahead::Ahead;
 use ahead::AheadResult;
 pub(crate) use call::MODE_MARKER;
 use call::is_mode_marker;
-pub(crate) use line_use::place_header;
+pub(crate) use line_use::{LineUse, place_header, placed_header, with_header};
 use newer::why_again;
 use previous::Previous;
-pub(crate) use sources::{Sources, essence_of};
+pub(crate) use sources::{Essence, Sources};
 use stored::StoredCompile;
 pub(crate) use stored::last_change;
 
@@ -240,6 +240,7 @@ impl Session {
             return Ok(run_then(as_written, then));
         }
         if stored.find(self) {
+            lock(&self.journal).set_lines_read(&object, stored.lines_read())?;
             let is_back = previous.put_back();
             if let Some(AheadResult::Stored { is_same_code }) = ahead {
                 let note = same_code(is_back || is_same_code);
@@ -269,10 +270,12 @@ impl Session {
         let parts = (call, as_written.arguments.as_slice(), &[][..]);
         let stored = StoredCompile::of(self, request, parts, label.clone())?;
         let stored = stored.map(StoredCompile::native);
+        lock(&self.journal).set_lines_read(&object, None)?;
         let Some(mut stored) = stored.ok().filter(StoredCompile::is_storable) else {
             return Ok(run_then(as_written, None));
         };
         if stored.find(self) {
+            lock(&self.journal).set_lines_read(&object, stored.lines_read())?;
             self.log.line(&format!("hit {NATIVE} {label}"));
             self.timeline.ended(start, NATIVE, "hit", &label);
             return Ok(ended(0));
@@ -304,6 +307,7 @@ impl Session {
             };
             let note = match stored.keep(session, previous, &uses) {
                 Ok(kept) => {
+                    lock(&session.journal).set_lines_read(Path::new(label), kept.lines_read)?;
                     let note = same_code(kept.is_same_code);
                     let why = kept.not_stored;
                     why.map_or(note.to_owned(), |why| format!("{note}: not stored: {why}"))

@@ -25,8 +25,7 @@ pub(crate) struct Source {
     pub lines: Digest,
     /// Its tokens, whatever their lines.
     pub tokens: Digest,
-    /// See [`CSource::essence`].
-    essence: Digest,
+    essence: Essence,
     /// Options that it mentions.
     pub options: BTreeSet<Vec<u8>>,
     /// Names of headers that are looked for beside it first.
@@ -45,6 +44,15 @@ pub(crate) struct Source {
     pub hides_lines: bool,
     /// A word by which it asks for more than files say.
     pub asks: Option<&'static str>,
+}
+
+/// What is neither comment nor blank of a source; see [`CSource::essence`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Essence {
+    /// With the lines of tokens.
+    pub lines: Digest,
+    /// Without them.
+    pub tokens: Digest,
 }
 
 /// All that were read, by the digest of their bytes.
@@ -70,9 +78,8 @@ impl Sources {
         Ok(source)
     }
 
-    /// What is neither comment nor blank of a source that was read, by the digest of its bytes; see
-    /// [`CSource::essence`].
-    pub fn essence(&self, bytes: Digest) -> Option<Digest> {
+    /// The essence of a source that was read, by the digest of its bytes.
+    pub fn essence(&self, bytes: Digest) -> Option<Essence> {
         lock(&self.by_content)
             .get(&bytes)
             .map(|source| source.essence)
@@ -109,7 +116,7 @@ impl Source {
             bytes: Digest::of_bytes(bytes),
             lines: Digest::of_bytes(&read.canonical),
             tokens: Digest::of_bytes(&read.tokens()),
-            essence: digest_of_essence(&read, bytes),
+            essence: Essence::of(&read, bytes),
             options: read.options,
             quoted_includes: paths(read.quoted_includes),
             computes_includes: read.computes_includes,
@@ -123,17 +130,26 @@ impl Source {
     }
 }
 
-/// Digest of [`CSource::essence`].
-pub(crate) fn essence_of(text: &[u8]) -> Digest {
-    digest_of_essence(&CSource::read(text), text)
-}
-
-fn digest_of_essence(source: &CSource, text: &[u8]) -> Digest {
-    let mut key = KeyBuilder::new("essence", 1);
-    for part in source.essence(text) {
-        key.field("part", &part);
+impl Essence {
+    /// Of the source `read`, whose text that is.
+    fn of(read: &CSource, text: &[u8]) -> Self {
+        let digest = |parts: Vec<Vec<u8>>| {
+            let mut key = KeyBuilder::new("essence", 1);
+            for part in parts {
+                key.field("part", &part);
+            }
+            key.finish()
+        };
+        Self {
+            lines: digest(read.essence(text)),
+            tokens: digest(read.essence_of_tokens(text)),
+        }
     }
-    key.finish()
+
+    /// Of a text.
+    pub fn of_text(text: &[u8]) -> Self {
+        Self::of(&CSource::read(text), text)
+    }
 }
 
 fn configuration(text: &[u8]) -> Configuration {

@@ -31,6 +31,7 @@ use super::call::{NormalCall, Roots};
 use super::line_use::{LineUse, with_header};
 use super::passed_over::passed_over;
 use super::sources::Source;
+use crate::journal::FileNames;
 use crate::session::{Run, Session, tool_environment};
 
 /// Variables after which a compile depends on more than its key says.
@@ -81,6 +82,8 @@ pub(super) struct StoredCompile {
     line_header: Option<PathBuf>,
     /// A result that is to be made again and compared.
     expected: Option<Expected>,
+    /// Of what [`Self::find`] has found; see [`lines_read`].
+    lines_read: Option<FileNames>,
 }
 
 /// A result in the store.
@@ -187,6 +190,7 @@ impl StoredCompile {
             not_stored,
             line_header,
             expected: None,
+            lines_read: None,
         }))
     }
 
@@ -317,11 +321,17 @@ impl StoredCompile {
                     .engine
                     .fetch_output(&result, &self.object, &self.label);
                 if fetched && self.write_depfile(&reads).is_ok() {
+                    self.lines_read = lines_read(&reads);
                     return true;
                 }
             }
         }
         false
+    }
+
+    /// The names of files on whose lines the result depends that was found, where not all of them may count.
+    pub fn lines_read(&self) -> Option<FileNames> {
+        self.lines_read.clone()
     }
 
     fn known_reads(&self, session: &Session) -> Vec<Reads> {
@@ -444,6 +454,19 @@ impl StoredCompile {
             Place::Output(path) | Place::Elsewhere(path) => path.clone(),
         };
         path.into_os_string().into_vec()
+    }
+}
+
+/// The names of files on whose lines a result depends; `None` where it may be those of all.
+fn lines_read(reads: &Reads) -> Option<FileNames> {
+    let name = |place: &u32| {
+        let place = reads.files.get(usize::try_from(*place).ok()?)?;
+        let (Place::Source(path) | Place::Output(path) | Place::Elsewhere(path)) = place;
+        path.file_name().map(OsStr::to_owned)
+    };
+    match reads.by_line.len() == reads.files.len() {
+        true => None,
+        false => reads.by_line.iter().map(name).collect(),
     }
 }
 

@@ -143,3 +143,18 @@ fn a_lost_journal_has_another_identifier() {
     fs_err::write(&path, b"damaged").unwrap();
     assert_ne!(Journal::open(&path).unwrap().identifier(), first);
 }
+
+#[test]
+fn lines_read_are_those_of_the_last_compile() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let object = Path::new("a.o");
+    let names = FileNames::from(["x.h".into()]);
+    let mut journal = Journal::open(&path).unwrap();
+    journal.begin_compile(object, record("-O2")).unwrap();
+    journal.set_lines_read(object, Some(names.clone())).unwrap();
+    let known = Journal::read_lines_read(&path).unwrap();
+    assert_eq!(known, LinesRead::from([(object.to_owned(), names)]));
+    journal.begin_compile(object, record("-O2")).unwrap();
+    assert_eq!(Journal::read_lines_read(&path).unwrap(), LinesRead::new());
+}

@@ -15,6 +15,7 @@
 
 mod comments;
 mod elsewhere;
+mod lines;
 mod makefiles;
 mod named;
 mod readers;
@@ -65,7 +66,7 @@ pub(crate) use watched::run_watched;
 const COMPLETE: &str = "complete";
 /// The file with what was so after the last build where that failed, instead of [`COMPLETE`].
 const FAILED: &str = "failed";
-const MAGIC: &[u8; 8] = b"kltoall8";
+const MAGIC: &[u8; 8] = b"kltoall9";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
 
@@ -90,7 +91,8 @@ struct State {
 pub(crate) enum Difference {
     /// Nothing that a build could see.
     Nothing,
-    /// Comments and blanks of these sources, below the source tree, and what is made of them shows none.
+    /// Comments and blanks of these sources, below the source tree, and what is made of them shows none, nor on
+    /// which lines the rest is.
     Comments(Vec<PathBuf>),
     /// The content of these sources that compiles read, below the source tree, and nothing else.
     Sources(Vec<PathBuf>),
@@ -202,13 +204,15 @@ impl Watch {
             let sources = changed.iter().filter(move |source| source.change == change);
             sources.map(|source| source.file.clone())
         };
-        let comments: Vec<PathBuf> = of(Change::Comments).collect();
+        let lines: Vec<PathBuf> = of(Change::Lines).collect();
+        let comments: Vec<PathBuf> = of(Change::Comments).chain(lines.clone()).collect();
         let sources: Vec<PathBuf> = of(Change::Content).chain(comments.clone()).collect();
         if sources.is_empty() && !self.is_unfinished() {
             return Difference::Nothing;
         }
         if !comments.is_empty() && sources.len() == comments.len() {
-            match self.why_comments_count(&comments) {
+            let why = self.why_comments_count(&comments);
+            match why.or_else(|| self.why_lines_count(&lines)) {
                 None => return Difference::Comments(comments),
                 Some(why) => _ = self.comments_count.set(why),
             }

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use fs_err::DirEntry;
 use klto_core::normalize;
 use klto_kbuild::front_end::FrontEnd;
+use klto_kbuild::record;
 use memchr::memmem::Finder;
 use rayon::Scope;
 
@@ -95,14 +96,7 @@ const SEARCHED: usize = 8;
 /// Whether a record that names `source` is that of a compile which shows no columns, and which has the source
 /// from the C preprocessor alone.
 fn is_preprocessed(record: &[u8], source: &Path) -> bool {
-    let value = |kinds: &[&[u8]]| {
-        let mut lines = record.split(|byte| *byte == b'\n');
-        let line = lines.find(|line| kinds.iter().any(|kind| line.starts_with(kind)))?;
-        let start = memchr::memmem::find(line, b" := ")?;
-        line.get(start + 4..)
-    };
-    let (Some(command), Some(compiled)) = (value(&[b"savedcmd_", b"cmd_"]), value(&[b"source_"]))
-    else {
+    let (Some(command), Some(compiled)) = (record::command(record), record::source(record)) else {
         return false;
     };
     let words = command.split(u8::is_ascii_whitespace);
@@ -119,7 +113,7 @@ fn is_preprocessed(record: &[u8], source: &Path) -> bool {
         before.is_some_and(|word| *word == b"-include")
     };
     let is_read_otherwise = |(place, word): (usize, &&[u8])| {
-        let is_input = *word == compiled || is_read_first(place);
+        let is_input = *word == compiled.as_os_str().as_bytes() || is_read_first(place);
         !is_input && names(word, source)
     };
     let by_preprocessor = !words.iter().enumerate().any(is_read_otherwise);

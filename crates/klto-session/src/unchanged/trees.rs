@@ -20,7 +20,7 @@ use rayon::Scope;
 use serde::{Deserialize, Serialize};
 
 use super::repository::Repository;
-use crate::compile::{Sources, essence_of};
+use crate::compile::{Essence, Sources};
 use crate::scratch::SCRATCH_NAME;
 use crate::session::lock;
 
@@ -38,10 +38,26 @@ pub(super) struct KnownFile {
     mode: u32,
     /// The content of a C source or header that a compile read.
     content: Option<[u8; 32]>,
-    /// What of that content is no comment and no blank to any reader, as a digest that is cut off.
-    essence: Option<[u8; 12]>,
+    /// What of that content is no comment and no blank to any reader.
+    essence: Option<KnownEssence>,
     /// When that content was written, where its essence is known.
     modified: Option<SystemTime>,
+}
+
+/// An [`Essence`], its digests cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct KnownEssence {
+    lines: [u8; 12],
+    tokens: [u8; 12],
+}
+
+impl From<Essence> for KnownEssence {
+    fn from(essence: Essence) -> Self {
+        Self {
+            lines: cut(*essence.lines.as_bytes()),
+            tokens: cut(*essence.tokens.as_bytes()),
+        }
+    }
 }
 
 /// What is known of the contents of sources without reading them.
@@ -81,9 +97,7 @@ impl KnownFile {
         let Some(content) = self.content else { return };
         let read = knowledge.sources.essence(Digest::from_bytes(content));
         let same = before.filter(|file| file.content == self.content);
-        self.essence = read
-            .map(|digest| cut(*digest.as_bytes()))
-            .or_else(|| same?.essence);
+        self.essence = read.map(KnownEssence::from).or_else(|| same?.essence);
         let modified = || entry.metadata.as_ref()?.modified().ok();
         self.modified = self.essence.and_then(|_| modified());
     }
@@ -109,6 +123,8 @@ pub(super) enum Change {
     Touched,
     /// The same but for comments and blanks.
     Comments,
+    /// The same but for comments and blanks, and tokens are on other lines.
+    Lines,
     Content,
 }
 
@@ -218,10 +234,9 @@ impl Roots {
                 return Err(format!("source {}", file.display()));
             };
             let bytes = fs_err::read(self.source.join(&file)).map_err(unread)?;
-            let change = match known.essence {
-                _ if content == digest(&bytes) => Change::Touched,
-                Some(essence) if essence == cut(*essence_of(&bytes).as_bytes()) => Change::Comments,
-                _ => Change::Content,
+            let change = match content == digest(&bytes) {
+                true => Change::Touched,
+                false => change(known.essence, Essence::of_text(&bytes).into()),
             };
             changed.push(ChangedSource {
                 file,
@@ -259,6 +274,15 @@ impl Roots {
             }
         }
         Ok(changed)
+    }
+}
+
+/// How a source has changed that had another essence, if that is known.
+fn change(before: Option<KnownEssence>, now: KnownEssence) -> Change {
+    match before {
+        Some(before) if before.lines == now.lines => Change::Comments,
+        Some(before) if before.tokens == now.tokens => Change::Lines,
+        _ => Change::Content,
     }
 }
 

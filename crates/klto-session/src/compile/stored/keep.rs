@@ -20,9 +20,12 @@ use klto_kbuild::compile::backend_flags;
 use klto_lower::{Grain, Place, Reads};
 use klto_store::has_trusted_stamps;
 
-use super::{Expected, GRANULARITY, InputFile, READS_BY_ASSEMBLER, StoredCompile, last_change};
+use super::{
+    Expected, GRANULARITY, InputFile, READS_BY_ASSEMBLER, StoredCompile, last_change, lines_read,
+};
 use crate::compile::line_use::LineUse;
 use crate::compile::previous::Previous;
+use crate::journal::FileNames;
 use crate::session::{Session, tool_environment};
 
 /// Sets of files that are kept for one call, the latest first: configurations differ in what they include.
@@ -39,6 +42,8 @@ pub(in crate::compile) struct Kept {
     pub is_same_code: bool,
     /// Why the store does not have it, if so.
     pub not_stored: Option<String>,
+    /// See [`lines_read`].
+    pub lines_read: Option<FileNames>,
 }
 
 /// What the store does with a result.
@@ -68,6 +73,7 @@ impl StoredCompile {
     ) -> anyhow::Result<Kept> {
         let storing = self.storing(session, uses)?;
         let is_same_code = previous.is_some_and(Previous::put_back);
+        let mut read = None;
         let not_stored = match storing {
             Storing::No(reason) => Some(reason),
             Storing::Known => None,
@@ -76,6 +82,7 @@ impl StoredCompile {
                 keys.retain(|(grain, _)| !is_same_code || *grain == Grain::Tokens);
                 let keys: Vec<Digest> = keys.into_iter().map(|(_, key)| key).collect();
                 session.engine.keep_output(&keys, &self.object);
+                read = lines_read(&reads);
                 let mut known = self.known_reads(session);
                 known.retain(|other| *other != reads);
                 known.insert(0, reads);
@@ -88,6 +95,7 @@ impl StoredCompile {
         Ok(Kept {
             is_same_code,
             not_stored,
+            lines_read: read,
         })
     }
 

@@ -1,0 +1,126 @@
+//! Whether it shows in what was made on which lines the tokens of a source are.
+//!
+//! In: sources in which nothing has changed but comments and blanks, and tokens are on other lines. Out: the first
+//! target that may show it. Of most objects the journal knows on the lines of which files they depend; for a few
+//! others, as `asm-offsets.s`, the compiler is asked now. Its answer holds for the lines of before as well: where
+//! the same tokens are read, the first `__LINE__` is at the same place.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use klto_core::{die_with_parent, normalize};
+use klto_formats::c_source::{CSource, hides_lines};
+use klto_kbuild::front_end::FrontEnd;
+use klto_kbuild::record::{self, RecordedCompile};
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+
+use super::Watch;
+use super::readers::targets_that_read;
+use crate::archives::record_beside;
+use crate::compile::{LineUse, placed_header, with_header};
+use crate::journal::{FileNames, Journal};
+
+/// Of more targets the compiler is not asked: it would take longer than make.
+const MOST_ASKED: usize = 16;
+
+impl Watch {
+    /// Why lines of these sources may show in what is made of them.
+    pub(super) fn why_lines_count(&self, sources: &[PathBuf]) -> Option<String> {
+        if sources.is_empty() {
+            return None;
+        }
+        match self.target_that_shows_lines(sources) {
+            Ok(target) => target.map(|target| {
+                let target = target.display();
+                format!("{target} may show on which lines tokens are")
+            }),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    fn target_that_shows_lines(&self, sources: &[PathBuf]) -> io::Result<Option<PathBuf>> {
+        let known = Journal::read_lines_read(&self.file.with_file_name("journal"))?;
+        // Names do, for a file may have several paths.
+        let names = sources.iter().filter_map(|source| source.file_name());
+        let names: FileNames = names.map(ToOwned::to_owned).collect();
+        let mut unknown = Vec::new();
+        for (target, _) in targets_that_read(&self.roots.output, sources)? {
+            match known.get(&target) {
+                Some(read) if read.is_disjoint(&names) => {}
+                None if unknown.last() == Some(&target) => {}
+                None if unknown.len() < MOST_ASKED => unknown.push(target),
+                _ => return Ok(Some(target)),
+            }
+        }
+        let shows = |target: &&PathBuf| {
+            let read = self.lines_read_for(target);
+            read.is_none_or(|read| !read.is_disjoint(&names))
+        };
+        Ok(unknown.par_iter().find_first(shows).cloned())
+    }
+
+    /// The names of files on whose lines a target depends, as its compiler says; `None` where it cannot be asked, or
+    /// does not say all.
+    fn lines_read_for(&self, target: &Path) -> Option<FileNames> {
+        let output = &self.roots.output;
+        let header = placed_header(&self.file.with_file_name(""))?;
+        let text = fs_err::read(record_beside(&output.join(target))).ok()?;
+        let compile = RecordedCompile::of(&text)?;
+        let front = FrontEnd::of(&compile.arguments);
+        let is_in_a_tree = |directory: &PathBuf| {
+            let directory = normalize(&output.join(directory));
+            let mut roots = [&self.roots.source, output].into_iter();
+            roots.any(|root| directory.starts_with(root) || root.starts_with(&directory))
+        };
+        let hides = |word: &std::ffi::OsString| hides_lines(word.as_encoded_bytes());
+        if front.shows_columns
+            || front.hides_lines
+            || front.system.iter().any(is_in_a_tree)
+            || compile.arguments.iter().any(hides)
+            || !self.is_compiler(&compile)
+        {
+            return None;
+        }
+        let files: Vec<PathBuf> = record::prerequisites(&text)
+            .map(|path| output.join(path))
+            .chain([output.join(compile.source()?)])
+            .collect();
+        let tells = |file: &PathBuf| {
+            let text = std::fs::read(file);
+            text.is_ok_and(|text| !CSource::read(&text).hides_lines)
+        };
+        if !files.par_iter().all(tells) {
+            return None;
+        }
+        let mut call = Command::new(&compile.program);
+        call.args(with_header(&header, &compile.only_read()))
+            .current_dir(output)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null());
+        let answer = die_with_parent(&mut call).output().ok()?;
+        let printed = [answer.stdout, answer.stderr].concat();
+        let uses = LineUse::of(&printed, Some(&header))?;
+        let files = uses.files.iter();
+        let names = files.filter_map(|file| file.file_name());
+        (answer.status.success() && uses.is_known).then(|| names.map(ToOwned::to_owned).collect())
+    }
+
+    /// Whether the program of a call is the build's own compiler.
+    fn is_compiler(&self, compile: &RecordedCompile) -> bool {
+        let path = self.environment.iter().find(|(name, _)| name == "PATH");
+        let directories = path.map(|(_, path)| std::env::split_paths(path).collect::<Vec<_>>());
+        let program = Path::new(&compile.program);
+        let places = directories.unwrap_or_default().into_iter();
+        let found = match program.is_absolute() {
+            true => Some(program.to_owned()),
+            false => places
+                .map(|place| place.join(program))
+                .find(|place| place.is_file()),
+        };
+        let found = found.and_then(|place| fs_err::canonicalize(place).ok());
+        let is_that = |known: &PathBuf| fs_err::canonicalize(known).ok() == found;
+        found.is_some() && self.programs.iter().any(is_that)
+    }
+}

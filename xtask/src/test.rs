@@ -42,6 +42,7 @@ const TWO_AT_A_TIME: &[&str] = &[
     "unchanged",
     "interrupts",
     "surroundings",
+    "moved_lines",
     "toolchains",
     "full",
     "faults",

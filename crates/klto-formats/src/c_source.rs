@@ -389,6 +389,7 @@ impl Reader<'_> {
         let is_hidden = word.is_empty() && !matches!(after.first(), None | Some(b'\n'))
             || after.starts_with(b"\\\n");
         self.moves_lines |= word == b"line" || is_number || is_hidden;
+        self.computes_includes |= is_hidden;
         let close = match (word, name.first()) {
             (b"include" | b"include_next" | b"import", Some(b'"')) => b'"',
             (b"include" | b"include_next" | b"import", Some(b'<')) => b'>',

@@ -279,6 +279,10 @@ fn keep_plain(flags: &mut BackendFlags, text: &OsStr) {
         return;
     }
     note_unknown_file(flags, text);
+    if matches!(bytes, b"-fno-integrated-as" | b"-no-integrated-as") {
+        let reason = || format!("{} has another assembler make it", text.display());
+        flags.not_storable.get_or_insert_with(reason);
+    }
     flags.arguments.push(text.to_owned());
 }
 

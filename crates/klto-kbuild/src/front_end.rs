@@ -36,6 +36,8 @@ pub struct FrontEnd {
     pub hides_lines: bool,
     /// Why the result may not be stored, if so.
     pub not_storable: Option<String>,
+    /// Whether that is for a word which may name more than a header: a profile, or a plugin.
+    pub reads_other_files: bool,
 }
 
 /// What a path is to the call.
@@ -82,7 +84,7 @@ const OTHER_OPERANDS: [&str; 8] = [
 ];
 
 /// Other flags after which a compile reads or writes files that klto does not follow.
-const NOT_FOLLOWED: [&str; 18] = [
+const NOT_FOLLOWED: [&str; 19] = [
     "-M",
     "-save-temps",
     "--save-temps",
@@ -98,6 +100,8 @@ const NOT_FOLLOWED: [&str; 18] = [
     "-fsave-optimization-record",
     // Its file has the name of the object.
     "-gsplit-dwarf",
+    // Debug information has all options, also those that no source mentions.
+    "-fdebug-macro",
     // The object shows the call itself.
     "-frecord-command-line",
     "-grecord-command-line",
@@ -205,7 +209,7 @@ impl FrontEnd {
                         }
                         // It is looked for in the working directory and then like a header.
                         ("-include" | "-imacros", _) if !has_fixed_place(path) => {
-                            front.refuse(path.as_os_str());
+                            front.note_unknown(path.as_os_str());
                         }
                         _ => {}
                     }
@@ -260,6 +264,11 @@ impl FrontEnd {
     }
 
     fn refuse(&mut self, word: &OsStr) {
+        self.reads_other_files = true;
+        self.note_unknown(word);
+    }
+
+    fn note_unknown(&mut self, word: &OsStr) {
         if self.not_storable.is_none() {
             let word = word.display();
             self.not_storable = Some(format!("{word} may name a file that klto does not follow"));

@@ -48,7 +48,7 @@ pub use sub_make::{
     directory_of_make, is_made_with_vmlinux, makes_a_directory, makes_boot_image, makes_the_tree,
     makes_tools,
 };
-pub use toolchain::{LlvmVersion, Role, Tool, ToolHook, Toolchain};
+pub use toolchain::{Checked, LlvmVersion, Role, Tool, ToolHook, Toolchain};
 pub use tree::{ExternalModule, Tree};
 pub use variables::Variables;
 pub use versions::{Behaviour, KernelVersion, OLDEST_LLVM_WITH_DEPRECATED_MACROS, unhooked_reader};

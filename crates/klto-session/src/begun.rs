@@ -5,6 +5,7 @@
 //! such case: the journal's pages are the system's.
 
 use std::io;
+use std::path::Path;
 
 use klto_core::publish;
 
@@ -26,6 +27,11 @@ pub(crate) fn begin(scratch: &Scratch) -> io::Result<bool> {
     };
     publish(&file, &boot)?;
     Ok(before.is_some_and(|before| before != boot))
+}
+
+/// Whether a build has begun in this scratch directory and not ended.
+pub(crate) fn is_under_way(scratch: &Path) -> bool {
+    scratch.join(BEGUN).exists()
 }
 
 /// The build has ended, and its journal is on disk.

@@ -95,6 +95,9 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     if watch.is_err() {
         forget_in(&session.scratch)?;
     }
+    if matches!(difference, Difference::Other(_)) {
+        lock(&session.journal).forget_lines_read_of_natives()?;
+    }
     session.remove_objects_with_changed_assembler_files()?;
     let extent = match difference {
         Difference::Sources(_) => Extent::Edit,

@@ -164,10 +164,13 @@ impl Journal {
     }
 
     /// Reads on the lines of which files objects depend, without changing the journal; one that is missing may
-    /// depend on those of any.
-    pub(crate) fn read_lines_read(path: &Path) -> io::Result<LinesRead> {
-        let (records, _) = Records::read(&fs_err::read(path)?);
-        Ok(records.lines_read)
+    /// depend on those of any. And the objects that are bitcode.
+    pub(crate) fn read_lines_read(path: &Path) -> io::Result<(LinesRead, BTreeSet<PathBuf>)> {
+        let (records, whole) = Records::read(&fs_err::read(path)?);
+        match whole {
+            true => Ok((records.lines_read, records.compiles.into_keys().collect())),
+            false => Err(io::Error::other("the journal is damaged")),
+        }
     }
 
     /// Eight hexadecimal digits that change when the journal is lost.
@@ -229,6 +232,29 @@ impl Journal {
             true => Ok(()),
             false => self.record(Entry::LinesRead(object.to_owned(), names)),
         }
+    }
+
+    /// Something else is made of the same source for an object, and depends on the lines of these files.
+    pub(crate) fn add_lines_read(
+        &mut self,
+        object: &Path,
+        names: Option<FileNames>,
+    ) -> io::Result<()> {
+        let known = self.records.lines_read.get(object);
+        let both = known.zip(names).map(|(known, names)| known | &names);
+        self.set_lines_read(object, both)
+    }
+
+    /// Somebody else may have built in the output tree. An object that is bitcode he would have made again, for its
+    /// command has klto's mark; of others nothing is known any more.
+    pub(crate) fn forget_lines_read_of_natives(&mut self) -> io::Result<()> {
+        let compiles = &self.records.compiles;
+        let objects = self.records.lines_read.keys();
+        let natives = objects.filter(|object| !compiles.contains_key(*object));
+        let natives: Vec<PathBuf> = natives.cloned().collect();
+        natives
+            .iter()
+            .try_for_each(|object| self.set_lines_read(object, None))
     }
 
     /// The versions that kbuild would link into an object.

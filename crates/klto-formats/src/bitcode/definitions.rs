@@ -30,6 +30,8 @@ pub struct Definitions {
     /// Digests of variables of external linkage by the identifier that a summary has for them
     /// (`GlobalValue::getGUID`). One with an initializer that refers to other symbols is not among them.
     pub variables: BTreeMap<u64, Digest>,
+    /// Their identifiers in the order of the module, in which an importer has their symbols.
+    pub order: Vec<u64>,
 }
 
 /// Operands of `MODULE_CODE_GLOBALVAR`, behind the place of its name.
@@ -234,7 +236,7 @@ impl Module {
     }
 
     fn definitions(&self, strings: &[u8]) -> Option<Definitions> {
-        let mut variables = BTreeMap::new();
+        let (mut variables, mut order) = (BTreeMap::new(), Vec::new());
         for (value, entry) in &self.variables {
             let name = entry.operands.first().zip(entry.operands.get(1));
             let name = name.and_then(|(start, length)| {
@@ -248,11 +250,13 @@ impl Module {
             let fields = entry.operands.get(2..).unwrap_or_default();
             if let Some(digest) = self.variable(name, fields) {
                 variables.insert(identifier(name), digest);
+                order.push(identifier(name));
             }
         }
         Some(Definitions {
             module: self.shared()?,
             variables,
+            order,
         })
     }
 

@@ -11,12 +11,13 @@ const TOKENS: &[u8] = b"tokens:";
 
 /// Words by which a source reads lines other than by `__LINE__`, or keeps the compiler from telling where that is
 /// expanded.
-const HIDING: [&[u8]; 5] = [
+const HIDING: [&[u8]; 6] = [
     b"__builtin_LINE",
     b"__builtin_##",
     b"__builtin_ ##",
     // The name of an unnamed type has its line.
     b"__PRETTY_FUNCTION__",
+    b"FUNCSIG",
     b"system_header",
 ];
 

@@ -15,7 +15,7 @@ use crate::make_arguments::{Jobs, MakeArguments, MakeFlags};
 use crate::mode;
 use crate::refusals::{refusals, refusals_of_full};
 use crate::steps::{Step, steps};
-use crate::toolchain::{Additions, LlvmVersion, Role, ToolHook, Toolchain};
+use crate::toolchain::{Additions, Checked, LlvmVersion, Role, ToolHook, Toolchain};
 use crate::tree::Tree;
 use crate::variables::Variables;
 use crate::versions::OLDEST_TREE;
@@ -35,6 +35,8 @@ pub struct LtoBuild {
     pub toolchain: Toolchain,
     /// Their version.
     pub llvm: LlvmVersion,
+    /// See [`Checked::first_lines`].
+    pub first_lines_of_tools: Vec<String>,
     /// How klto comes between kbuild and the tools.
     pub hooks: Vec<(Role, ToolHook)>,
     /// What kbuild does to each object after its compile and klto does to its native.
@@ -121,7 +123,10 @@ pub(super) fn resolve(
         ..*variables
     };
     let toolchain = Toolchain::resolve(&tree, &variables)?;
-    let llvm = toolchain.check()?;
+    let Checked {
+        version: llvm,
+        first_lines: first_lines_of_tools,
+    } = toolchain.check()?;
     if klto_adds_lto
         && let Some(refusal) = without_option(&tree, &config, llvm.major, full)
             .into_iter()
@@ -151,6 +156,7 @@ pub(super) fn resolve(
         full,
         toolchain,
         llvm,
+        first_lines_of_tools,
         arguments,
         notes,
     })

@@ -30,6 +30,22 @@ impl fmt::Display for LlvmVersion {
     }
 }
 
+/// What the tools say of themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The version of all of them.
+    pub version: LlvmVersion,
+    /// The first line of what each prints, which tells builds of one version apart. kbuild goes by the compiler's
+    /// (Makefile, CC_VERSION_TEXT).
+    pub first_lines: Vec<String>,
+}
+
+/// What one tool says of itself.
+struct Reported {
+    version: LlvmVersion,
+    first_line: String,
+}
+
 /// The tools that read or write bitcode, with the words before the version in what they print.
 const LLVM_TOOLS: [(Role, &str); 4] = [
     (Role::Compiler, "clang version "),
@@ -40,41 +56,53 @@ const LLVM_TOOLS: [(Role, &str); 4] = [
 
 impl Toolchain {
     /// Runs the tools that LTO needs and compares their versions.
-    pub fn check(&self) -> Result<LlvmVersion> {
-        let (version, conflicts) = self.examine();
-        match (conflicts.into_iter().next(), version) {
+    pub fn check(&self) -> Result<Checked> {
+        let (reports, conflicts) = self.examine_all();
+        match (conflicts.into_iter().next(), version_of_compiler(&reports)) {
             (Some(conflict), _) => Err(conflict.into()),
-            (None, Some(version)) => Ok(version),
+            (None, Some(version)) => Ok(Checked {
+                version,
+                first_lines: reports
+                    .into_iter()
+                    .map(|(_, report)| report.first_line)
+                    .collect(),
+            }),
             (None, None) => Err(Failure::bug("no tool was asked for its version").into()),
         }
     }
 
     /// The compiler's version, if it has one, and everything that is wrong with the tools.
     pub(crate) fn examine(&self) -> (Option<LlvmVersion>, Vec<Failure>) {
+        let (reports, conflicts) = self.examine_all();
+        (version_of_compiler(&reports), conflicts)
+    }
+
+    fn examine_all(&self) -> (Vec<(&Tool, Reported)>, Vec<Failure>) {
         let mut conflicts = Vec::new();
-        let mut versions = Vec::new();
-        for (tool, version) in self.versions() {
-            match version {
-                Ok(version) => versions.push((tool, version)),
+        let mut reports = Vec::new();
+        for (tool, report) in self.reports() {
+            match report {
+                Ok(report) => reports.push((tool, report)),
                 Err(conflict) => conflicts.push(conflict),
             }
         }
         let others = Role::ALL.into_iter().filter(|role| role.facts().needed);
         let others = others.filter(|role| LLVM_TOOLS.iter().all(|(checked, _)| checked != role));
         conflicts.extend(others.filter_map(|role| self.existing(self.tool(role)).err()));
-        conflicts.extend(disagreements(&versions));
-        let compiler = versions
+        let versions: Vec<_> = reports
             .iter()
-            .find(|(tool, _)| tool.role == Role::Compiler);
-        (compiler.map(|(_, version)| *version), conflicts)
+            .map(|(tool, report)| (*tool, report.version))
+            .collect();
+        conflicts.extend(disagreements(&versions));
+        (reports, conflicts)
     }
 
     /// Asks all of them at once: most of the time each needs is the loader's.
-    fn versions(&self) -> Vec<(&Tool, Result<LlvmVersion, Failure>)> {
+    fn reports(&self) -> Vec<(&Tool, Result<Reported, Failure>)> {
         std::thread::scope(|scope| {
             let ask = |(role, words_before)| {
                 let tool = self.tool(role);
-                (tool, scope.spawn(move || self.version(tool, words_before)))
+                (tool, scope.spawn(move || self.report(tool, words_before)))
             };
             let asked = LLVM_TOOLS.map(ask).into_iter();
             let answered = asked.map(|(tool, asked)| {
@@ -85,14 +113,19 @@ impl Toolchain {
         })
     }
 
-    fn version(&self, tool: &Tool, words_before: &str) -> Result<LlvmVersion, Failure> {
+    fn report(&self, tool: &Tool, words_before: &str) -> Result<Reported, Failure> {
         let path = self.existing(tool)?;
         let captured = run_captured(path, ["--version"], Path::new("/")).map_err(|error| {
             let what = format!("{} --version cannot be run: {error}", path.display());
             Failure::environment(what)
         })?;
         let text = String::from_utf8_lossy(&captured.stdout);
-        parse_version(&text, words_before).ok_or_else(|| wrong_tool(tool, path, &text))
+        let version =
+            parse_version(&text, words_before).ok_or_else(|| wrong_tool(tool, path, &text))?;
+        Ok(Reported {
+            version,
+            first_line: text.lines().next().unwrap_or_default().to_owned(),
+        })
     }
 
     fn existing<'a>(&self, tool: &'a Tool) -> Result<&'a Path, Failure> {
@@ -113,6 +146,12 @@ impl Toolchain {
         }
         Failure::environment(message).hint(hint)
     }
+}
+
+fn version_of_compiler(reports: &[(&Tool, Reported)]) -> Option<LlvmVersion> {
+    let mut reports = reports.iter();
+    let compiler = reports.find(|(tool, _)| tool.role == Role::Compiler);
+    compiler.map(|(_, report)| report.version)
 }
 
 /// A compiler that is too old, and tools of another version than the compiler's.

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use klto_core::Failure;
 
-pub use check::LlvmVersion;
+pub use check::{Checked, LlvmVersion};
 pub use hooks::ToolHook;
 pub use role::Role;
 pub use selection::Additions;

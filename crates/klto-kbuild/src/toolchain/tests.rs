@@ -284,8 +284,10 @@ fn another_klto_s_shim_is_no_tool() {
 fn one_llvm_passes() {
     let setting = Setting::new();
     setting.llvm("-22", "22.1.8");
-    let version = setting.toolchain("new", &["LLVM=-22"]).check().unwrap();
-    assert_eq!(version.to_string(), "22.1.8");
+    let checked = setting.toolchain("new", &["LLVM=-22"]).check().unwrap();
+    assert_eq!(checked.version.to_string(), "22.1.8");
+    assert_eq!(checked.first_lines.len(), 4);
+    assert!(checked.first_lines[0].contains("clang version 22.1.8"));
 }
 
 #[test]

@@ -238,7 +238,7 @@ impl Session {
         let (object, depfile) = (place.path().join("object"), place.path().join("depfile"));
         let previous = Previous::copied(call.stored.object(), &object, place.path());
         let mut stored = call.stored.written_to(object, depfile);
-        if stored.find(self) {
+        if stored.find(self).is_some() {
             return Ok(AheadResult::NothingKept);
         }
         let run = stored.run();

@@ -156,9 +156,11 @@ impl NormalCall {
                 _ => path.as_os_str().to_owned(),
             },
         });
+        // Sanitizers name generated headers by their whole path.
+        let key_directory = front.shows_columns.then(|| directory.clone());
         let normal = Self {
             key_arguments,
-            key_directory: None,
+            key_directory,
             ..as_is
         };
         match is_moved {

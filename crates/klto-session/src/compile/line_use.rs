@@ -9,11 +9,13 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use klto_core::publish;
+use klto_formats::c_source::hides_lines;
 use klto_kbuild::OLDEST_LLVM_WITH_DEPRECATED_MACROS;
+use klto_kbuild::front_end::FrontEnd;
 use klto_wire::MOST_PRINTED;
 
 use crate::scratch::Scratch;
@@ -62,6 +64,12 @@ const SKIPPED: &[u8] = b"note: (skipping ";
 
 /// Where a warning is, before it: the files that include its file.
 const INCLUDED_FROM: [&[u8]; 2] = [b"In file included from ", b"                 from "];
+
+/// Whether a compiler that is called so can say where it expands `__LINE__`, and nothing else depends on lines.
+pub(crate) fn can_tell(front: &FrontEnd, arguments: &[OsString]) -> bool {
+    let hides = |word: &OsString| hides_lines(word.as_bytes());
+    !front.shows_columns && !front.hides_lines && !arguments.iter().any(hides)
+}
 
 /// Files in which `__LINE__` is expanded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -40,7 +40,7 @@ pub(crate) use ahead::Ahead;
 use ahead::AheadResult;
 pub(crate) use call::MODE_MARKER;
 use call::is_mode_marker;
-pub(crate) use line_use::{LineUse, place_header, placed_header, with_header};
+pub(crate) use line_use::{LineUse, can_tell, place_header, placed_header, with_header};
 use newer::why_again;
 use previous::Previous;
 pub(crate) use sources::{Essence, Sources};
@@ -98,6 +98,7 @@ impl Session {
             return self.distributed_native(&request, caller, &object, &output);
         }
         let Some(call) = CompileCall::parse(&request.arguments) else {
+            self.forget_lines_read(&request)?;
             // What klto does not understand is native, which is always right.
             return Ok(Answer::Reply(Reply::Exec {
                 arguments: without_lto(&request.arguments),
@@ -239,8 +240,8 @@ impl Session {
             self.log_ran("compile", &label, FAILS_OR_PRINTS);
             return Ok(run_then(as_written, then));
         }
-        if stored.find(self) {
-            lock(&self.journal).set_lines_read(&object, stored.lines_read())?;
+        if let Some(found) = stored.find(self) {
+            lock(&self.journal).set_lines_read(&object, found.lines_read)?;
             let is_back = previous.put_back();
             if let Some(AheadResult::Stored { is_same_code }) = ahead {
                 let note = same_code(is_back || is_same_code);
@@ -274,8 +275,8 @@ impl Session {
         let Some(mut stored) = stored.ok().filter(StoredCompile::is_storable) else {
             return Ok(run_then(as_written, None));
         };
-        if stored.find(self) {
-            lock(&self.journal).set_lines_read(&object, stored.lines_read())?;
+        if let Some(found) = stored.find(self) {
+            lock(&self.journal).set_lines_read(&object, found.lines_read)?;
             self.log.line(&format!("hit {NATIVE} {label}"));
             self.timeline.ended(start, NATIVE, "hit", &label);
             return Ok(ended(0));
@@ -327,6 +328,19 @@ impl Session {
             run,
             next: Box::new(next),
         }
+    }
+
+    /// Whatever a call with `-o` makes, nothing is known of its lines.
+    fn forget_lines_read(&self, request: &Request) -> anyhow::Result<()> {
+        let mut words = request.arguments.iter();
+        words.find(|word| *word == "-o");
+        let Some(output) = words.next() else {
+            return Ok(());
+        };
+        let object = self
+            .scratch
+            .object_name(&request.directory, Path::new(output));
+        Ok(lock(&self.journal).set_lines_read(&object, None)?)
     }
 
     fn log_ran(&self, kind: &str, label: &str, note: &str) {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use klto_core::{Digest, Storable, normalize, publish};
-use klto_formats::c_source::{asks, hides_lines, names_assembler_files, options};
+use klto_formats::c_source::{asks, names_assembler_files, options};
 use klto_formats::depfile::Depfile;
 use klto_kbuild::compile::CompileCall;
 use klto_kbuild::front_end::{FrontEnd, PathUse, assembler_not_followed, names_source, with_paths};
@@ -28,7 +28,7 @@ use klto_wire::Request;
 
 use super::NATIVE;
 use super::call::{NormalCall, Roots};
-use super::line_use::{LineUse, with_header};
+use super::line_use::{LineUse, can_tell, with_header};
 use super::passed_over::passed_over;
 use super::sources::Source;
 use crate::journal::FileNames;
@@ -82,8 +82,6 @@ pub(super) struct StoredCompile {
     line_header: Option<PathBuf>,
     /// A result that is to be made again and compared.
     expected: Option<Expected>,
-    /// Of what [`Self::find`] has found; see [`lines_read`].
-    lines_read: Option<FileNames>,
 }
 
 /// A result in the store.
@@ -92,6 +90,13 @@ struct Expected {
     key: Digest,
     /// Digest of the object.
     object: Digest,
+}
+
+/// A result that was in the store, and is in its place now.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The names of files on whose lines it depends; `None` where it may be those of all.
+    pub lines_read: Option<FileNames>,
 }
 
 /// A file that a compile reads.
@@ -167,9 +172,8 @@ impl StoredCompile {
                 PathBuf::from(OsString::from_vec(both))
             }),
         });
-        let hides = |word: &OsString| hides_lines(word.as_bytes());
-        let may_tell = !front.shows_columns && !front.hides_lines && !arguments.iter().any(hides);
-        let line_header = session.line_header.clone().filter(|_| may_tell);
+        let line_header = session.line_header.clone();
+        let line_header = line_header.filter(|_| can_tell(&front, arguments));
         let words = normal.key_arguments.iter();
         let options = words.flat_map(|word| options(word.as_bytes())).collect();
         Ok(Ok(Self {
@@ -190,7 +194,6 @@ impl StoredCompile {
             not_stored,
             line_header,
             expected: None,
-            lines_read: None,
         }))
     }
 
@@ -300,14 +303,15 @@ impl StoredCompile {
     }
 
     /// Puts object and dependency file in their places, if the store has them.
-    pub fn find(&mut self, session: &Session) -> bool {
+    pub fn find(&mut self, session: &Session) -> Option<Found> {
         if self.not_stored.is_some() {
-            return false;
+            return None;
         }
         for reads in self.known_reads(session) {
             let Some(keys) = self.keys_now(session, &reads) else {
                 continue;
             };
+            let [_, (_, by_tokens)] = keys;
             for (_, key) in keys {
                 let Some(result) = session.engine.find(key) else {
                     continue;
@@ -315,23 +319,20 @@ impl StoredCompile {
                 if session.engine.is_chosen_for_verification(key) {
                     let object = result.outputs.first().copied();
                     self.expected = object.map(|object| Expected { key, object });
-                    return false;
+                    return None;
                 }
                 let fetched = session
                     .engine
                     .fetch_output(&result, &self.object, &self.label);
                 if fetched && self.write_depfile(&reads).is_ok() {
-                    self.lines_read = lines_read(&reads);
-                    return true;
+                    // The key of bytes says nothing of lines: the same files may have been read by others.
+                    let is_of_these = key == by_tokens || session.engine.find(by_tokens).is_some();
+                    let lines_read = lines_read(&reads).filter(|_| is_of_these);
+                    return Some(Found { lines_read });
                 }
             }
         }
-        false
-    }
-
-    /// The names of files on whose lines the result depends that was found, where not all of them may count.
-    pub fn lines_read(&self) -> Option<FileNames> {
-        self.lines_read.clone()
+        None
     }
 
     fn known_reads(&self, session: &Session) -> Vec<Reads> {
@@ -457,17 +458,15 @@ impl StoredCompile {
     }
 }
 
-/// The names of files on whose lines a result depends; `None` where it may be those of all.
+/// The names of files in both trees on whose lines a result depends; `None` where it may be those of all.
 fn lines_read(reads: &Reads) -> Option<FileNames> {
-    let name = |place: &u32| {
-        let place = reads.files.get(usize::try_from(*place).ok()?)?;
-        let (Place::Source(path) | Place::Output(path) | Place::Elsewhere(path)) = place;
-        path.file_name().map(OsStr::to_owned)
+    let file = |place: &u32| reads.files.get(usize::try_from(*place).ok()?);
+    let name = |place: &Place| match place {
+        Place::Source(path) | Place::Output(path) => path.file_name().map(OsStr::to_owned),
+        Place::Elsewhere(_) => None,
     };
-    match reads.by_line.len() == reads.files.len() {
-        true => None,
-        false => reads.by_line.iter().map(name).collect(),
-    }
+    let names = reads.by_line.iter().filter_map(file).filter_map(name);
+    (reads.by_line.len() < reads.files.len()).then(|| names.collect())
 }
 
 /// When a file was written or its stat changed, whichever came last.

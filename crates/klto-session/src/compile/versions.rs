@@ -20,7 +20,7 @@ use klto_wire::{Finished, Reply, Request};
 use super::line_use::LineUse;
 use super::stored::StoredCompile;
 use crate::recipe::Caller;
-use crate::session::{Answer, Session, as_called};
+use crate::session::{Answer, Session, as_called, lock};
 
 impl Session {
     /// Answers the preprocessor's call. kbuild does not look at how it ends, so the tool says what klto cannot.
@@ -61,13 +61,13 @@ impl Session {
         read_by.extend(genksyms.arguments.iter().cloned());
         let label = name.display().to_string();
         let parts = (&call, arguments.as_slice(), read_by.as_slice());
-        let stored = StoredCompile::of(self, &request, parts, label.clone())?;
-        let Ok(stored) = stored else {
+        let Ok(stored) = StoredCompile::of(self, &request, parts, label.clone())? else {
             return Ok(as_called(request));
         };
         // Where no output is named, the target of the dependency file has no directory.
         let mut stored = stored.with_target(object.file_name().unwrap_or_default());
-        if stored.find(self) {
+        if let Some(found) = stored.find(self) {
+            lock(&self.journal).add_lines_read(&name, found.lines_read)?;
             self.log.line(&format!("hit versions {label}"));
             self.timeline.ended(start, "versions", "hit", &label);
             return Ok(Answer::Reply(Reply::prints(take(&text)?)));
@@ -106,7 +106,11 @@ impl Session {
         short: Vec<u8>,
     ) -> anyhow::Result<Vec<u8>> {
         let note = match stored.keep(self, None, uses) {
-            Ok(kept) => kept.not_stored,
+            Ok(kept) => {
+                let object = Path::new(stored.label());
+                lock(&self.journal).add_lines_read(object, kept.lines_read)?;
+                kept.not_stored
+            }
             // kbuild takes a preprocessor that fails for a source without exports.
             Err(error) if error.is::<Failure>() => {
                 self.note_wrong_result(error);

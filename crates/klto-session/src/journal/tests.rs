@@ -153,8 +153,23 @@ fn lines_read_are_those_of_the_last_compile() {
     let mut journal = Journal::open(&path).unwrap();
     journal.begin_compile(object, record("-O2")).unwrap();
     journal.set_lines_read(object, Some(names.clone())).unwrap();
-    let known = Journal::read_lines_read(&path).unwrap();
-    assert_eq!(known, LinesRead::from([(object.to_owned(), names)]));
+    let known = || Journal::read_lines_read(&path).unwrap().0;
+    let of = |object: &Path, names: &[&str]| {
+        let names = names.iter().map(OsString::from).collect();
+        LinesRead::from([(object.to_owned(), names)])
+    };
+    assert_eq!(known(), of(object, &["x.h"]));
+    let more = FileNames::from(["y.h".into()]);
+    journal.add_lines_read(object, Some(more.clone())).unwrap();
+    assert_eq!(known(), of(object, &["x.h", "y.h"]));
+    // Bitcode and others.
+    let native = Path::new("b.o");
+    journal.set_lines_read(native, Some(more.clone())).unwrap();
+    journal.forget_lines_read_of_natives().unwrap();
+    assert_eq!(known(), of(object, &["x.h", "y.h"]));
     journal.begin_compile(object, record("-O2")).unwrap();
-    assert_eq!(Journal::read_lines_read(&path).unwrap(), LinesRead::new());
+    assert_eq!(known(), LinesRead::new());
+    // What else is made of the source does not tell of the object.
+    journal.add_lines_read(object, Some(more)).unwrap();
+    assert_eq!(known(), LinesRead::new());
 }

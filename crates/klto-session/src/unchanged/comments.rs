@@ -6,7 +6,8 @@
 //! `klto-formats/src/c_source.rs`.
 //!
 //! What make would make again, if it were asked for it, keeps its time: a build of other goals, or with other
-//! options, may have left that behind.
+//! options, may have left that behind. So do files of which nobody knows what they are made of, and what is older
+//! than one of them and is made of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,7 +18,9 @@ use std::time::{Duration, SystemTime};
 use klto_store::StatMemo;
 
 use super::makefiles::Makefiles;
-use super::readers::{Written, is_on_demand, older_targets, why_more_than_tokens_show};
+use super::readers::{
+    Written, WrittenFiles, is_on_demand, older_targets, why_more_than_tokens_show,
+};
 use super::trees::{Change, ChangedSource};
 use super::{State, TICK, Watch};
 use crate::archives::record_beside;
@@ -94,12 +97,13 @@ impl Watch {
             let modified = fs_err::metadata(&path).and_then(|metadata| metadata.modified());
             latest = latest.max(modified.map_err(unread)?);
         }
-        let made = made(&self.roots.source, &self.roots.output).map_err(unread)?;
-        let Some(oldest) = made.keys().next() else {
+        let mut made = Made::find(&self.roots.source, &self.roots.output).map_err(unread)?;
+        made.kept.extend(self.kept_elsewhere());
+        let Some(oldest) = made.renewable.keys().next() else {
             return Err("nothing was made".to_owned());
         };
         let written = written(&self.roots.source, &changed, *oldest).map_err(unread)?;
-        let made = self.up_to_date(made, &written).map_err(unread)?;
+        let made = up_to_date(&self.roots.output, made, written).map_err(unread)?;
         // What is written from now on has a later time, by the argument at `StatMemo`.
         let until = self.begun.checked_sub(TICK).unwrap_or(self.begun);
         renew(&made, latest, until)?;
@@ -118,63 +122,113 @@ impl Watch {
         state.write(&self.file).map_err(unread)
     }
 
-    /// Without what is older than a source that its record names; and of what has no record, without all that
-    /// is older than any source.
-    fn up_to_date(&self, made: Made, written: &Written) -> io::Result<Made> {
-        let output = &self.roots.output;
-        let older: BTreeSet<PathBuf> = older_targets(output, written)?;
-        let times = written.values().flatten().map(|(_, time)| *time);
-        let last = times.max().unwrap_or(SystemTime::UNIX_EPOCH);
-        let is_up_to_date = |time: SystemTime, file: &Path| {
-            let target = file.strip_prefix(output).unwrap_or(file);
-            let has_record = || record_beside(file).exists();
-            !older.contains(target) && (time > last || has_record())
-        };
-        let made = made.into_iter().map(|(time, mut files)| {
-            files.retain(|file| is_up_to_date(time, file));
-            (time, files)
+    /// Files outside of both trees that were read, with their times.
+    fn kept_elsewhere(&self) -> Vec<(SystemTime, PathBuf)> {
+        let state = self.state.iter();
+        let files = state.flat_map(|state| &state.elsewhere);
+        let known = files.filter_map(|(file, _)| {
+            let modified = std::fs::metadata(file).and_then(|metadata| metadata.modified());
+            Some((modified.ok()?, std::fs::canonicalize(file).ok()?))
         });
-        Ok(made.filter(|(_, files)| !files.is_empty()).collect())
+        known.collect()
     }
 }
 
-/// Files by the time at which they were made.
-type Made = BTreeMap<SystemTime, Vec<PathBuf>>;
-
-/// Files that builds of the kernel have made, without kbuild's records: those with one in the root of the
-/// output tree, where a user's files are too, and all below directories that the source tree has, but for
-/// other output trees.
-fn made(source: &Path, output: &Path) -> io::Result<Made> {
-    let mut made = Made::new();
-    let mut directories = vec![output.to_owned()];
-    while let Some(directory) = directories.pop() {
-        let is_root = directory == output;
-        let entries: Vec<_> = fs_err::read_dir(&directory)?.collect::<Result<_, _>>()?;
-        let is_tree = |entry: &fs_err::DirEntry| {
-            let name = entry.file_name();
-            name == ".config" || name == SCRATCH_NAME
-        };
-        if !is_root && entries.iter().any(is_tree) {
-            continue;
+/// What can get new times. Not what is older than a file that keeps its time and that its record names; nor, of
+/// what has no record, all that is older than any such file.
+fn up_to_date(output: &Path, made: Made, mut written: WrittenFiles) -> io::Result<ByTime> {
+    let Made {
+        mut renewable,
+        mut kept,
+    } = made;
+    let times = written.values().flatten().map(|file| file.time);
+    let last = times.chain(kept.iter().map(|(time, _)| *time)).max();
+    kept.extend(take(&mut renewable, |time, file| {
+        Some(time) <= last && !record_beside(file).exists()
+    }));
+    while !kept.is_empty() {
+        for (time, path) in kept.drain(..) {
+            let name = path.file_name().unwrap_or_default().to_owned();
+            let file = Written {
+                path,
+                ending: None,
+                time,
+            };
+            written.entry(name).or_default().push(file);
         }
-        for entry in entries {
-            let (path, kind, name) = (entry.path(), entry.file_type()?, entry.file_name());
-            if kind.is_dir() {
-                let is_other = WITH_OWN_MAKES.iter().any(|other| name == *other);
-                if !is_root || source.join(&name).is_dir() && !is_other {
-                    directories.push(path);
-                }
+        let older = older_targets(output, &written)?;
+        kept = take(&mut renewable, |_, file| {
+            older.contains(file.strip_prefix(output).unwrap_or(file))
+        });
+    }
+    Ok(renewable)
+}
+
+/// Files by the time at which they were made.
+type ByTime = BTreeMap<SystemTime, Vec<PathBuf>>;
+
+/// Takes those files out of `files` of which `is_taken` says so.
+fn take(
+    files: &mut ByTime,
+    is_taken: impl Fn(SystemTime, &Path) -> bool,
+) -> Vec<(SystemTime, PathBuf)> {
+    let mut taken = Vec::new();
+    for (time, files) in files.iter_mut() {
+        let of_time = files.extract_if(.., |file| is_taken(*time, file));
+        taken.extend(of_time.map(|file| (*time, file)));
+    }
+    files.retain(|_, files| !files.is_empty());
+    taken
+}
+
+/// The files of the output tree, without kbuild's records and what is made only when a user asks for it.
+#[derive(Debug, Default)]
+struct Made {
+    /// What builds of the kernel have made: of the root, where a user's files are too, what has a record, and all
+    /// below directories that the source tree has.
+    renewable: ByTime,
+    /// The rest of the root, what has a make of its own, and files elsewhere.
+    kept: Vec<(SystemTime, PathBuf)>,
+}
+
+impl Made {
+    /// Without other output trees, and directories that the source tree does not have.
+    fn find(source: &Path, output: &Path) -> io::Result<Self> {
+        let mut made = Self::default();
+        let mut directories = vec![(output.to_owned(), false)];
+        while let Some((directory, has_own_make)) = directories.pop() {
+            let is_root = directory == output;
+            let entries: Vec<_> = fs_err::read_dir(&directory)?.collect::<Result<_, _>>()?;
+            let is_tree = |entry: &fs_err::DirEntry| {
+                let name = entry.file_name();
+                name == ".config" || name == SCRATCH_NAME
+            };
+            if !is_root && entries.iter().any(is_tree) {
                 continue;
             }
-            let bytes = name.as_encoded_bytes();
-            let is_made = !bytes.ends_with(b".cmd") && !is_on_demand(&directory, bytes);
-            if kind.is_file() && is_made && (!is_root || record_beside(&path).exists()) {
+            for entry in entries {
+                let (path, kind, name) = (entry.path(), entry.file_type()?, entry.file_name());
+                if kind.is_dir() {
+                    if !is_root || source.join(&name).is_dir() {
+                        let is_other = WITH_OWN_MAKES.iter().any(|other| name == *other);
+                        directories.push((path, has_own_make || is_root && is_other));
+                    }
+                    continue;
+                }
+                let bytes = name.as_encoded_bytes();
+                let is_made = !bytes.ends_with(b".cmd") && !is_on_demand(&directory, bytes);
+                if !kind.is_file() || !is_made {
+                    continue;
+                }
                 let modified = entry.metadata()?.modified()?;
-                made.entry(modified).or_default().push(path);
+                match has_own_make || is_root && !record_beside(&path).exists() {
+                    true => made.kept.push((modified, path)),
+                    false => made.renewable.entry(modified).or_default().push(path),
+                }
             }
         }
+        Ok(made)
     }
-    Ok(made)
 }
 
 /// The files of the source tree that are newer than `oldest`, those that have changed with the time that they
@@ -183,12 +237,16 @@ fn written(
     source: &Path,
     changed: &BTreeSet<ChangedSource>,
     oldest: SystemTime,
-) -> io::Result<Written> {
-    let mut written = Written::new();
+) -> io::Result<WrittenFiles> {
+    let mut written = WrittenFiles::new();
     let mut note = |path: &Path, time| {
         if let (true, Some(name)) = (time > oldest, path.file_name()) {
             let of_name = written.entry(name.to_owned()).or_default();
-            of_name.push((path.to_owned(), time));
+            of_name.push(Written {
+                path: source.join(path),
+                ending: Some(path.to_owned()),
+                time,
+            });
         }
     };
     let now = |path: &Path| fs_err::symlink_metadata(path).and_then(|found| found.modified());
@@ -223,7 +281,7 @@ fn written(
 /// Gives the files times that are later than all that they have, and than `after`, and not later than
 /// `until`, in the order of the times that they have. The last ones come first: when this is interrupted,
 /// what has new times is what was newest.
-fn renew(made: &Made, after: SystemTime, until: SystemTime) -> Result<(), String> {
+fn renew(made: &ByTime, after: SystemTime, until: SystemTime) -> Result<(), String> {
     let newest = made.keys().next_back().copied();
     let after = newest.map_or(after, |newest| newest.max(after));
     let room = until.duration_since(after).unwrap_or_default();
@@ -284,7 +342,8 @@ mod tests {
                 .set_modified(at(time))
                 .unwrap();
         }
-        renew(&made(&source, &output).unwrap(), at(100), at(200)).unwrap();
+        let found = || Made::find(&source, &output).unwrap();
+        renew(&found().renewable, at(100), at(200)).unwrap();
         let time = |file: &str| {
             fs_err::metadata(output.join(file))
                 .unwrap()
@@ -303,7 +362,7 @@ mod tests {
         assert!(time("init/main.o") < time("init/built-in.a"));
         assert!(time("init/built-in.a") < time("vmlinux"));
         // Never back in time.
-        let again = made(&source, &output).unwrap();
+        let again = found().renewable;
         assert!(renew(&again, at(200), at(200)).is_err());
         renew(&again, at(1), at(200)).unwrap();
         assert!(at(100) < time("init/main.o"));
@@ -324,7 +383,56 @@ mod tests {
             before: Some(at(20)),
         }]);
         let found = written(source, &changed, at(10)).unwrap();
-        let of = |name: &str, time| (name.into(), vec![(PathBuf::from(name), at(time))]);
-        assert_eq!(found, Written::from([of("a.h", 20), of("b.h", 50)]));
+        let of = |name: &str, time| {
+            let file = Written {
+                path: source.join(name),
+                ending: Some(name.into()),
+                time: at(time),
+            };
+            (name.into(), vec![file])
+        };
+        assert_eq!(found, WrittenFiles::from([of("a.h", 20), of("b.h", 50)]));
+    }
+
+    #[test]
+    fn what_was_left_behind_stays_older_than_what_it_is_made_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs_err::canonicalize(directory.path()).unwrap();
+        let (source, output) = (root.join("source"), root.join("output"));
+        for name in ["fs", "include", "tools"] {
+            fs_err::create_dir_all(source.join(name)).unwrap();
+        }
+        let header = root.join("sdk/reg.h");
+        let config = "  $(wildcard include/config/FOO) \\\n";
+        for (file, time, record) in [
+            ("include/config/FOO", 20, None),
+            ("include/generated/x.h", 45, None),
+            ("tools/objtool/objtool", 30, None),
+            ("Module.symvers", 50, None),
+            ("fs/left.o", 10, Some(config.to_owned())),
+            ("fs/left.ko", 8, Some("cmd := ld fs/left.o\n".to_owned())),
+            ("fs/new.o", 40, Some(config.to_owned())),
+            ("fs/new.ko", 41, Some("cmd := ld fs/new.o\n".to_owned())),
+            (
+                "fs/checked.o",
+                25,
+                Some("cmd := ./tools/objtool/objtool\n".to_owned()),
+            ),
+            ("fs/sdk.o", 35, Some(format!("  {} \\\n", header.display()))),
+        ] {
+            let path = output.join(file);
+            klto_core::publish(&path, b"").unwrap();
+            let opened = fs_err::File::open(&path).unwrap();
+            opened.file().set_modified(at(time)).unwrap();
+            if let Some(record) = record {
+                klto_core::publish(&record_beside(&path), record.as_bytes()).unwrap();
+            }
+        }
+        let mut made = Made::find(&source, &output).unwrap();
+        made.kept.push((at(38), header));
+        let renewed = up_to_date(&output, made, WrittenFiles::new()).unwrap();
+        let expected = [("fs/new.o", 40), ("fs/new.ko", 41)];
+        let expected = expected.map(|(file, time)| (at(time), vec![output.join(file)]));
+        assert_eq!(renewed, ByTime::from(expected));
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! In: sources in which nothing has changed but comments and blanks, and tokens are on other lines. Out: the first
 //! target that may show it. Of most objects the journal knows on the lines of which files they depend; for a few
-//! others, as `asm-offsets.s`, the compiler is asked now. Its answer holds for the lines of before as well: where
-//! the same tokens are read, the first `__LINE__` is at the same place.
+//! other targets, as `asm-offsets.s`, the compiler is asked now. Its answer holds for the lines of before as well:
+//! where the same tokens are read, the first `__LINE__` is at the same place.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use klto_core::{die_with_parent, normalize};
-use klto_formats::c_source::{CSource, hides_lines};
+use klto_formats::c_source::CSource;
 use klto_kbuild::front_end::FrontEnd;
 use klto_kbuild::record::{self, RecordedCompile};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
@@ -18,11 +19,12 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use super::Watch;
 use super::readers::targets_that_read;
 use crate::archives::record_beside;
-use crate::compile::{LineUse, placed_header, with_header};
+use crate::begun;
+use crate::compile::{LineUse, can_tell, placed_header, with_header};
 use crate::journal::{FileNames, Journal};
 
 /// Of more targets the compiler is not asked: it would take longer than make.
-const MOST_ASKED: usize = 16;
+const MOST_ASKED: usize = 64;
 
 impl Watch {
     /// Why lines of these sources may show in what is made of them.
@@ -40,16 +42,22 @@ impl Watch {
     }
 
     fn target_that_shows_lines(&self, sources: &[PathBuf]) -> io::Result<Option<PathBuf>> {
-        let known = Journal::read_lines_read(&self.file.with_file_name("journal"))?;
-        // Names do, for a file may have several paths.
+        let read = targets_that_read(&self.roots.output, sources)?;
+        let targets: BTreeSet<PathBuf> = read.into_iter().map(|(target, _)| target).collect();
+        if begun::is_under_way(&self.scratch()) {
+            return Err(io::Error::other("a build has not ended"));
+        }
+        let (known, bitcode) = Journal::read_lines_read(&self.scratch().join("journal"))?;
+        // A file may have several paths: whatever has its name may be it.
         let names = sources.iter().filter_map(|source| source.file_name());
         let names: FileNames = names.map(ToOwned::to_owned).collect();
         let mut unknown = Vec::new();
-        for (target, _) in targets_that_read(&self.roots.output, sources)? {
+        for target in targets {
+            let is_call_of_klto = self.adds_flags && bitcode.contains(&target);
             match known.get(&target) {
                 Some(read) if read.is_disjoint(&names) => {}
-                None if unknown.last() == Some(&target) => {}
-                None if unknown.len() < MOST_ASKED => unknown.push(target),
+                // kbuild's record has not the call that made it.
+                None if !is_call_of_klto && unknown.len() < MOST_ASKED => unknown.push(target),
                 _ => return Ok(Some(target)),
             }
         }
@@ -63,64 +71,65 @@ impl Watch {
     /// The names of files on whose lines a target depends, as its compiler says; `None` where it cannot be asked, or
     /// does not say all.
     fn lines_read_for(&self, target: &Path) -> Option<FileNames> {
-        let output = &self.roots.output;
-        let header = placed_header(&self.file.with_file_name(""))?;
-        let text = fs_err::read(record_beside(&output.join(target))).ok()?;
+        let text = fs_err::read(record_beside(&self.roots.output.join(target))).ok()?;
         let compile = RecordedCompile::of(&text)?;
-        let front = FrontEnd::of(&compile.arguments);
-        let is_in_a_tree = |directory: &PathBuf| {
-            let directory = normalize(&output.join(directory));
-            let mut roots = [&self.roots.source, output].into_iter();
-            roots.any(|root| directory.starts_with(root) || root.starts_with(&directory))
-        };
-        let hides = |word: &std::ffi::OsString| hides_lines(word.as_encoded_bytes());
-        if front.shows_columns
-            || front.hides_lines
-            || front.system.iter().any(is_in_a_tree)
-            || compile.arguments.iter().any(hides)
-            || !self.is_compiler(&compile)
-        {
+        if !self.can_tell(&compile, &text) {
             return None;
         }
-        let files: Vec<PathBuf> = record::prerequisites(&text)
-            .map(|path| output.join(path))
-            .chain([output.join(compile.source()?)])
-            .collect();
-        let tells = |file: &PathBuf| {
-            let text = std::fs::read(file);
-            text.is_ok_and(|text| !CSource::read(&text).hides_lines)
-        };
-        if !files.par_iter().all(tells) {
-            return None;
-        }
+        let header = placed_header(&self.scratch())?;
         let mut call = Command::new(&compile.program);
         call.args(with_header(&header, &compile.only_read()))
-            .current_dir(output)
+            .current_dir(&self.roots.output)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         let answer = die_with_parent(&mut call).output().ok()?;
-        let printed = [answer.stdout, answer.stderr].concat();
-        let uses = LineUse::of(&printed, Some(&header))?;
+        let uses = LineUse::of(&[answer.stdout, answer.stderr].concat(), Some(&header))?;
         let files = uses.files.iter();
         let names = files.filter_map(|file| file.file_name());
         (answer.status.success() && uses.is_known).then(|| names.map(ToOwned::to_owned).collect())
     }
 
-    /// Whether the program of a call is the build's own compiler.
+    /// Whether the compiler of a record's call says of all files where their lines count.
+    fn can_tell(&self, compile: &RecordedCompile, record: &[u8]) -> bool {
+        let output = &self.roots.output;
+        let front = FrontEnd::of(&compile.arguments);
+        // It warns of nothing in headers of the system.
+        let is_in_a_tree = |directory: &PathBuf| {
+            let directory = normalize(&output.join(directory));
+            let mut roots = [&self.roots.source, output].into_iter();
+            roots.any(|root| directory.starts_with(root) || root.starts_with(&directory))
+        };
+        if front.reads_other_files
+            || !can_tell(&front, &compile.arguments)
+            || front.system.iter().any(is_in_a_tree)
+            || !self.is_compiler(compile)
+        {
+            return false;
+        }
+        let source = compile.source();
+        let files = record::prerequisites(record).chain(source.as_deref());
+        let files: Vec<PathBuf> = files.map(|path| output.join(path)).collect();
+        files.par_iter().all(|file| {
+            let text = std::fs::read(file);
+            text.is_ok_and(|text| !CSource::read(&text).hides_lines)
+        })
+    }
+
+    /// Whether the program of a call is a tool of the build, as PATH finds it.
     fn is_compiler(&self, compile: &RecordedCompile) -> bool {
         let path = self.environment.iter().find(|(name, _)| name == "PATH");
         let directories = path.map(|(_, path)| std::env::split_paths(path).collect::<Vec<_>>());
-        let program = Path::new(&compile.program);
         let places = directories.unwrap_or_default().into_iter();
-        let found = match program.is_absolute() {
-            true => Some(program.to_owned()),
-            false => places
-                .map(|place| place.join(program))
-                .find(|place| place.is_file()),
-        };
+        // Of an absolute path that is the path itself.
+        let mut places = places.map(|place| place.join(&compile.program));
+        let found = places.find(|place| place.is_file());
         let found = found.and_then(|place| fs_err::canonicalize(place).ok());
         let is_that = |known: &PathBuf| fs_err::canonicalize(known).ok() == found;
         found.is_some() && self.programs.iter().any(is_that)
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.file.with_file_name("")
     }
 }

@@ -9,6 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use klto_core::normalize;
 use memchr::memmem::Finder;
 
+use super::named::joined_lines;
+
 /// Which makefiles may name a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Makefiles {
@@ -110,20 +112,16 @@ pub(super) fn may_list(text: &[u8], object: &Path) -> bool {
         .any(|word| Finder::new(word).find(text).is_some())
 }
 
-/// Whether a makefile runs git, as in `$(shell git describe)`.
+/// Whether a makefile names git, as in `$(shell git describe)` and in recipes.
 pub(super) fn asks_git(makefile: &[u8]) -> bool {
-    let lines = makefile.split(|byte| *byte == b'\n');
-    let runs_a_shell = |line: &[u8]| {
-        let mut signs = [&b"$(shell"[..], b"`", b"!="].into_iter();
-        signs.any(|sign| memchr::memmem::find(line, sign).is_some())
-    };
-    let names_git = |line: &[u8]| {
+    if Finder::new("git").find(makefile).is_none() {
+        return false;
+    }
+    let names_git = |line: Vec<u8>| {
         let mut words = line.split(|byte| !byte.is_ascii_alphanumeric() && !b"-_.".contains(byte));
         words.any(|word| word == b"git")
     };
-    lines
-        .into_iter()
-        .any(|line| runs_a_shell(line) && names_git(line))
+    joined_lines(makefile).into_iter().any(names_git)
 }
 
 #[cfg(test)]
@@ -185,6 +183,8 @@ mod tests {
             "x := $(shell git rev-parse HEAD)\n",
             "a\nx != cd $(srctree) && git log\n",
             "\techo `git log`",
+            "x := $(shell cd $(src) && \\\n git log)\n",
+            "\tgit rev-parse HEAD > $@\n",
         ] {
             assert!(asks_git(text.as_bytes()), "{text}");
         }

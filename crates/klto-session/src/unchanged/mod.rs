@@ -36,7 +36,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use klto_core::{KeyBuilder, publish};
-use klto_kbuild::{Config, LtoBuild};
+use klto_kbuild::{Config, LtoBuild, UpstreamLto};
 use klto_store::{StatMemo, has_trusted_stamps};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,8 @@ const COMPLETE: &str = "complete";
 /// The file with what was so after the last build where that failed, instead of [`COMPLETE`].
 const FAILED: &str = "failed";
 const MAGIC: &[u8; 8] = b"kltoall9";
+/// The makefile of goals that make packages, which asks git in Linux.
+const PACKAGES: &str = "scripts/Makefile.package";
 /// More than twice the longest tick of Linux.
 const TICK: Duration = Duration::from_millis(25);
 
@@ -125,6 +127,8 @@ pub(crate) struct Watch {
     /// Of make's words and of the environment.
     variables: Variables,
     config: Config,
+    /// Whether klto gives compiles flags and headers of which kbuild's records do not tell.
+    adds_flags: bool,
     /// Why all comments count in this build.
     checks_comments: Option<&'static str>,
     /// Why sources that differ in comments alone are not the same, once that was looked at.
@@ -178,6 +182,7 @@ impl Watch {
             variables: variables(build, &settings.environment),
             ahead: looked.ahead,
             config: build.config.clone(),
+            adds_flags: build.upstream == UpstreamLto::Absent,
             checks_comments: checks_comments(build, &settings.environment),
             comments_count: OnceLock::new(),
             begun,
@@ -239,8 +244,9 @@ impl Watch {
         let makefiles = self.makefiles.par_iter();
         let asks = |makefile: &&PathBuf| {
             let place = makefile.strip_prefix(&self.roots.source);
-            place.is_ok_and(|place| Makefiles::Kernel.includes(place))
-                && std::fs::read(makefile).is_ok_and(|text| asks_git(&text))
+            place.is_ok_and(|place| {
+                Makefiles::Kernel.includes(place) && place != Path::new(PACKAGES)
+            }) && std::fs::read(makefile).is_ok_and(|text| asks_git(&text))
         };
         makefiles.find_first(asks).map(PathBuf::as_path)
     }

@@ -182,7 +182,7 @@ impl Makefile {
 }
 
 /// The lines of a makefile, those with a backslash at their end joined with the next; comments have none.
-fn joined_lines(text: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn joined_lines(text: &[u8]) -> Vec<Vec<u8>> {
     let mut lines = Vec::new();
     let mut line = Vec::new();
     for part in text.split(|byte| *byte == b'\n') {

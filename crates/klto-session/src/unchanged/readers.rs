@@ -85,7 +85,10 @@ fn readers(
         });
         let named: BTreeSet<&PathBuf> = named.copied().collect();
         let read = named.into_iter().filter(|source| counts(record, source));
-        lock(&found).extend(read.map(|source| (target.to_owned(), source.clone())));
+        let read: Vec<_> = read
+            .map(|source| (target.to_owned(), source.clone()))
+            .collect();
+        lock(&found).extend(read);
     })?;
     Ok(found.into_inner().unwrap_or_default())
 }
@@ -249,22 +252,49 @@ fn is_path_to(word: &[u8], source: &Path) -> bool {
     normalize(Path::new(OsStr::from_bytes(word))).ends_with(source)
 }
 
-/// Sources below the source tree by the last part of their path, with the times at which they were written.
-pub(super) type Written = HashMap<OsString, Vec<(PathBuf, SystemTime)>>;
+/// A file that keeps its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Absolute, without links.
+    pub path: PathBuf,
+    /// Below the source tree, for a file of it: whatever ends so leads there.
+    pub ending: Option<PathBuf>,
+    pub time: SystemTime,
+}
 
-/// Targets below `output` that are older than one of the sources that their records name: make would make
+/// Such files by the last part of their path.
+pub(super) type WrittenFiles = HashMap<OsString, Vec<Written>>;
+
+impl Written {
+    /// Whether a word of a record leads to the file; kbuild calls its tools in `output`. `real` has paths without links.
+    fn is_named(&self, word: &[u8], output: &Path, real: &Mutex<RealPaths>) -> bool {
+        let ends_so = |ending: &PathBuf| is_path_to(word, ending);
+        let path = normalize(&output.join(OsStr::from_bytes(word)));
+        self.ending.as_ref().is_some_and(ends_so) || self.path == path || {
+            let mut real = lock(real);
+            let known = real.entry(path);
+            let path = known.or_insert_with_key(|path| std::fs::canonicalize(path).ok());
+            path.as_ref() == Some(&self.path)
+        }
+    }
+}
+
+type RealPaths = HashMap<PathBuf, Option<PathBuf>>;
+
+/// Targets below `output` that are older than one of the files that their records name: make would make
 /// them again, if it were asked for them.
-pub(super) fn older_targets(output: &Path, sources: &Written) -> io::Result<BTreeSet<PathBuf>> {
+pub(super) fn older_targets(output: &Path, files: &WrittenFiles) -> io::Result<BTreeSet<PathBuf>> {
     let found = Mutex::new(BTreeSet::new());
+    let real = Mutex::default();
     for_each_record(output, None, &|target, text| {
         let modified = std::fs::metadata(output.join(target));
         let Ok(made) = modified.and_then(|metadata| metadata.modified()) else {
             return;
         };
         let is_newer = |path: &[u8]| {
-            let known = sources.get(OsStr::from_bytes(last_part(path)));
+            let known = files.get(OsStr::from_bytes(last_part(path)));
             let mut newer = known.into_iter().flatten();
-            newer.any(|(source, written)| *written > made && is_path_to(path, source))
+            newer.any(|file| file.time > made && file.is_named(path, output, &real))
         };
         if paths(text).any(is_newer) {
             lock(&found).insert(target.to_owned());
@@ -441,14 +471,36 @@ mod tests {
             "deps_fs/other.o := \\\n  ../include/y.h \\\n",
         );
         write("fs/.gone.o.cmd", "  ../include/x.h \\\n");
-        let found = |written| {
-            let source = (PathBuf::from("include/soc,x.h"), written);
-            let sources = Written::from([("soc,x.h".into(), vec![source])]);
-            older_targets(output, &sources).unwrap()
-        };
         let later = SystemTime::now() + std::time::Duration::from_secs(60);
-        assert_eq!(found(later), BTreeSet::from(["fs/old.o".into()]));
-        assert_eq!(found(SystemTime::UNIX_EPOCH), BTreeSet::new());
+        let older = |name: &str, path: PathBuf, ending: Option<&str>, time| {
+            let ending = ending.map(PathBuf::from);
+            let file = Written { path, ending, time };
+            let files = WrittenFiles::from([(name.into(), vec![file])]);
+            older_targets(output, &files).unwrap()
+        };
+        let old = BTreeSet::from(["fs/old.o".into()]);
+        let source = |time| {
+            let ending = "include/soc,x.h";
+            older(
+                "soc,x.h",
+                Path::new("/src").join(ending),
+                Some(ending),
+                time,
+            )
+        };
+        assert_eq!(source(later), old);
+        assert_eq!(source(SystemTime::UNIX_EPOCH), BTreeSet::new());
+        // Another file than the one in the output tree has such an end.
+        write("gen/z.h", "");
+        write("other/gen/z.h", "");
+        write("fs/.old.o.cmd", "  ./gen/z.h \\\n");
+        write("fs/.other.o.cmd", "  other/gen/z.h \\\n");
+        let output = fs_err::canonicalize(output).unwrap();
+        assert_eq!(older("z.h", output.join("gen/z.h"), None, later), old);
+        // As scripts/dtc/include-prefixes.
+        std::os::unix::fs::symlink(output.join("gen"), output.join("link")).unwrap();
+        write("fs/.old.o.cmd", "  link/z.h \\\n");
+        assert_eq!(older("z.h", output.join("gen/z.h"), None, later), old);
     }
 
     #[test]

@@ -21,6 +21,9 @@ const NAMES_FILES: [&str; 5] = [
     "SYSTEM_REVOCATION_KEYS",
 ];
 
+/// Variables by which git finds its files elsewhere than in the tree or where the tree says.
+const OF_GIT: [&str; 3] = ["GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE"];
+
 /// Why no answer for this build can do without make.
 pub(super) fn refuse(build: &LtoBuild, environment: &Environment) -> Result<(), String> {
     use MakeOption::{
@@ -52,6 +55,9 @@ pub(super) fn refuse(build: &LtoBuild, environment: &Environment) -> Result<(), 
         .is_some_and(|value| value == CHECKS_ALL);
     if by_word || by_variable {
         return Err("make checks all sources".into());
+    }
+    if let Some(name) = OF_GIT.iter().find(|name| environment.get(name).is_some()) {
+        return Err(format!("{name} is set"));
     }
     if build.tree.external_module.is_some() {
         return Err("an external module is built".into());

@@ -146,6 +146,12 @@ pub(super) fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf
     for program in programs {
         facts.insert(program.display().to_string(), of_file(program));
     }
+    // A program may be a script, behind which another tool has come.
+    let reports = build.first_lines_of_tools.join("\n");
+    facts.insert(
+        "what the tools print of themselves".into(),
+        digest(reports.as_bytes()),
+    );
     facts
 }
 

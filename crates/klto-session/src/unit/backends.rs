@@ -334,7 +334,9 @@ fn with_source(printed: &[u8], source: &Path) -> Vec<u8> {
 }
 
 /// `CCC_OVERRIDE_OPTIONS` changes the driver's arguments after klto has written them.
-fn overridden(environment: &[(std::ffi::OsString, std::ffi::OsString)]) -> Option<Storable> {
+pub(super) fn overridden(
+    environment: &[(std::ffi::OsString, std::ffi::OsString)],
+) -> Option<Storable> {
     let set = environment
         .iter()
         .any(|(name, _)| name == "CCC_OVERRIDE_OPTIONS");

@@ -73,7 +73,7 @@ pub(super) struct Content {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Definitions {
     module: [u8; 32],
-    /// Sorted by identifier.
+    /// By identifier, in the order of the module.
     variables: Vec<(u64, [u8; 32])>,
 }
 
@@ -87,9 +87,12 @@ impl Content {
         let definitions = definitions.map(|definitions| Definitions {
             module: *definitions.module.as_bytes(),
             variables: definitions
-                .variables
+                .order
                 .iter()
-                .map(|(identifier, digest)| (*identifier, *digest.as_bytes()))
+                .filter_map(|identifier| {
+                    let digest = definitions.variables.get(identifier)?;
+                    Some((*identifier, *digest.as_bytes()))
+                })
                 .collect(),
         });
         Ok(Self {
@@ -102,14 +105,15 @@ impl Content {
     /// known.
     pub fn imported_variables(&self, identifiers: &BTreeSet<u64>) -> Option<Digest> {
         let definitions = self.definitions.as_ref()?;
-        let mut key = KeyBuilder::new("imported-variables", 1);
+        let mut key = KeyBuilder::new("imported-variables", 2);
         key.field("module", &definitions.module);
-        for identifier in identifiers {
-            let known = &definitions.variables;
-            let place = known.binary_search_by_key(identifier, |(known, _)| *known);
-            let (_, digest) = known.get(place.ok()?)?;
-            key.field("variable", digest);
+        let mut missing = identifiers.clone();
+        for (identifier, digest) in &definitions.variables {
+            if missing.remove(identifier) {
+                key.field("identifier", &identifier.to_le_bytes());
+                key.field("variable", digest);
+            }
         }
-        Some(key.finish())
+        missing.is_empty().then(|| key.finish())
     }
 }

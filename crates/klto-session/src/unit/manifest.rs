@@ -16,7 +16,7 @@ use super::backends::Raw;
 use super::content::Content;
 use super::steps::Stepped;
 
-const MAGIC: &[u8; 8] = b"kltouni3";
+const MAGIC: &[u8; 8] = b"kltouni4";
 
 type Bytes32 = [u8; 32];
 

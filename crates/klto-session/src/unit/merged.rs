@@ -24,6 +24,7 @@ use klto_lower::{
 };
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
+use super::backends::overridden;
 use super::steps::as_recorded;
 use super::{BitcodeMember, Lowering, assembler};
 use crate::log::{pass_on, tell};
@@ -78,7 +79,7 @@ impl Lowering<'_> {
         let members = unit.members.iter();
         let storable = match self.members.iter().find_map(unstorable) {
             Some(reason) => Storable::No(reason),
-            None => Storable::Yes,
+            None => overridden(self.link.environment).unwrap_or(Storable::Yes),
         };
         let merge = merge_action(MergeParts {
             unit,

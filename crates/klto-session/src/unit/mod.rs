@@ -389,7 +389,10 @@ impl<'a> Lowering<'a> {
         key.field("klto", env!("CARGO_PKG_VERSION").as_bytes());
         let linker = self.session.identity(&self.link.linker, environment)?;
         let unnamed = self.link_options.iter().any(|option| may_name_file(option));
-        if linker.storable != Storable::Yes || unnamed {
+        if linker.storable != Storable::Yes
+            || unnamed
+            || backends::overridden(environment).is_some()
+        {
             return Ok(None);
         }
         key.digest("linker", linker.digest);

@@ -42,7 +42,7 @@ pub(in crate::compile) struct Kept {
     pub is_same_code: bool,
     /// Why the store does not have it, if so.
     pub not_stored: Option<String>,
-    /// See [`lines_read`].
+    /// See [`super::Found::lines_read`].
     pub lines_read: Option<FileNames>,
 }
 
@@ -73,7 +73,7 @@ impl StoredCompile {
     ) -> anyhow::Result<Kept> {
         let storing = self.storing(session, uses)?;
         let is_same_code = previous.is_some_and(Previous::put_back);
-        let mut read = None;
+        let mut by_line = None;
         let not_stored = match storing {
             Storing::No(reason) => Some(reason),
             Storing::Known => None,
@@ -82,7 +82,7 @@ impl StoredCompile {
                 keys.retain(|(grain, _)| !is_same_code || *grain == Grain::Tokens);
                 let keys: Vec<Digest> = keys.into_iter().map(|(_, key)| key).collect();
                 session.engine.keep_output(&keys, &self.object);
-                read = lines_read(&reads);
+                by_line = lines_read(&reads);
                 let mut known = self.known_reads(session);
                 known.retain(|other| *other != reads);
                 known.insert(0, reads);
@@ -95,7 +95,7 @@ impl StoredCompile {
         Ok(Kept {
             is_same_code,
             not_stored,
-            lines_read: read,
+            lines_read: by_line,
         })
     }
 
@@ -288,6 +288,11 @@ impl StoredCompile {
     /// Whether a file may have been written after the compile began.
     fn is_young(&self, path: &Path) -> io::Result<bool> {
         let file = fs_err::File::open(path)?;
+        let link = fs_err::symlink_metadata(path)?;
+        let is_link = link.is_symlink();
+        if is_link && last_change(&link)? + GRANULARITY > self.begin {
+            return Ok(true);
+        }
         let metadata = file.metadata()?;
         let is_coarse = metadata.ctime_nsec() % COARSE == 0;
         let margin = match is_coarse || !has_trusted_stamps(file.file()) {

@@ -181,7 +181,7 @@ fn take(
     taken
 }
 
-/// The files of the output tree, without kbuild's records and what is made only when a user asks for it.
+/// The files of the output tree, without what kbuild notes of them and what is made only when a user asks for it.
 #[derive(Debug, Default)]
 struct Made {
     /// What builds of the kernel have made: of the root, where a user's files are too, what has a record, and all
@@ -216,8 +216,10 @@ impl Made {
                     continue;
                 }
                 let bytes = name.as_encoded_bytes();
-                let is_made = !bytes.ends_with(b".cmd") && !is_on_demand(&directory, bytes);
-                if !kind.is_file() || !is_made {
+                // With genksyms a dependency file stays, and is newer than its object.
+                let is_note = bytes.starts_with(b".")
+                    && [&b".cmd"[..], b".d"].iter().any(|end| bytes.ends_with(end));
+                if !kind.is_file() || is_note || is_on_demand(&directory, bytes) {
                     continue;
                 }
                 let modified = entry.metadata()?.modified()?;

@@ -501,6 +501,7 @@ mod tests {
         let computes = |text: &str| CSource::read(text.as_bytes()).computes_includes;
         assert!(computes("#include TRACE_INCLUDE(x)"));
         assert!(computes("#include /* c */ \"a.h\""));
+        assert!(computes("#/**/include \"a.h\""));
         assert!(!computes("#include \"a.h\"\n#include <b.h>"));
     }
 

@@ -51,6 +51,17 @@ fn a_variable_is_the_same_in_another_module() {
 }
 
 #[test]
+fn variables_have_the_order_of_their_module() {
+    let directory = tempfile::tempdir().unwrap();
+    let of = |source: &str| definitions_of(directory.path(), source, &FLAGS);
+    let first = of("int one = 1;\nint two = 2;\n");
+    let second = of("int two = 2;\nint one = 1;\n");
+    assert_eq!(first.variables, second.variables);
+    assert_eq!(first.order.len(), 2);
+    assert!(first.order.iter().eq(second.order.iter().rev()));
+}
+
+#[test]
 fn every_part_of_a_definition_counts() {
     let directory = tempfile::tempdir().unwrap();
     let of = |source: &str| definitions_of(directory.path(), source, &FLAGS);

@@ -389,6 +389,7 @@ mod tests {
         let storable = |flag| backend_flags(&compile(flag)).not_storable.is_none();
         assert!(!storable("-fprofile-sample-use=/tmp/profile"));
         assert!(!storable("-fplugin=x.so"));
+        assert!(!storable("-fno-integrated-as"));
         assert!(storable("-fdebug-prefix-map=/a=/b"));
     }
 

@@ -146,8 +146,8 @@ fn up_to_date(output: &Path, made: Made, mut written: WrittenFiles) -> io::Resul
     kept.extend(take(&mut renewable, |time, file| {
         Some(time) <= last && !record_beside(file).exists()
     }));
-    while !kept.is_empty() {
-        for (time, path) in kept.drain(..) {
+    loop {
+        for (time, path) in kept {
             let name = path.file_name().unwrap_or_default().to_owned();
             let file = Written {
                 path,
@@ -160,8 +160,10 @@ fn up_to_date(output: &Path, made: Made, mut written: WrittenFiles) -> io::Resul
         kept = take(&mut renewable, |_, file| {
             older.contains(file.strip_prefix(output).unwrap_or(file))
         });
+        if kept.is_empty() {
+            return Ok(renewable);
+        }
     }
-    Ok(renewable)
 }
 
 /// Files by the time at which they were made.

@@ -36,7 +36,8 @@ pub struct FrontEnd {
     pub hides_lines: bool,
     /// Why the result may not be stored, if so.
     pub not_storable: Option<String>,
-    /// Whether that is for a word which may name more than a header: a profile, or a plugin.
+    /// Whether that is for a word which may name more than a header, as a profile or a plugin, or because headers of
+    /// the host are read.
     pub reads_other_files: bool,
 }
 
@@ -400,6 +401,7 @@ mod tests {
             "-grecord-command-line",
             "-frecord-gcc-switches",
             "-grecord-gcc-switches",
+            "-fdebug-macro",
         ] {
             let front = FrontEnd::of(&arguments(&format!("{CALL} {flag}")));
             assert!(front.not_storable.is_some(), "{flag}");

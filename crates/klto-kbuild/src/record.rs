@@ -18,7 +18,7 @@ pub struct RecordedCompile {
     pub arguments: Vec<OsString>,
 }
 
-/// Letters that a shell does not take for themselves, outside of quotes at least; and `$`, which make does not.
+/// What may stand for more than itself in a command: to a shell, or, as `$`, to make.
 const SPECIAL: &[u8] = b"$`;|&<>()";
 
 /// The command of a record.
@@ -71,7 +71,7 @@ impl RecordedCompile {
             let text = word.as_bytes();
             if text == b"-o" {
                 words.next();
-            } else if text != b"-c" && text != b"-S" && !is_for_depfile(text) {
+            } else if text != b"-c" && text != b"-S" && !text.starts_with(b"-Wp,-M") {
                 arguments.push(word.clone());
             }
         }
@@ -85,10 +85,6 @@ impl RecordedCompile {
     pub fn source(&self) -> Option<PathBuf> {
         CompileCall::parse(&self.arguments).map(|call| call.source)
     }
-}
-
-fn is_for_depfile(word: &[u8]) -> bool {
-    word.starts_with(b"-Wp,-M") || word == b"-MD" || word == b"-MMD"
 }
 
 #[cfg(test)]

@@ -134,6 +134,7 @@ mod tests {
             "f(__builtin_LI\\\nNE());",
             "#define B(x) __builtin_##x()",
             "puts(__PRETTY_FUNCTION__);",
+            "puts(__FUNCSIG__);",
             "#pragma GCC system_header",
             "#pragma GCC diagnostic ignored \"-Wdeprecated\"",
             "#pragma GCC diagnostic ignored \"-Wpedantic-macros\"",

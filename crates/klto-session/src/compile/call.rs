@@ -320,6 +320,16 @@ mod tests {
     }
 
     #[test]
+    fn a_sanitizer_names_generated_headers_by_their_whole_path() {
+        let of = |flag: &str, output: &str| {
+            let text = call("/s", flag);
+            normal("/s", output, &text, "/s/fs/a.c").key_directory
+        };
+        assert_ne!(of("-fsanitize=bounds", "/o"), of("-fsanitize=bounds", "/p"));
+        assert_eq!(of("-O2", "/o"), of("-O2", "/p"));
+    }
+
+    #[test]
     fn objects_that_show_paths_keep_them() {
         for (more, map) in [("-g", true), ("-O2", false)] {
             let mut text = call("/s", more);

@@ -26,22 +26,38 @@ impl Session {
     /// Answers the preprocessor's call. kbuild does not look at how it ends, so the tool says what klto cannot.
     pub(super) fn symbol_versions(&self, request: Request, caller: Caller) -> Answer {
         let answer = self.stored_versions(request.clone(), caller);
-        answer.unwrap_or_else(|error| {
+        let answer = answer.unwrap_or_else(|error| {
             self.log.line(&format!("versions by the tool: {error:#}"));
-            as_called(request)
+            None
+        });
+        answer.unwrap_or_else(|| {
+            let object = object_of(&request.arguments);
+            let object = object.map(|object| self.scratch.object_name(&request.directory, &object));
+            self.versions_as_called(object.as_deref(), request)
         })
     }
 
-    fn stored_versions(&self, request: Request, caller: Caller) -> anyhow::Result<Answer> {
+    /// The tool says the versions of an object, and nobody knows on which lines they depend.
+    fn versions_as_called(&self, object: Option<&Path>, request: Request) -> Answer {
+        let forgotten = object.map(|object| lock(&self.journal).set_lines_read(object, None));
+        if let Some(Err(error)) = forgotten {
+            self.log
+                .line(&format!("the journal cannot be written: {error}"));
+        }
+        as_called(request)
+    }
+
+    /// `None` where the tool is to be called as it was.
+    fn stored_versions(&self, request: Request, caller: Caller) -> anyhow::Result<Option<Answer>> {
         let commands = caller.commands();
         let Some(genksyms) = commands.and_then(|text| GenksymsCall::in_commands(&text)) else {
-            return Ok(as_called(request));
+            return Ok(None);
         };
         let mut arguments = request.arguments.clone();
         arguments.extend(["-o".into(), OsString::new()]);
         let (Some(call), Some(object)) = (CompileCall::parse(&arguments), object_of(&arguments))
         else {
-            return Ok(as_called(request));
+            return Ok(None);
         };
         let start = Instant::now();
         let name = self.scratch.object_name(&request.directory, &object);
@@ -55,14 +71,14 @@ impl Session {
         arguments.push(text.clone().into());
         // The shell says best that it is not there.
         let Ok(identity) = self.memo.digest(&request.directory.join(&genksyms.program)) else {
-            return Ok(as_called(request));
+            return Ok(None);
         };
         let mut read_by = vec![identity.to_hex().into(), env!("CARGO_PKG_VERSION").into()];
         read_by.extend(genksyms.arguments.iter().cloned());
         let label = name.display().to_string();
         let parts = (&call, arguments.as_slice(), read_by.as_slice());
         let Ok(stored) = StoredCompile::of(self, &request, parts, label.clone())? else {
-            return Ok(as_called(request));
+            return Ok(None);
         };
         // Where no output is named, the target of the dependency file has no directory.
         let mut stored = stored.with_target(object.file_name().unwrap_or_default());
@@ -70,7 +86,7 @@ impl Session {
             lock(&self.journal).add_lines_read(&name, found.lines_read)?;
             self.log.line(&format!("hit versions {label}"));
             self.timeline.ended(start, "versions", "hit", &label);
-            return Ok(Answer::Reply(Reply::prints(take(&text)?)));
+            return Ok(Some(Answer::Reply(Reply::prints(take(&text)?))));
         }
         fs_err::create_dir_all(text.parent().unwrap_or(&text))?;
         let run = stored.run();
@@ -86,16 +102,14 @@ impl Session {
                 Some(Ok(short)) => Answer::Reply(Reply::prints(short)),
                 Some(Err(error)) => {
                     session.log_ran("versions", &label, &format!(": not stored: {error:#}"));
-                    as_called(request)
+                    session.versions_as_called(Some(&name), request)
                 }
                 // kbuild's own call says it in its own words.
-                None => as_called(request),
+                None => session.versions_as_called(Some(&name), request),
             })
         };
-        Ok(Answer::Then {
-            run,
-            next: Box::new(next),
-        })
+        let next = Box::new(next);
+        Ok(Some(Answer::Then { run, next }))
     }
 
     /// Stores what was made of the text for genksyms; the text `short` again.

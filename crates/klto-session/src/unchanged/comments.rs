@@ -19,7 +19,8 @@ use klto_store::StatMemo;
 
 use super::makefiles::Makefiles;
 use super::readers::{
-    Written, WrittenFiles, is_on_demand, older_targets, why_more_than_tokens_show,
+    Written, WrittenFiles, is_on_demand, older_targets, targets_that_read,
+    why_more_than_tokens_show,
 };
 use super::trees::{Change, ChangedSource};
 use super::{State, TICK, Watch};
@@ -30,6 +31,13 @@ use crate::scratch::SCRATCH_NAME;
 /// Directories of the output tree with makes of their own, which may have built more than kbuild asks for:
 /// what is there is an input of the kernel's build, and stays older.
 const WITH_OWN_MAKES: [&str; 2] = ["tools", "Documentation"];
+
+/// Files of the output tree that remake objects and that their records need not name (5.10, scripts/Makefile.build).
+const PREREQUISITES_OF_OBJECTS: [&str; 3] = [
+    "tools/objtool/objtool",
+    "include/config/orc/unwinder.h",
+    "include/config/stack/validation.h",
+];
 
 impl Watch {
     /// Why comments and blanks of these sources may show in what is made of them, or cannot be told from the
@@ -98,12 +106,15 @@ impl Watch {
             latest = latest.max(modified.map_err(unread)?);
         }
         let mut made = Made::find(&self.roots.source, &self.roots.output).map_err(unread)?;
-        made.kept.extend(self.kept_elsewhere());
+        made.of_others.extend(self.files_elsewhere_by_time());
         let Some(oldest) = made.renewable.keys().next() else {
             return Err("nothing was made".to_owned());
         };
         let written = written(&self.roots.source, &changed, *oldest).map_err(unread)?;
-        let made = up_to_date(&self.roots.output, made, written).map_err(unread)?;
+        let files: Vec<PathBuf> = changed.into_iter().map(|source| source.file).collect();
+        let read = targets_that_read(&self.roots.output, &files).map_err(unread)?;
+        let readers = read.into_iter().map(|(target, _)| target).collect();
+        let made = up_to_date(&self.roots.output, made, written, &readers).map_err(unread)?;
         // What is written from now on has a later time, by the argument at `StatMemo`.
         let until = self.begun.checked_sub(TICK).unwrap_or(self.begun);
         renew(&made, latest, until)?;
@@ -123,7 +134,7 @@ impl Watch {
     }
 
     /// Files outside of both trees that were read, with their times.
-    fn kept_elsewhere(&self) -> Vec<(SystemTime, PathBuf)> {
+    fn files_elsewhere_by_time(&self) -> Vec<(SystemTime, PathBuf)> {
         let state = self.state.iter();
         let files = state.flat_map(|state| &state.elsewhere);
         let known = files.filter_map(|(file, _)| {
@@ -134,17 +145,37 @@ impl Watch {
     }
 }
 
-/// What can get new times. Not what is older than a file that keeps its time and that its record names; nor, of
-/// what has no record, all that is older than any such file.
-fn up_to_date(output: &Path, made: Made, mut written: WrittenFiles) -> io::Result<ByTime> {
+/// What gets new times, where `readers` are the targets that read a source that has changed: these, and all that was
+/// made after the first of them. But not what is older than a file that keeps its time and that its record names; nor,
+/// of what has no record, all that is older than any source or any file of others.
+fn up_to_date(
+    output: &Path,
+    made: Made,
+    mut written: WrittenFiles,
+    readers: &BTreeSet<PathBuf>,
+) -> io::Result<ByTime> {
     let Made {
         mut renewable,
         mut kept,
+        of_others,
     } = made;
-    let times = written.values().flatten().map(|file| file.time);
-    let last = times.chain(kept.iter().map(|(time, _)| *time)).max();
+    let below = |file: &Path| file.strip_prefix(output).unwrap_or(file).to_owned();
+    let reads = |files: &Vec<PathBuf>| files.iter().any(|file| readers.contains(&below(file)));
+    let first = renewable.iter().find(|(_, files)| reads(files));
+    let first = first.map(|(time, _)| *time);
+    let unnamed = PREREQUISITES_OF_OBJECTS.iter().filter_map(|file| {
+        let metadata = std::fs::metadata(output.join(file)).ok()?;
+        metadata.modified().ok()
+    });
+    let unnamed = unnamed.max();
+    let sources = written.values().flatten().map(|file| file.time);
+    let last = sources.chain(of_others.iter().map(|(time, _)| *time)).max();
+    kept.extend(of_others);
     kept.extend(take(&mut renewable, |time, file| {
-        Some(time) <= last && !record_beside(file).exists()
+        let is_object = || file.extension().is_some_and(|extension| extension == "o");
+        Some(time) < first
+            || Some(time) < unnamed && is_object()
+            || Some(time) <= last && !record_beside(file).exists()
     }));
     loop {
         for (time, path) in kept {
@@ -157,9 +188,7 @@ fn up_to_date(output: &Path, made: Made, mut written: WrittenFiles) -> io::Resul
             written.entry(name).or_default().push(file);
         }
         let older = older_targets(output, &written)?;
-        kept = take(&mut renewable, |_, file| {
-            older.contains(file.strip_prefix(output).unwrap_or(file))
-        });
+        kept = take(&mut renewable, |_, file| older.contains(&below(file)));
         if kept.is_empty() {
             return Ok(renewable);
         }
@@ -183,14 +212,16 @@ fn take(
     taken
 }
 
-/// The files of the output tree, without what kbuild notes of them and what is made only when a user asks for it.
+/// The files of the output tree, without what kbuild notes of targets and what is made only when a user asks for it.
 #[derive(Debug, Default)]
 struct Made {
     /// What builds of the kernel have made: of the root, where a user's files are too, what has a record, and all
     /// below directories that the source tree has.
     renewable: ByTime,
-    /// The rest of the root, what has a make of its own, and files elsewhere.
+    /// The rest of the root.
     kept: Vec<(SystemTime, PathBuf)>,
+    /// What has a make of its own, and files elsewhere.
+    of_others: Vec<(SystemTime, PathBuf)>,
 }
 
 impl Made {
@@ -225,7 +256,8 @@ impl Made {
                     continue;
                 }
                 let modified = entry.metadata()?.modified()?;
-                match has_own_make || is_root && !record_beside(&path).exists() {
+                match is_root && !record_beside(&path).exists() {
+                    _ if has_own_make => made.of_others.push((modified, path)),
                     true => made.kept.push((modified, path)),
                     false => made.renewable.entry(modified).or_default().push(path),
                 }
@@ -253,7 +285,12 @@ fn written(
             });
         }
     };
-    let now = |path: &Path| fs_err::symlink_metadata(path).and_then(|found| found.modified());
+    // make goes by the time of what a link leads to.
+    let now = |path: &Path| {
+        let own = fs_err::symlink_metadata(path)?.modified()?;
+        let target = std::fs::metadata(path).and_then(|found| found.modified());
+        io::Result::Ok(target.map_or(own, |target| target.max(own)))
+    };
     let is_changed = |path: &Path| changed.iter().any(|one| one.file == path);
     for one in changed {
         let before = one.before.map_or_else(|| now(&source.join(&one.file)), Ok);
@@ -411,18 +448,17 @@ mod tests {
         for (file, time, record) in [
             ("include/config/FOO", 20, None),
             ("include/generated/x.h", 45, None),
-            ("tools/objtool/objtool", 30, None),
+            ("tools/objtool/objtool", 15, None),
             ("Module.symvers", 50, None),
-            ("fs/left.o", 10, Some(config.to_owned())),
-            ("fs/left.ko", 8, Some("cmd := ld fs/left.o\n".to_owned())),
+            // What was made before all that read a source that has changed.
+            ("fs/before.h", 12, Some(String::new())),
+            ("fs/table.h", 16, Some(String::new())),
+            ("fs/checked.o", 14, Some(String::new())),
+            ("fs/left.o", 19, Some(config.to_owned())),
+            ("fs/left.ko", 18, Some("cmd := ld fs/left.o\n".to_owned())),
+            ("fs/sdk.o", 22, Some(format!("  {} \\\n", header.display()))),
             ("fs/new.o", 40, Some(config.to_owned())),
             ("fs/new.ko", 41, Some("cmd := ld fs/new.o\n".to_owned())),
-            (
-                "fs/checked.o",
-                25,
-                Some("cmd := ./tools/objtool/objtool\n".to_owned()),
-            ),
-            ("fs/sdk.o", 35, Some(format!("  {} \\\n", header.display()))),
         ] {
             let path = output.join(file);
             klto_core::publish(&path, b"").unwrap();
@@ -433,9 +469,15 @@ mod tests {
             }
         }
         let mut made = Made::find(&source, &output).unwrap();
-        made.kept.push((at(38), header));
-        let renewed = up_to_date(&output, made, WrittenFiles::new()).unwrap();
-        let expected = [("fs/new.o", 40), ("fs/new.ko", 41)];
+        made.of_others.push((at(24), header));
+        let readers = BTreeSet::from(["fs/checked.o".into(), "fs/new.o".into()]);
+        let renewed = up_to_date(&output, made, WrittenFiles::new(), &readers).unwrap();
+        let expected = [
+            ("fs/table.h", 16),
+            ("fs/new.o", 40),
+            ("fs/new.ko", 41),
+            ("include/generated/x.h", 45),
+        ];
         let expected = expected.map(|(file, time)| (at(time), vec![output.join(file)]));
         assert_eq!(renewed, ByTime::from(expected));
     }

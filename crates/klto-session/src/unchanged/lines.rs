@@ -48,16 +48,16 @@ impl Watch {
             return Err(io::Error::other("a build has not ended"));
         }
         let (known, bitcode) = Journal::read_lines_read(&self.scratch().join("journal"))?;
-        // A file may have several paths: whatever has its name may be it.
+        // By whatever path a file is read, its name is the last part.
         let names = sources.iter().filter_map(|source| source.file_name());
         let names: FileNames = names.map(ToOwned::to_owned).collect();
         let mut unknown = Vec::new();
         for target in targets {
-            let is_call_of_klto = self.adds_flags && bitcode.contains(&target);
+            let has_more_words = self.adds_flags && bitcode.contains(&target);
             match known.get(&target) {
                 Some(read) if read.is_disjoint(&names) => {}
-                // kbuild's record has not the call that made it.
-                None if !is_call_of_klto && unknown.len() < MOST_ASKED => unknown.push(target),
+                // The record of a call to which klto gives more has kbuild's words alone.
+                None if !has_more_words && unknown.len() < MOST_ASKED => unknown.push(target),
                 _ => return Ok(Some(target)),
             }
         }
@@ -73,7 +73,7 @@ impl Watch {
     fn lines_read_for(&self, target: &Path) -> Option<FileNames> {
         let text = fs_err::read(record_beside(&self.roots.output.join(target))).ok()?;
         let compile = RecordedCompile::of(&text)?;
-        if !self.can_tell(&compile, &text) {
+        if !self.may_be_asked(&compile, &text) {
             return None;
         }
         let header = placed_header(&self.scratch())?;
@@ -90,8 +90,9 @@ impl Watch {
         (answer.status.success() && uses.is_known).then(|| names.map(ToOwned::to_owned).collect())
     }
 
-    /// Whether the compiler of a record's call says of all files where their lines count.
-    fn can_tell(&self, compile: &RecordedCompile, record: &[u8]) -> bool {
+    /// Whether the compiler of a record's call says of all files where their lines count. It does not of a program of
+    /// the host, which reads that one's headers.
+    fn may_be_asked(&self, compile: &RecordedCompile, record: &[u8]) -> bool {
         let output = &self.roots.output;
         let front = FrontEnd::of(&compile.arguments);
         // It warns of nothing in headers of the system.

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use klto_core::normalize;
 use memchr::memmem::Finder;
 
-use super::named::joined_lines;
+use super::named::{remove_comment, with_comments};
 
 /// Which makefiles may name a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,11 +117,15 @@ pub(super) fn asks_git(makefile: &[u8]) -> bool {
     if Finder::new("git").find(makefile).is_none() {
         return false;
     }
-    let names_git = |line: Vec<u8>| {
+    let names_git = |mut line: Vec<u8>| {
+        // In a recipe it is the shell's.
+        if !line.starts_with(b"\t") {
+            remove_comment(&mut line);
+        }
         let mut words = line.split(|byte| !byte.is_ascii_alphanumeric() && !b"-_.".contains(byte));
         words.any(|word| word == b"git")
     };
-    joined_lines(makefile).into_iter().any(names_git)
+    with_comments(makefile).into_iter().any(names_git)
 }
 
 #[cfg(test)]
@@ -185,6 +189,7 @@ mod tests {
             "\techo `git log`",
             "x := $(shell cd $(src) && \\\n git log)\n",
             "\tgit rev-parse HEAD > $@\n",
+            "\techo \"/* # of $$(git describe) */\" > $@\n",
         ] {
             assert!(asks_git(text.as_bytes()), "{text}");
         }

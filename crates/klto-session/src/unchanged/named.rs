@@ -181,8 +181,25 @@ impl Makefile {
     }
 }
 
-/// The lines of a makefile, those with a backslash at their end joined with the next; comments have none.
-pub(super) fn joined_lines(text: &[u8]) -> Vec<Vec<u8>> {
+/// The lines of a makefile, those with a backslash at their end joined with the next, without comments.
+fn joined_lines(text: &[u8]) -> Vec<Vec<u8>> {
+    let mut lines = with_comments(text);
+    lines.iter_mut().for_each(remove_comment);
+    lines
+}
+
+/// Removes what follows the first `#` that begins a word.
+pub(super) fn remove_comment(line: &mut Vec<u8>) {
+    let is_comment = |place: &usize| {
+        let before = place.checked_sub(1).and_then(|before| line.get(before));
+        before.is_none_or(u8::is_ascii_whitespace)
+    };
+    let comment = memchr::memchr_iter(b'#', line).find(is_comment);
+    line.truncate(comment.unwrap_or(line.len()));
+}
+
+/// The lines of a makefile, joined.
+pub(super) fn with_comments(text: &[u8]) -> Vec<Vec<u8>> {
     let mut lines = Vec::new();
     let mut line = Vec::new();
     for part in text.split(|byte| *byte == b'\n') {
@@ -199,14 +216,6 @@ pub(super) fn joined_lines(text: &[u8]) -> Vec<Vec<u8>> {
         }
     }
     lines.push(line);
-    for line in &mut lines {
-        let is_comment = |place: &usize| {
-            let before = place.checked_sub(1).and_then(|before| line.get(before));
-            before.is_none_or(u8::is_ascii_whitespace)
-        };
-        let comment = memchr::memchr_iter(b'#', line).find(is_comment);
-        line.truncate(comment.unwrap_or(line.len()));
-    }
     lines
 }
 

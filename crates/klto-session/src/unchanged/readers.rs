@@ -271,10 +271,13 @@ impl Written {
         let ends_so = |ending: &PathBuf| is_path_to(word, ending);
         let path = normalize(&output.join(OsStr::from_bytes(word)));
         self.ending.as_ref().is_some_and(ends_so) || self.path == path || {
-            let mut real = lock(real);
-            let known = real.entry(path);
-            let path = known.or_insert_with_key(|path| std::fs::canonicalize(path).ok());
-            path.as_ref() == Some(&self.path)
+            let known = lock(real).get(&path).cloned();
+            let found = known.unwrap_or_else(|| {
+                let found = std::fs::canonicalize(&path).ok();
+                lock(real).insert(path, found.clone());
+                found
+            });
+            found.as_ref() == Some(&self.path)
         }
     }
 }

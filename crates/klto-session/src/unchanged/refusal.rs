@@ -22,7 +22,13 @@ const NAMES_FILES: [&str; 5] = [
 ];
 
 /// Variables by which git finds its files elsewhere than in the tree or where the tree says.
-const OF_GIT: [&str; 3] = ["GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE"];
+const OF_GIT: [&str; 5] = [
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_WORK_TREE",
+];
 
 /// Why no answer for this build can do without make.
 pub(super) fn refuse(build: &LtoBuild, environment: &Environment) -> Result<(), String> {

@@ -50,8 +50,8 @@ pub(in crate::compile) struct Kept {
 enum Storing {
     /// Nothing, for this reason.
     No(String),
-    /// It has the same.
-    Known,
+    /// It has the same, of a compile that read so.
+    Known(Reads),
     /// It gets it, with what was read.
     Under([(Grain, Digest); 2], Reads),
 }
@@ -76,7 +76,10 @@ impl StoredCompile {
         let mut by_line = None;
         let not_stored = match storing {
             Storing::No(reason) => Some(reason),
-            Storing::Known => None,
+            Storing::Known(reads) => {
+                by_line = lines_read(&reads);
+                None
+            }
             Storing::Under(keys, reads) => {
                 let mut keys = Vec::from(keys);
                 keys.retain(|(grain, _)| !is_same_code || *grain == Grain::Tokens);
@@ -119,9 +122,10 @@ impl StoredCompile {
             let reason = "the compiler has just been replaced".to_owned();
             return Ok(Storing::No(reason));
         }
+        reads.by_line = self.by_line(uses, &files)?;
         if let Some(expected) = self.expected {
             return match self.is_as_expected(session, expected)? {
-                true => Ok(Storing::Known),
+                true => Ok(Storing::Known(reads)),
                 false => Err(self.differs()),
             };
         }
@@ -136,7 +140,6 @@ impl StoredCompile {
         let passed = passed.into_iter();
         let root = Path::new("/");
         reads.passed_over = passed.map(|path| self.roots.place(root, &path)).collect();
-        reads.by_line = self.by_line(uses, &files)?;
         let keys = self.keys(session, &files, &reads.by_line)?;
         Ok(Storing::Under(keys, reads))
     }

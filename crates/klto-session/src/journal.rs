@@ -73,10 +73,10 @@ type Variables = Vec<(OsString, OsString)>;
 /// A file by its absolute name, and the digest of its content.
 pub(crate) type FileRead = (PathBuf, [u8; 32]);
 
-/// Names of files without their directories.
-pub(crate) type FileNames = BTreeSet<OsString>;
-/// By object, the names of files on whose lines it depends.
-pub(crate) type LinesRead = BTreeMap<PathBuf, FileNames>;
+/// Files of the source tree, by their path there.
+pub(crate) type SourceFiles = BTreeSet<PathBuf>;
+/// By object, the files on whose lines it depends.
+pub(crate) type LinesRead = BTreeMap<PathBuf, SourceFiles>;
 
 #[derive(Serialize, Deserialize)]
 enum Entry {
@@ -91,7 +91,7 @@ enum Entry {
     Archive(PathBuf, ArchiveRecord),
     Agreement([u8; 32]),
     AssemblerFiles(PathBuf, Vec<FileRead>),
-    LinesRead(PathBuf, Option<FileNames>),
+    LinesRead(PathBuf, Option<SourceFiles>),
 }
 
 /// The journal of one output tree.
@@ -221,16 +221,15 @@ impl Journal {
         }
     }
 
-    /// The names of files on whose lines an object depends that has been compiled; `None` where those of any file
-    /// may count.
+    /// The files on whose lines an object depends that has been compiled; `None` where those of any file may count.
     pub(crate) fn set_lines_read(
         &mut self,
         object: &Path,
-        names: Option<FileNames>,
+        files: Option<SourceFiles>,
     ) -> io::Result<()> {
-        match self.records.lines_read.get(object) == names.as_ref() {
+        match self.records.lines_read.get(object) == files.as_ref() {
             true => Ok(()),
-            false => self.record(Entry::LinesRead(object.to_owned(), names)),
+            false => self.record(Entry::LinesRead(object.to_owned(), files)),
         }
     }
 
@@ -238,10 +237,10 @@ impl Journal {
     pub(crate) fn add_lines_read(
         &mut self,
         object: &Path,
-        names: Option<FileNames>,
+        files: Option<SourceFiles>,
     ) -> io::Result<()> {
         let known = self.records.lines_read.get(object);
-        let both = known.zip(names).map(|(known, names)| known | &names);
+        let both = known.zip(files).map(|(known, files)| known | &files);
         self.set_lines_read(object, both)
     }
 

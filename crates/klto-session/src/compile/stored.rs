@@ -31,7 +31,7 @@ use super::call::{NormalCall, Roots};
 use super::line_use::{LineUse, can_tell, with_header};
 use super::passed_over::passed_over;
 use super::sources::Source;
-use crate::journal::FileNames;
+use crate::journal::SourceFiles;
 use crate::session::{Run, Session, tool_environment};
 
 /// Variables after which a compile depends on more than its key says.
@@ -95,8 +95,8 @@ struct Expected {
 /// A result that was in the store, and is in its place now.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// The names of files on whose lines it depends; `None` where it may be those of all.
-    pub lines_read: Option<FileNames>,
+    /// The files on whose lines it depends; `None` where it may be those of all.
+    pub lines_read: Option<SourceFiles>,
 }
 
 /// A file that a compile reads.
@@ -458,15 +458,15 @@ impl StoredCompile {
     }
 }
 
-/// The names of files in both trees on whose lines a result depends; `None` where it may be those of all.
-fn lines_read(reads: &Reads) -> Option<FileNames> {
+/// The files of the source tree on whose lines a result depends; `None` where it may be those of all.
+fn lines_read(reads: &Reads) -> Option<SourceFiles> {
     let file = |place: &u32| reads.files.get(usize::try_from(*place).ok()?);
-    let name = |place: &Place| match place {
-        Place::Source(path) | Place::Output(path) => path.file_name().map(OsStr::to_owned),
-        Place::Elsewhere(_) => None,
+    let of_source = |place: &Place| match place {
+        Place::Source(path) => Some(path.clone()),
+        Place::Output(_) | Place::Elsewhere(_) => None,
     };
-    let names = reads.by_line.iter().filter_map(file).filter_map(name);
-    (reads.by_line.len() < reads.files.len()).then(|| names.collect())
+    let files = reads.by_line.iter().filter_map(file).filter_map(of_source);
+    (reads.by_line.len() < reads.files.len()).then(|| files.collect())
 }
 
 /// When a file was written or its stat changed, whichever came last.

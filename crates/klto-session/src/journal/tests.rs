@@ -149,17 +149,17 @@ fn lines_read_are_those_of_the_last_compile() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
     let object = Path::new("a.o");
-    let names = FileNames::from(["x.h".into()]);
+    let names = SourceFiles::from(["x.h".into()]);
     let mut journal = Journal::open(&path).unwrap();
     journal.begin_compile(object, record("-O2")).unwrap();
     journal.set_lines_read(object, Some(names.clone())).unwrap();
     let known = || Journal::read_lines_read(&path).unwrap().0;
     let of = |object: &Path, names: &[&str]| {
-        let names = names.iter().map(OsString::from).collect();
+        let names = names.iter().map(PathBuf::from).collect();
         LinesRead::from([(object.to_owned(), names)])
     };
     assert_eq!(known(), of(object, &["x.h"]));
-    let more = FileNames::from(["y.h".into()]);
+    let more = SourceFiles::from(["y.h".into()]);
     journal.add_lines_read(object, Some(more.clone())).unwrap();
     assert_eq!(known(), of(object, &["x.h", "y.h"]));
     // Bitcode and others.

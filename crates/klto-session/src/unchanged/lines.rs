@@ -6,6 +6,7 @@
 //! where the same tokens are read, the first `__LINE__` is at the same place.
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,7 +22,7 @@ use super::readers::targets_that_read;
 use crate::archives::record_beside;
 use crate::begun;
 use crate::compile::{LineUse, can_tell, placed_header, with_header};
-use crate::journal::{FileNames, Journal};
+use crate::journal::{Journal, SourceFiles};
 
 /// Of more targets the compiler is not asked: it would take longer than make.
 const MOST_ASKED: usize = 64;
@@ -48,29 +49,29 @@ impl Watch {
             return Err(io::Error::other("a build has not ended"));
         }
         let (known, bitcode) = Journal::read_lines_read(&self.scratch().join("journal"))?;
-        // By whatever path a file is read, its name is the last part.
-        let names = sources.iter().filter_map(|source| source.file_name());
-        let names: FileNames = names.map(ToOwned::to_owned).collect();
+        let moved: SourceFiles = sources.iter().cloned().collect();
         let mut unknown = Vec::new();
         for target in targets {
             let has_more_words = self.adds_flags && bitcode.contains(&target);
             match known.get(&target) {
-                Some(read) if read.is_disjoint(&names) => {}
+                Some(read) if read.is_disjoint(&moved) => {}
                 // The record of a call to which klto gives more has kbuild's words alone.
                 None if !has_more_words && unknown.len() < MOST_ASKED => unknown.push(target),
                 _ => return Ok(Some(target)),
             }
         }
+        // By whatever path the compiler reads a file, its name is the last part.
+        let names: BTreeSet<&OsStr> = moved.iter().filter_map(|file| file.file_name()).collect();
         let shows = |target: &&PathBuf| {
             let read = self.lines_read_for(target);
-            read.is_none_or(|read| !read.is_disjoint(&names))
+            read.is_none_or(|read| read.iter().any(|name| names.contains(name.as_os_str())))
         };
         Ok(unknown.par_iter().find_first(shows).cloned())
     }
 
     /// The names of files on whose lines a target depends, as its compiler says; `None` where it cannot be asked, or
     /// does not say all.
-    fn lines_read_for(&self, target: &Path) -> Option<FileNames> {
+    fn lines_read_for(&self, target: &Path) -> Option<Vec<OsString>> {
         let text = fs_err::read(record_beside(&self.roots.output.join(target))).ok()?;
         let compile = RecordedCompile::of(&text)?;
         if !self.may_be_asked(&compile, &text) {

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::compile::line_use::LineUse;
 use crate::compile::previous::Previous;
-use crate::journal::FileNames;
+use crate::journal::SourceFiles;
 use crate::session::{Session, tool_environment};
 
 /// Sets of files that are kept for one call, the latest first: configurations differ in what they include.
@@ -43,7 +43,7 @@ pub(in crate::compile) struct Kept {
     /// Why the store does not have it, if so.
     pub not_stored: Option<String>,
     /// See [`super::Found::lines_read`].
-    pub lines_read: Option<FileNames>,
+    pub lines_read: Option<SourceFiles>,
 }
 
 /// What the store does with a result.

@@ -1,7 +1,7 @@
 //! The journal: what the hooks saw of this output tree, kept across builds.
 //!
-//! In: compiles, recipes, objects made native, symbol versions, files of the assembler. Out: the latest of
-//! each by object name. It knows nothing of what the records are used for.
+//! In: compiles, recipes, objects made native, symbol versions, files of the assembler, files of which lines
+//! count. Out: the latest of each by object name. It knows nothing of what the records are used for.
 //!
 //! Its identifier goes into the mode marker on kbuild's command lines: when the journal is lost or
 //! damaged, every command line changes, kbuild makes every object again, and the journal is whole again.

@@ -95,7 +95,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     if watch.is_err() {
         forget_in(&session.scratch)?;
     }
-    if matches!(difference, Difference::Other(_)) {
+    if !is_as_klto_left_it(&watch, &difference) {
         lock(&session.journal).forget_lines_read_of_natives()?;
     }
     session.remove_objects_with_changed_assembler_files()?;
@@ -120,6 +120,14 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
             Err(error)
         }
         None => Ok(status),
+    }
+}
+
+/// Whether nobody but klto has built in the output tree since the last build.
+fn is_as_klto_left_it(watch: &Result<Watch, String>, difference: &Difference) -> bool {
+    match difference {
+        Difference::Other(_) => watch.as_ref().is_ok_and(Watch::finds_outputs_as_left),
+        _ => true,
     }
 }
 

@@ -192,6 +192,8 @@ fn up_to_date(
         if kept.is_empty() {
             return Ok(renewable);
         }
+        // What is older than these is taken already.
+        written.clear();
     }
 }
 

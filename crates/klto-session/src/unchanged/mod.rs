@@ -53,8 +53,8 @@ use refusal::{checks_comments, refuse};
 use repository::{Repository, is_of_repository, keeps_release};
 use surroundings::{flag_that_leads_out, outside, variables};
 use trees::{
-    Change, ChangedSource, Contents, Facts, Knowledge, Looked, Roots, digest, is_input, is_of_tree,
-    of_file,
+    Change, ChangedSource, Contents, Facts, Knowledge, Looked, Roots, digest, is_input,
+    is_of_output, is_of_tree, of_file,
 };
 
 pub(crate) use refusal::adjusts_exports;
@@ -348,6 +348,16 @@ impl Watch {
         Some(key.finish().to_hex())
     }
 
+    /// Whether all in the output tree is as the last build has left it, be it that it failed.
+    pub fn finds_outputs_as_left(&self) -> bool {
+        let outputs = |facts: &Facts| -> Facts {
+            let facts = facts.iter().filter(|(name, _)| is_of_output(name));
+            facts.map(|(name, fact)| (name.clone(), *fact)).collect()
+        };
+        self.last_known()
+            .is_some_and(|state| outputs(&state.facts) == outputs(&self.facts))
+    }
+
     /// What the last build has left, be it that it failed.
     fn last_known(&self) -> Option<&State> {
         self.state.as_ref().or(self.failed.as_ref())
@@ -474,7 +484,6 @@ impl Watch {
         let Some(mut state) = self.state.clone().filter(|_| !is_changed) else {
             return self.keep_failed(stock);
         };
-        let is_of_output = |name: &String| is_of_tree(name) && !is_input(name);
         state.facts.retain(|name, _| !is_of_output(name));
         let outputs = stock.0.facts.into_iter();
         state

@@ -70,16 +70,11 @@ fn readers(
         let name = source.file_name().unwrap_or_default();
         by_name.entry(name.as_bytes()).or_default().push(source);
     }
-    let names = by_name.keys().take(SEARCHED);
-    let finders: Vec<Finder<'_>> = names.map(|name| Finder::new(*name)).collect();
+    let names = Names::of(by_name.keys().copied());
     let found = Mutex::new(BTreeSet::new());
     for_each_record(output, None, &|target, record| {
-        let places = finders.iter().flat_map(|name| name.find_iter(record));
-        let texts: Vec<&[u8]> = match by_name.len() <= SEARCHED {
-            true => places.map(|place| word_at(record, place)).collect(),
-            false => vec![record],
-        };
-        let named = texts.into_iter().flat_map(paths).flat_map(|path| {
+        let texts = names.texts(record).into_iter();
+        let named = texts.flat_map(paths).flat_map(|path| {
             let of_name = by_name.get(last_part(path)).into_iter().flatten();
             of_name.filter(move |source| is_path_to(path, source))
         });
@@ -93,8 +88,32 @@ fn readers(
     Ok(found.into_inner().unwrap_or_default())
 }
 
+/// Last parts of paths that are looked for in records.
+struct Names<'a> {
+    /// `None` for many.
+    finders: Option<Vec<Finder<'a>>>,
+}
+
 /// So many names are searched for one by one, which is faster than a look at each word of each record.
 const SEARCHED: usize = 8;
+
+impl<'a> Names<'a> {
+    fn of(names: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
+        let are_few = names.len() <= SEARCHED;
+        Self {
+            finders: are_few.then(|| names.map(Finder::new).collect()),
+        }
+    }
+
+    /// The texts of a record that have all words with one of the names.
+    fn texts<'r>(&self, record: &'r [u8]) -> Vec<&'r [u8]> {
+        let Some(finders) = &self.finders else {
+            return vec![record];
+        };
+        let places = finders.iter().flat_map(|name| name.find_iter(record));
+        places.map(|place| word_at(record, place)).collect()
+    }
+}
 
 /// Whether a record that names `source` is that of a compile which shows no columns, and which has the source
 /// from the C preprocessor alone.
@@ -287,11 +306,13 @@ type RealPaths = HashMap<PathBuf, Option<PathBuf>>;
 /// Targets below `output` that are older than one of the files that their records name: make would make
 /// them again, if it were asked for them.
 pub(super) fn older_targets(output: &Path, files: &WrittenFiles) -> io::Result<BTreeSet<PathBuf>> {
+    let names = Names::of(files.keys().map(|name| name.as_bytes()));
     let found = Mutex::new(BTreeSet::new());
     let real = Mutex::default();
-    for_each_record(output, None, &|target, text| {
-        let modified = std::fs::metadata(output.join(target));
-        let Ok(made) = modified.and_then(|metadata| metadata.modified()) else {
+    for_each_record(output, None, &|target, record| {
+        let texts = names.texts(record);
+        let modified = || std::fs::metadata(output.join(target)).and_then(|made| made.modified());
+        let Some(made) = texts.first().and_then(|_| modified().ok()) else {
             return;
         };
         let is_newer = |path: &[u8]| {
@@ -299,7 +320,7 @@ pub(super) fn older_targets(output: &Path, files: &WrittenFiles) -> io::Result<B
             let mut newer = known.into_iter().flatten();
             newer.any(|file| file.time > made && file.is_named(path, output, &real))
         };
-        if paths(text).any(is_newer) {
+        if texts.into_iter().flat_map(paths).any(is_newer) {
             lock(&found).insert(target.to_owned());
         }
     })?;

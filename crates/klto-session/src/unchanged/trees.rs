@@ -136,7 +136,12 @@ pub(super) const CONFIGURATION: &str = "the configuration";
 
 /// Whether a fact of this name comes from [`Roots::facts`].
 pub(super) fn is_of_tree(name: &str) -> bool {
-    name.starts_with("output ") || is_input(name)
+    is_of_output(name) || is_input(name)
+}
+
+/// Whether it is of the output tree.
+pub(super) fn is_of_output(name: &str) -> bool {
+    name.starts_with("output ")
 }
 
 /// Whether it is of what the user writes, not of what a build makes.

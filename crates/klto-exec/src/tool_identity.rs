@@ -26,8 +26,8 @@ pub struct ToolIdentity {
     pub digest: Digest,
     /// The files that were digested, in order.
     pub files: Vec<PathBuf>,
-    /// What each was before it was digested.
-    pub(crate) stamps: Vec<Stamp>,
+    /// What each was before it was digested, and the path by which the tool is called.
+    pub(crate) stamps: Vec<(PathBuf, Stamp)>,
     /// `No` for a tool that cannot be identified, as a wrapper script.
     pub storable: Storable,
 }
@@ -38,6 +38,8 @@ pub fn tool_identity(
     environment: &[(OsString, OsString)],
     digest: &dyn Fn(&Path) -> io::Result<Digest>,
 ) -> io::Result<ToolIdentity> {
+    // The path by which it is called may come to lead to another one.
+    let mut stamps = vec![(program.to_owned(), stamp(program))];
     let (as_called, program) = (program, fs_err::canonicalize(program)?);
     let head = read_head(&program)?;
     let mut files = vec![program.clone()];
@@ -62,9 +64,8 @@ pub fn tool_identity(
         storable
     };
     let mut key = KeyBuilder::new("tool", 2);
-    let mut stamps = Vec::with_capacity(files.len());
     for file in &files {
-        stamps.push(stamp(file));
+        stamps.push((file.clone(), stamp(file)));
         key.digest("file", digest(file)?);
     }
     // The same tool may be installed elsewhere.

@@ -25,7 +25,11 @@ use crate::session::{Answer, Session, as_called, lock};
 impl Session {
     /// Answers a tool that reads objects.
     pub(crate) fn reader(&self, request: Request) -> anyhow::Result<Answer> {
-        if let Some(reply) = section_list_of_bitcode(&request)? {
+        let listed = section_list_of_bitcode(&request).inspect_err(|error| {
+            // kbuild takes an error for an object without exports.
+            self.note_wrong_result(Failure::build(format!("{error:#}")).into());
+        });
+        if let Some(reply) = listed? {
             return Ok(Answer::Reply(reply));
         }
         let reader = reader_name(&request);

@@ -50,8 +50,13 @@ impl Server {
             UnixListener::bind(server.socket()).context("opening the session's socket")?;
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let session = Arc::clone(&session);
-                std::thread::spawn(move || serve(&session, stream));
+                let served = Arc::clone(&session);
+                let thread = std::thread::Builder::new();
+                if let Err(error) = thread.spawn(move || serve(&served, stream)) {
+                    // kbuild does not look at the end of each call: none is answered any more.
+                    session.log.line(&format!("gone the session: {error}"));
+                    break;
+                }
             }
         });
         Ok(server)

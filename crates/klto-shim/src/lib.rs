@@ -70,13 +70,25 @@ pub fn main() -> ExitCode {
         }
         return end_as_program(&fork_server, &program, &arguments);
     }
+    let answers_alone =
+        only_answers(role, &arguments).then(|| (program.clone(), arguments.clone()));
     match converse(&socket, &fork_server, (role, &called), program, arguments) {
         Ok(code) => code,
-        Err(error) => fail(&format!(
-            "{}: the klto session is gone, build again: {error}",
-            name.display()
-        )),
+        Err(error) => match answers_alone {
+            Some((program, arguments)) => exec(&program, &called, &arguments),
+            None => fail(&format!(
+                "{}: the klto session is gone, build again: {error}",
+                name.display()
+            )),
+        },
     }
+}
+
+/// Whether a call makes nothing but what it prints, and the tool prints the same. It is at the head of a pipe, where
+/// kbuild would take an error for an answer.
+fn only_answers(role: ShimRole, arguments: &[OsString]) -> bool {
+    let preprocesses = || arguments.iter().any(|argument| argument == "-E");
+    role == ShimRole::SymbolLister || role == ShimRole::Compiler && preprocesses()
 }
 
 /// Looks the shim's name up in [`SHIMS_VARIABLE`].

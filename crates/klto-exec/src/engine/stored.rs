@@ -77,9 +77,9 @@ impl Engine {
 
     /// A tool has been identified: what it makes is stored as long as its files stay what they are.
     pub fn know_tool(&self, identity: &ToolIdentity) {
-        let files = identity.files.iter().zip(&identity.stamps);
-        let files = files.map(|(file, stamp)| (file.clone(), *stamp));
-        self.tools.lock().insert(identity.digest, files.collect());
+        let mut tools = self.tools.lock();
+        let known = tools.entry(identity.digest).or_default();
+        known.extend(identity.stamps.iter().cloned());
     }
 
     /// Whether the files of a tool are those by which it was identified, as far as that is known.
@@ -180,7 +180,7 @@ mod tests {
         let identity = ToolIdentity {
             digest: Digest::of_bytes(b"clang"),
             files: vec![file.clone()],
-            stamps: vec![stamp(&file)],
+            stamps: vec![(file.clone(), stamp(&file))],
             storable: klto_core::Storable::Yes,
         };
         let engine = Engine::new(None, 0, |_| {});

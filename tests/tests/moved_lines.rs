@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use fs_err as fs;
 use klto_tests::{Build, Outcome, PrivateSource};
 
-use prepared::{JBD2_OBJECTS, jbd2_of_6_12, with_private_source};
+use prepared::{JBD2, JBD2_OBJECTS, jbd2_of_6_12, with_private_source};
 
 const COMMIT: &str = "fs/jbd2/commit.c";
 
@@ -63,6 +63,27 @@ fn an_object_of_before_depends_on_the_lines_of_before() {
     source.write(COMMIT, &format!("/* one */\n{with}")).unwrap();
     let object = "fs/jbd2/commit.o".to_owned();
     assert_eq!(compiled(&build.succeed()), BTreeSet::from([object]));
+}
+
+/// klto has compiled an object that depends on no lines, and somebody else has compiled it otherwise: klto makes
+/// it no newer than the source.
+#[test]
+fn an_object_that_somebody_else_compiled_stays_his() {
+    const SOURCE: &str = "fs/mbcache.c";
+    const MODULE: &str = "fs/mbcache.ko";
+    let (build, source) = with_private_source(jbd2_of_6_12("somebody-else"));
+    let his_line = "#ifdef KLTO_HIS\nint klto_line = __LINE__;\n#endif\n";
+    let text = format!("{}{his_line}", read(&source, SOURCE));
+    source.write(SOURCE, &text).unwrap();
+    build.clone().goals(&[JBD2, MODULE]).succeed();
+    let his = build.clone().plain().goals(&[MODULE]);
+    let his = his.word("KCFLAGS=-DKLTO_HIS");
+    his.succeed();
+    build.succeed();
+    source.write(SOURCE, &format!("/* one */\n{text}")).unwrap();
+    build.succeed();
+    let compiled = ("CC".to_owned(), "fs/mbcache.o".to_owned());
+    assert!(his.succeed().kbuild_lines().contains(&compiled));
 }
 
 /// A build of other goals leaves what it need not make as it was, and so does an edit of comments after it.

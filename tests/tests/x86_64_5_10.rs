@@ -341,3 +341,18 @@ fn z_a_configuration_changed_and_changed_back_leaves_no_trace() {
     let report = klto_verify::bit_equal(&first, output(), &files).unwrap();
     assert!(report.equal(), "{report}");
 }
+
+/// Runs last. The calls of objtool that were seen name it where the tree was.
+#[test]
+fn zz_a_moved_output_tree_is_built_where_it_is() {
+    const MODULE: &str = "fs/autofs/autofs4.ko";
+    let moved = fresh_directory("5.10-x86_64-moved").unwrap().join("out");
+    let before = fs_err::read(output().join(MODULE)).unwrap();
+    fs_err::rename(output(), &moved).unwrap();
+    let build = thin().build.clone().output(&moved).goals(&[MODULE]);
+    let outcome = step("a module of a moved output tree", || build.succeed());
+    let after = fs_err::read(moved.join(MODULE)).unwrap();
+    fs_err::rename(&moved, output()).unwrap();
+    assert!(before == after);
+    assert!(!outcome.log.objects("hit", "compile").is_empty());
+}

@@ -279,9 +279,11 @@ impl Reader<'_> {
                     self.rest = after;
                 }
                 (b'\\', Some(b'\n')) | (b'%', Some(b':')) if self.at_line_start => {
-                    // A directive may follow.
-                    self.moves_lines = true;
                     self.take(2);
+                    // A directive, or its begin.
+                    let next = skip_blanks(self.rest).first();
+                    self.moves_lines |= *byte == b'%'
+                        || matches!(next, Some(b'#' | b'%' | b'/' | b'\\' | 0x0b | 0x0c));
                 }
                 // A splice: the blank after it counts, unlike one at the start of a line.
                 (b'\\', _) => self.take(1 + usize::from(after.first() == Some(&b'\n'))),

@@ -21,6 +21,10 @@ pub struct RecordedCompile {
 /// What may stand for more than itself in a command: to a shell, or, as `$`, to make.
 const SPECIAL: &[u8] = b"$`;|&<>()";
 
+/// What has a compiler preprocess alone, in a third of the time that parsing takes too, and write nothing. It says
+/// nothing of `__LINE__` in a pragma that the parser reads, as `unroll`.
+const ONLY_READ: [&str; 4] = ["-E", "-o", "/dev/null", "-Wno-unused-command-line-argument"];
+
 /// The command of a record.
 pub fn command(record: &[u8]) -> Option<&[u8]> {
     value(record, &[b"savedcmd_", b"cmd_"])
@@ -63,7 +67,7 @@ impl RecordedCompile {
         is_compile.then_some(Self { program, arguments })
     }
 
-    /// The arguments of a call that reads the same and writes nothing.
+    /// The arguments of a call that has the preprocessor read the same, and writes nothing.
     pub fn only_read(&self) -> Vec<OsString> {
         let mut arguments = Vec::with_capacity(self.arguments.len());
         let mut words = self.arguments.iter();
@@ -76,8 +80,7 @@ impl RecordedCompile {
             }
         }
         // Some flags are for what does not run.
-        arguments
-            .extend(["-fsyntax-only", "-Wno-unused-command-line-argument"].map(OsString::from));
+        arguments.extend(ONLY_READ.map(OsString::from));
         arguments
     }
 
@@ -104,14 +107,9 @@ mod tests {
         let compile = RecordedCompile::of(record).unwrap();
         assert_eq!(compile.program, "clang-22");
         assert_eq!(compile.source(), Some("/src/init/a.c".into()));
-        let read = [
-            "-Iinclude",
-            "-DNAME=\"a b\"",
-            "/src/init/a.c",
-            "-fsyntax-only",
-            "-Wno-unused-command-line-argument",
-        ];
-        assert_eq!(compile.only_read(), read.map(OsString::from));
+        let kept = ["-Iinclude", "-DNAME=\"a b\"", "/src/init/a.c"];
+        let read = kept.into_iter().chain(ONLY_READ).map(OsString::from);
+        assert_eq!(compile.only_read(), read.collect::<Vec<_>>());
     }
 
     #[test]

@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn what_somebody_else_has_replaced_does_not_count() {
         let directory = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(&directory.path().join("journal")).unwrap();
+        let mut journal = Journal::open(&directory.path().join("journal"), b"").unwrap();
         let name = Path::new("built-in.a");
         let place = directory.path().join(name);
         let known = |journal: &Journal| {

@@ -3,7 +3,7 @@
 //! This is the table of contents of a session: scratch directory and lock, journal, engine and store,
 //! jobserver, socket, fork servers, make, and what is written down at the end.
 
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -35,7 +35,9 @@ use crate::timeline::Timeline;
 use crate::tools::{
     Extent, MAKE, PERL, find_program, identify_tools, shim_table, start_fork_servers,
 };
-use crate::unchanged::{Difference, Watch, adjusts_exports, forget_in, run_watched};
+use crate::unchanged::{
+    Difference, Watch, adjusts_exports, forget_in, forget_lines_read_by_others, run_watched,
+};
 
 /// Where results are kept between builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +98,7 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
         forget_in(&session.scratch)?;
     }
     if !is_as_klto_left_it(&watch, &difference) {
-        lock(&session.journal).forget_lines_read_of_natives()?;
+        forget_lines_read_by_others(&session)?;
     }
     session.remove_objects_with_changed_assembler_files()?;
     let extent = match difference {
@@ -123,10 +125,11 @@ pub fn run(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<ExitStatu
     }
 }
 
-/// Whether nobody but klto has built in the output tree since the last build.
+/// Whether nobody else, and no other klto, has built in the output tree since the last build.
 fn is_as_klto_left_it(watch: &Result<Watch, String>, difference: &Difference) -> bool {
     match difference {
         Difference::Other(_) => watch.as_ref().is_ok_and(Watch::finds_outputs_as_left),
+        // Nothing but sources differs.
         _ => true,
     }
 }
@@ -207,7 +210,7 @@ fn start_session(
         scratch,
         memo,
     } = files;
-    let (journal, is_behind) = open_journal(&scratch)?;
+    let (journal, is_behind) = open_journal(&scratch, build)?;
     let display = Display::of_output(quiet, is_verbose(build, &settings.environment));
     let log = Arc::new(Log::create(&scratch.path(LOG), display)?);
     let timeline = Timeline::create(&scratch.path("timeline"))?;
@@ -244,14 +247,23 @@ fn start_session(
 }
 
 /// The journal, and whether it begins anew because the machine stopped in the last build.
-fn open_journal(scratch: &Scratch) -> anyhow::Result<(Journal, bool)> {
+fn open_journal(scratch: &Scratch, build: &LtoBuild) -> anyhow::Result<(Journal, bool)> {
     let file = scratch.path("journal");
     let is_behind = begun::begin(scratch)? && file.exists();
     if is_behind {
         fs_err::remove_file(&file)?;
     }
-    let journal = Journal::open(&file).context("opening klto's journal")?;
+    let journal = Journal::open(&file, &place_of_trees(build)).context("opening klto's journal")?;
     Ok((journal, is_behind))
+}
+
+/// Where the tools run, and where klto's directory is: what the journal has of them is absolute.
+fn place_of_trees(build: &LtoBuild) -> Vec<u8> {
+    let places = [build.tree.output.as_path(), build.tree.written()].map(|place| {
+        let place = fs_err::canonicalize(place).unwrap_or_else(|_| place.to_owned());
+        place.into_os_string().into_vec()
+    });
+    places.join(&0)
 }
 
 /// Puts shims in front of the tools; their directory.
@@ -427,7 +439,7 @@ fn become_dry_make(mut build: LtoBuild, settings: &Settings) -> anyhow::Result<E
     let scratch = fs_err::canonicalize(&scratch).unwrap_or(scratch);
     let shims = scratch.join("shims");
     build.hook_by_path(&shims);
-    let journal = Journal::read_identifier(&scratch.join("journal"));
+    let journal = Journal::read_identifier(&scratch.join("journal"), &place_of_trees(&build));
     // Without a journal everything is made again.
     add_mode_marker(&mut build, settings, journal.as_deref().unwrap_or("new"))?;
     let mut make = make_command(&build, settings, &shims);

@@ -5,6 +5,7 @@
 //!
 //! Its identifier goes into the mode marker on kbuild's command lines: when the journal is lost or
 //! damaged, every command line changes, kbuild makes every object again, and the journal is whole again.
+//! So it is when a tree was moved or copied, for what is recorded has absolute paths.
 
 mod bytes;
 
@@ -80,7 +81,8 @@ pub(crate) type LinesRead = BTreeMap<PathBuf, SourceFiles>;
 
 #[derive(Serialize, Deserialize)]
 enum Entry {
-    Identifier(String),
+    /// And where the trees were when the journal was begun.
+    Identifier(String, Vec<u8>),
     Compile(PathBuf, CompileRecord),
     Versions(PathBuf, Option<VersionsRecord>),
     Native(PathBuf, String),
@@ -105,6 +107,7 @@ pub struct Journal {
 #[derive(Debug, Default)]
 struct Records {
     identifier: String,
+    place: Vec<u8>,
     compiles: BTreeMap<PathBuf, CompileRecord>,
     versions: BTreeMap<PathBuf, VersionsRecord>,
     natives: BTreeMap<PathBuf, String>,
@@ -119,9 +122,9 @@ struct Records {
 }
 
 impl Journal {
-    /// Reads the journal at `path`, or begins one with a fresh identifier; one in which much is outdated is
-    /// rewritten.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// Reads the journal at `path`, or begins one with a fresh identifier, as where it was begun with another
+    /// `place` of the trees; one in which much is outdated is rewritten.
+    pub fn open(path: &Path, place: &[u8]) -> io::Result<Self> {
         let bytes = match fs_err::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             result => result?,
@@ -129,10 +132,11 @@ impl Journal {
         let (entries, whole) = entries(&bytes);
         let count = entries.len();
         let mut records = Records::of(entries);
-        let is_lost = records.identifier.is_empty() || !whole;
+        let is_lost = !whole || !records.are_of(place);
         if is_lost {
             records = Records {
                 identifier: fresh_identifier()?,
+                place: place.to_owned(),
                 ..Records::default()
             };
         }
@@ -146,9 +150,9 @@ impl Journal {
 
     /// The identifier of the journal at `path`, without changing it; `None` where a session would
     /// begin a new one.
-    pub fn read_identifier(path: &Path) -> Option<String> {
+    pub fn read_identifier(path: &Path, place: &[u8]) -> Option<String> {
         let (records, whole) = Records::read(&fs_err::read(path).ok()?);
-        (whole && !records.identifier.is_empty()).then_some(records.identifier)
+        (whole && records.are_of(place)).then_some(records.identifier)
     }
 
     /// Reads the objects that are compiled native and who reads each, without changing the journal.
@@ -244,16 +248,9 @@ impl Journal {
         self.set_lines_read(object, both)
     }
 
-    /// Somebody else may have built in the output tree. An object that is bitcode he would have made again, for its
-    /// command has klto's mark; of others nothing is known any more.
-    pub(crate) fn forget_lines_read_of_natives(&mut self) -> io::Result<()> {
-        let compiles = &self.records.compiles;
-        let objects = self.records.lines_read.keys();
-        let natives = objects.filter(|object| !compiles.contains_key(*object));
-        let natives: Vec<PathBuf> = natives.cloned().collect();
-        natives
-            .iter()
-            .try_for_each(|object| self.set_lines_read(object, None))
+    /// The objects of which it is known on the lines of which files they depend.
+    pub(crate) fn objects_with_lines_read(&self) -> impl Iterator<Item = &Path> {
+        self.records.lines_read.keys().map(PathBuf::as_path)
     }
 
     /// The versions that kbuild would link into an object.
@@ -396,6 +393,11 @@ impl Records {
         records
     }
 
+    /// Whether they were begun where the trees are.
+    fn are_of(&self, place: &[u8]) -> bool {
+        !self.identifier.is_empty() && self.place == place
+    }
+
     /// The number of entries that hold.
     fn count(&self) -> usize {
         let alone = 1 + self.agreements.len();
@@ -412,7 +414,9 @@ impl Records {
 
     fn apply(&mut self, entry: Entry) {
         match entry {
-            Entry::Identifier(identifier) => self.identifier = identifier,
+            Entry::Identifier(identifier, place) => {
+                (self.identifier, self.place) = (identifier, place);
+            }
             Entry::Compile(object, record) => drop(self.compiles.insert(object, record)),
             Entry::Versions(object, Some(record)) => drop(self.versions.insert(object, record)),
             Entry::Versions(object, None) => drop(self.versions.remove(&object)),
@@ -454,7 +458,8 @@ impl Records {
 
     fn compact(&self) -> io::Result<Vec<u8>> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(frame(&Entry::Identifier(self.identifier.clone()))?);
+        let (identifier, place) = (self.identifier.clone(), self.place.clone());
+        bytes.extend(frame(&Entry::Identifier(identifier, place))?);
         for (object, record) in &self.compiles {
             bytes.extend(frame(&Entry::Compile(object.clone(), record.clone()))?);
         }

@@ -41,9 +41,14 @@ fn names_warning(text: &[u8]) -> bool {
         let name = text.get(place..).unwrap_or_default();
         let is_part = |byte: &&u8| is_word(**byte) || **byte == b'-';
         let (name, after) = name.split_at(name.iter().take_while(is_part).count());
-        let is_escaped = after.starts_with(b"\\") && !after.starts_with(b"\\\"");
-        let goes_on = after.strip_prefix(b"\"").map(<[u8]>::trim_ascii_start);
-        let goes_on = goes_on.is_some_and(|after| after.starts_with(b"\""));
+        // As `\x64`, but not what stands for no letter.
+        let escape = after.strip_prefix(b"\\").and_then(<[u8]>::first);
+        let is_escaped = escape.is_some_and(|byte| !b"\"'?abeEfnrtv".contains(byte));
+        let close = [&b"\""[..], b"\\\""];
+        let goes_on = close.iter().any(|quote| {
+            let rest = after.strip_prefix(*quote).map(<[u8]>::trim_ascii_start);
+            rest.is_some_and(|rest| rest.starts_with(quote))
+        });
         WARNINGS.contains(&name) || is_escaped || goes_on
     })
 }
@@ -140,12 +145,18 @@ mod tests {
             "#pragma GCC diagnostic ignored \"-Wpedantic-macros\"",
             "#pragma GCC diagnostic ignored \"-Wdep\" \"recated\"",
             "#pragma GCC diagnostic ignored \"-Wdeprecate\\x64\"",
+            "#pragma GCC diagnostic ignored \"-Wdeprecated-\\\npragma\"",
             "_Pragma(\"GCC diagnostic ignored \\\"-Wdeprecated\\\"\")",
+            "_Pragma(\"GCC diagnostic ignored \\\"-Wdeprecate\\\\x64\\\"\")",
+            "_Pragma(\"GCC diagnostic ignored \\\"-Wdep\\\" \\\"recated\\\"\")",
+            "#pragma GCC diagnostic ignored \"-W\\deprecated\"",
             "#line 5",
+            "\\\n\x0c#line 5",
             " # 5 \"a.c\"",
             "#li\\\nne 5",
             "# \\\n5",
             "\\\n#line 5",
+            "/* a */ \\\n /* b */ #line 5",
             "# /**/ line 5",
             "#\x0cline 5",
             "%:line 5",
@@ -160,6 +171,8 @@ mod tests {
             "\t\\reg = 1\n",
             "#define A(x) \\\n\t#x \\\n\\\n",
             "_Pragma(\"GCC diagnostic ignored \\\"-Wunused\\\"\")",
+            "puts(\"Mem-Wr-Inval\\n\");",
+            "/* a */ \\\n\tif (b)\n",
             "}",
             "",
         ] {

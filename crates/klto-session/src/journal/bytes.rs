@@ -9,7 +9,7 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::Entry;
 
-pub(super) const MAGIC: &[u8; 8] = b"kltojrn6";
+pub(super) const MAGIC: &[u8; 8] = b"kltojrn7";
 
 /// An entry as it is stored.
 pub(super) fn frame(entry: &Entry) -> io::Result<Vec<u8>> {

@@ -1,5 +1,7 @@
 use super::*;
 
+const PLACE: &[u8] = b"/build";
+
 fn record(flag: &str) -> CompileRecord {
     CompileRecord {
         program: "/usr/bin/clang".into(),
@@ -9,18 +11,37 @@ fn record(flag: &str) -> CompileRecord {
 }
 
 #[test]
+fn a_journal_of_moved_trees_begins_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let object = Path::new("a.o");
+    let mut journal = Journal::open(&path, b"/old").unwrap();
+    journal.begin_compile(object, record("-O2")).unwrap();
+    let identifier = journal.identifier().to_owned();
+    drop(journal);
+    assert_eq!(
+        Journal::read_identifier(&path, b"/old").unwrap(),
+        identifier
+    );
+    assert_eq!(Journal::read_identifier(&path, b"/new"), None);
+    let journal = Journal::open(&path, b"/new").unwrap();
+    assert_ne!(journal.identifier(), identifier);
+    assert_eq!(journal.compile(object), None);
+}
+
+#[test]
 fn records_survive_and_a_damaged_journal_begins_anew() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
     let object = Path::new("a.o");
     let identifier = {
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = Journal::open(&path, PLACE).unwrap();
         journal.begin_compile(object, record("-O2")).unwrap();
         journal.set_native(object, "objcopy").unwrap();
         journal.identifier().to_owned()
     };
-    assert_eq!(Journal::read_identifier(&path).unwrap(), identifier);
-    let journal = Journal::open(&path).unwrap();
+    assert_eq!(Journal::read_identifier(&path, PLACE).unwrap(), identifier);
+    let journal = Journal::open(&path, PLACE).unwrap();
     assert_eq!(journal.identifier(), identifier);
     assert_eq!(journal.compile(object), Some(&record("-O2")));
     assert_eq!(journal.native_reader(object), Some("objcopy"));
@@ -33,8 +54,8 @@ fn records_survive_and_a_damaged_journal_begins_anew() {
         &[&whole[..40], &[0xff], &whole[41..]].concat(),
     ] {
         fs_err::write(&path, damaged).unwrap();
-        assert_eq!(Journal::read_identifier(&path), None);
-        let journal = Journal::open(&path).unwrap();
+        assert_eq!(Journal::read_identifier(&path, PLACE), None);
+        let journal = Journal::open(&path, PLACE).unwrap();
         assert_ne!(journal.identifier(), identifier);
         assert_eq!(journal.compile(object), None);
     }
@@ -43,7 +64,7 @@ fn records_survive_and_a_damaged_journal_begins_anew() {
 #[test]
 fn versions_belong_to_the_bitcode_that_exports_them() {
     let directory = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(&directory.path().join("journal")).unwrap();
+    let mut journal = Journal::open(&directory.path().join("journal"), PLACE).unwrap();
     let (old, new) = (Digest::of_bytes(b"old"), Digest::of_bytes(b"new"));
     let versions = VersionsRecord {
         script: b"__crc_x = 1;".to_vec(),
@@ -62,7 +83,7 @@ fn steps_belong_to_the_last_compile() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
     let object = Path::new("a.o");
-    let mut journal = Journal::open(&path).unwrap();
+    let mut journal = Journal::open(&path, PLACE).unwrap();
     journal.begin_compile(object, record("-O2")).unwrap();
     let objtool = ObjtoolRecord {
         program: "/o/objtool".into(),
@@ -72,14 +93,14 @@ fn steps_belong_to_the_last_compile() {
     journal.add_step(object, add).unwrap();
     let traced = |steps: &mut StepsRecord| steps.records_entry_calls = true;
     journal.add_step(object, traced).unwrap();
-    let steps = Journal::open(&path).unwrap().steps(object);
+    let steps = Journal::open(&path, PLACE).unwrap().steps(object);
     assert_eq!(steps.objtool, Some(objtool));
     assert!(steps.records_entry_calls);
-    let mut journal = Journal::open(&path).unwrap();
+    let mut journal = Journal::open(&path, PLACE).unwrap();
     journal.begin_compile(object, record("-O2")).unwrap();
     assert_eq!(journal.steps(object), StepsRecord::default());
     assert_eq!(
-        Journal::open(&path).unwrap().steps(object),
+        Journal::open(&path, PLACE).unwrap().steps(object),
         StepsRecord::default()
     );
 }
@@ -95,21 +116,21 @@ fn recipes_share_environments_and_lose_those_that_none_has() {
     };
     let (one, other) = (Path::new("a.o"), Path::new("b.o"));
     {
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = Journal::open(&path, PLACE).unwrap();
         for object in [one, other] {
             journal.set_recipe(object, &recipe("old")).unwrap();
             journal.set_recipe(object, &recipe("new")).unwrap();
         }
         assert_eq!(journal.records.environments.len(), 2);
     }
-    let journal = Journal::open(&path).unwrap();
+    let journal = Journal::open(&path, PLACE).unwrap();
     assert_eq!(journal.records.recipe(other), Some(recipe("new")));
     assert_eq!(
         Journal::read_recipe(&path, one).unwrap(),
         Some(recipe("new"))
     );
     assert_eq!(Journal::read_recipe(&path, Path::new("c.o")).unwrap(), None);
-    let journal = Journal::open(&path).unwrap();
+    let journal = Journal::open(&path, PLACE).unwrap();
     assert_eq!(journal.records.environments.len(), 1);
 }
 
@@ -120,7 +141,7 @@ fn it_is_rewritten_where_much_is_outdated() {
     let natives = || (0..10).map(|number| PathBuf::from(format!("{number}.o")));
     let size = || fs_err::metadata(&path).unwrap().len();
     let set_all = |reader: &str| {
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = Journal::open(&path, PLACE).unwrap();
         let opened = size();
         natives().for_each(|object| journal.set_native(&object, reader).unwrap());
         opened
@@ -131,7 +152,7 @@ fn it_is_rewritten_where_much_is_outdated() {
     let twice = size();
     assert!(twice > once);
     assert_eq!(set_all("two"), once, "what is outdated is gone");
-    let journal = Journal::open(&path).unwrap();
+    let journal = Journal::open(&path, PLACE).unwrap();
     assert!(natives().all(|object| journal.native_reader(&object) == Some("two")));
 }
 
@@ -139,9 +160,9 @@ fn it_is_rewritten_where_much_is_outdated() {
 fn a_lost_journal_has_another_identifier() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
-    let first = Journal::open(&path).unwrap().identifier().to_owned();
+    let first = Journal::open(&path, PLACE).unwrap().identifier().to_owned();
     fs_err::write(&path, b"damaged").unwrap();
-    assert_ne!(Journal::open(&path).unwrap().identifier(), first);
+    assert_ne!(Journal::open(&path, PLACE).unwrap().identifier(), first);
 }
 
 #[test]
@@ -150,7 +171,7 @@ fn lines_read_are_those_of_the_last_compile() {
     let path = directory.path().join("journal");
     let object = Path::new("a.o");
     let names = SourceFiles::from(["x.h".into()]);
-    let mut journal = Journal::open(&path).unwrap();
+    let mut journal = Journal::open(&path, PLACE).unwrap();
     journal.begin_compile(object, record("-O2")).unwrap();
     journal.set_lines_read(object, Some(names.clone())).unwrap();
     let known = || Journal::read_lines_read(&path).unwrap().0;
@@ -161,11 +182,6 @@ fn lines_read_are_those_of_the_last_compile() {
     assert_eq!(known(), of(object, &["x.h"]));
     let more = SourceFiles::from(["y.h".into()]);
     journal.add_lines_read(object, Some(more.clone())).unwrap();
-    assert_eq!(known(), of(object, &["x.h", "y.h"]));
-    // Bitcode and others.
-    let native = Path::new("b.o");
-    journal.set_lines_read(native, Some(more.clone())).unwrap();
-    journal.forget_lines_read_of_natives().unwrap();
     assert_eq!(known(), of(object, &["x.h", "y.h"]));
     journal.begin_compile(object, record("-O2")).unwrap();
     assert_eq!(known(), LinesRead::new());

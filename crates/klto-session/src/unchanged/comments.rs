@@ -177,7 +177,7 @@ fn up_to_date(
             || Some(time) < unnamed && is_object()
             || Some(time) <= last && !record_beside(file).exists()
     }));
-    loop {
+    while let Some(oldest) = renewable.keys().next().copied() {
         for (time, path) in kept {
             let name = path.file_name().unwrap_or_default().to_owned();
             let file = Written {
@@ -187,14 +187,19 @@ fn up_to_date(
             };
             written.entry(name).or_default().push(file);
         }
+        written.retain(|_, files| {
+            files.retain(|file| file.time > oldest);
+            !files.is_empty()
+        });
+        if written.is_empty() {
+            break;
+        }
         let older = older_targets(output, &written)?;
         kept = take(&mut renewable, |_, file| older.contains(&below(file)));
-        if kept.is_empty() {
-            return Ok(renewable);
-        }
-        // What is older than these is taken already.
+        // What is older than one of these is taken.
         written.clear();
     }
+    Ok(renewable)
 }
 
 /// Files by the time at which they were made.
@@ -293,7 +298,7 @@ fn written(
         let target = std::fs::metadata(path).and_then(|found| found.modified());
         io::Result::Ok(target.map_or(own, |target| target.max(own)))
     };
-    let is_changed = |path: &Path| changed.iter().any(|one| one.file == path);
+    let names: BTreeSet<&Path> = changed.iter().map(|one| one.file.as_path()).collect();
     for one in changed {
         let before = one.before.map_or_else(|| now(&source.join(&one.file)), Ok);
         note(&one.file, before?);
@@ -313,7 +318,7 @@ fn written(
                 continue;
             }
             let below = path.strip_prefix(source).unwrap_or(&path);
-            if !is_changed(below) {
+            if !names.contains(below) {
                 note(below, now(&path)?);
             }
         }

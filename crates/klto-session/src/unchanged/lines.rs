@@ -15,21 +15,53 @@ use klto_core::{die_with_parent, normalize};
 use klto_formats::c_source::CSource;
 use klto_kbuild::front_end::FrontEnd;
 use klto_kbuild::record::{self, RecordedCompile};
-use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+use memchr::memmem::Finder;
+use rayon::iter::{IntoParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::Watch;
 use super::readers::targets_that_read;
 use crate::archives::record_beside;
 use crate::begun;
-use crate::compile::{LineUse, can_tell, placed_header, with_header};
+use crate::compile::{LineUse, MODE_MARKER, can_tell, placed_header, with_header};
 use crate::journal::{Journal, SourceFiles};
+use crate::session::{Session, lock};
 
-/// Of so many targets the compiler is asked whatever else there is.
-const FEW_ASKED: usize = 64;
+/// Of more targets the compiler is not asked: it would take longer than make.
+const MOST_ASKED: usize = 64;
 
-/// Of more than one of so many readers the compiler is not asked: it would take longer than make, which finds most
-/// results in the store (0.6 s of a processor against 0.06 s for each reader; Linux 6.12, LLVM 22).
-const READERS_FOR_ONE_ASKED: usize = 20;
+/// Somebody else may have built in the output tree: of objects whose records do not have klto's mark nothing is
+/// known any more, for it may be he who has made them.
+///
+/// # Errors
+/// The journal cannot be written.
+pub(crate) fn forget_lines_read_by_others(session: &Session) -> io::Result<()> {
+    let known = lock(&session.journal);
+    let objects: Vec<PathBuf> = known
+        .objects_with_lines_read()
+        .map(Path::to_owned)
+        .collect();
+    drop(known);
+    let mark = Finder::new(MODE_MARKER);
+    let is_marked = |object: &Path| {
+        let record = std::fs::read(record_beside(&session.scratch.output().join(object)));
+        record.is_ok_and(|record| {
+            record::command(&record).is_some_and(|command| mark.find(command).is_some())
+        })
+    };
+    let others = objects.par_iter().filter(|object| !is_marked(object));
+    let others: Vec<&PathBuf> = others.collect();
+    let mut journal = lock(&session.journal);
+    let mut others = others.into_iter();
+    others.try_for_each(|object| journal.set_lines_read(object, None))
+}
+
+/// What a compiler is asked: which lines a target depends on.
+struct Question {
+    /// The call that made the target.
+    compile: RecordedCompile,
+    /// All that it read.
+    files: Vec<PathBuf>,
+}
 
 impl Watch {
     /// Why lines of these sources may show in what is made of them.
@@ -54,52 +86,62 @@ impl Watch {
         }
         let (known, bitcode) = Journal::read_lines_read(&self.scratch().join("journal"))?;
         let moved: SourceFiles = sources.iter().cloned().collect();
-        let most_asked = FEW_ASKED.max(targets.len() / READERS_FOR_ONE_ASKED);
         let mut unknown = Vec::new();
         for target in targets {
             let has_more_words = self.adds_flags && bitcode.contains(&target);
             match known.get(&target) {
                 Some(read) if read.is_disjoint(&moved) => {}
                 // The record of a call to which klto gives more has kbuild's words alone.
-                None if !has_more_words && unknown.len() < most_asked => unknown.push(target),
+                None if !has_more_words && unknown.len() < MOST_ASKED => unknown.push(target),
                 _ => return Ok(Some(target)),
             }
         }
+        let mut questions = Vec::new();
+        for target in unknown {
+            match self.question(&target) {
+                Some(question) => questions.push((target, question)),
+                None => return Ok(Some(target)),
+            }
+        }
+        let found = self.one_that_shows_lines(&questions, &moved);
+        Ok(found.map(Path::to_owned))
+    }
+
+    /// A target whose compiler says, or does not deny, that it depends on lines of one of the `moved` files.
+    fn one_that_shows_lines<'a>(
+        &self,
+        questions: &'a [(PathBuf, Question)],
+        moved: &SourceFiles,
+    ) -> Option<&'a Path> {
+        let read = questions.iter().flat_map(|(_, question)| &question.files);
+        let read: BTreeSet<&PathBuf> = read.collect();
+        let hides = |file: &&PathBuf| {
+            let text = std::fs::read(file);
+            text.map_or(true, |text| CSource::read(&text).hides_lines)
+        };
+        let hiding: BTreeSet<&PathBuf> = read.into_par_iter().filter(hides).collect();
+        let of_hiding = |(_, question): &&(PathBuf, Question)| {
+            question.files.iter().any(|file| hiding.contains(file))
+        };
+        if let Some((target, _)) = questions.iter().find(of_hiding) {
+            return Some(target);
+        }
         // By whatever path the compiler reads a file, its name is the last part.
         let names: BTreeSet<&OsStr> = moved.iter().filter_map(|file| file.file_name()).collect();
-        let shows = |target: &&PathBuf| {
-            let read = self.lines_read_for(target);
+        let shows = |(_, question): &&(PathBuf, Question)| {
+            let read = self.lines_read_for(question);
             read.is_none_or(|read| read.iter().any(|name| names.contains(name.as_os_str())))
         };
-        Ok(unknown.par_iter().find_first(shows).cloned())
+        let found = questions.par_iter().find_first(shows);
+        found.map(|(target, _)| target.as_path())
     }
 
-    /// The names of files on whose lines a target depends, as its compiler says; `None` where it cannot be asked, or
-    /// does not say all.
-    fn lines_read_for(&self, target: &Path) -> Option<Vec<OsString>> {
-        let text = fs_err::read(record_beside(&self.roots.output.join(target))).ok()?;
-        let compile = RecordedCompile::of(&text)?;
-        if !self.may_be_asked(&compile, &text) {
-            return None;
-        }
-        let header = placed_header(&self.scratch())?;
-        let mut call = Command::new(&compile.program);
-        call.args(with_header(&header, &compile.only_read()))
-            .current_dir(&self.roots.output)
-            .env_clear()
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null());
-        let answer = die_with_parent(&mut call).output().ok()?;
-        let uses = LineUse::of(&[answer.stdout, answer.stderr].concat(), Some(&header))?;
-        let files = uses.files.iter();
-        let names = files.filter_map(|file| file.file_name());
-        (answer.status.success() && uses.is_known).then(|| names.map(ToOwned::to_owned).collect())
-    }
-
-    /// Whether the compiler of a record's call says of all files where their lines count. It does not of a program of
-    /// the host, which reads that one's headers.
-    fn may_be_asked(&self, compile: &RecordedCompile, record: &[u8]) -> bool {
+    /// What to ask a target's compiler; `None` where it cannot be asked, or does not say of all files where their
+    /// lines count. It does not of a program of the host, which reads that one's headers.
+    fn question(&self, target: &Path) -> Option<Question> {
         let output = &self.roots.output;
+        let record = fs_err::read(record_beside(&output.join(target))).ok()?;
+        let compile = RecordedCompile::of(&record)?;
         let front = FrontEnd::of(&compile.arguments);
         // It warns of nothing in headers of the system.
         let is_in_a_tree = |directory: &PathBuf| {
@@ -110,17 +152,30 @@ impl Watch {
         if front.reads_other_files
             || !can_tell(&front, &compile.arguments)
             || front.system.iter().any(is_in_a_tree)
-            || !self.is_compiler(compile)
+            || !self.is_compiler(&compile)
         {
-            return false;
+            return None;
         }
         let source = compile.source();
-        let files = record::prerequisites(record).chain(source.as_deref());
-        let files: Vec<PathBuf> = files.map(|path| output.join(path)).collect();
-        files.par_iter().all(|file| {
-            let text = std::fs::read(file);
-            text.is_ok_and(|text| !CSource::read(&text).hides_lines)
-        })
+        let files = record::prerequisites(&record).chain(source.as_deref());
+        let files = files.map(|path| output.join(path)).collect();
+        Some(Question { compile, files })
+    }
+
+    /// The names of files on whose lines a target depends, as its compiler says; `None` where it does not say all.
+    fn lines_read_for(&self, question: &Question) -> Option<Vec<OsString>> {
+        let header = placed_header(&self.scratch())?;
+        let mut call = Command::new(&question.compile.program);
+        call.args(with_header(&header, &question.compile.only_read()))
+            .current_dir(&self.roots.output)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null());
+        let answer = die_with_parent(&mut call).output().ok()?;
+        let uses = LineUse::of(&[answer.stdout, answer.stderr].concat(), Some(&header))?;
+        let files = uses.files.iter();
+        let names = files.filter_map(|file| file.file_name());
+        (answer.status.success() && uses.is_known).then(|| names.map(ToOwned::to_owned).collect())
     }
 
     /// Whether the program of a call is a tool of the build, as PATH finds it.

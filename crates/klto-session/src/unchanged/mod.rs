@@ -51,12 +51,13 @@ use makefiles::{Makefiles, asks_git};
 use named::Variables;
 use refusal::{checks_comments, refuse};
 use repository::{Repository, is_of_repository, keeps_release};
-use surroundings::{flag_that_leads_out, outside, variables};
+use surroundings::{KLTO, flag_that_leads_out, outside, variables};
 use trees::{
     Change, ChangedSource, Contents, Facts, Knowledge, Looked, Roots, digest, is_input,
     is_of_output, is_of_tree, of_file,
 };
 
+pub(crate) use lines::forget_lines_read_by_others;
 pub(crate) use refusal::adjusts_exports;
 pub(crate) use surroundings::VOLATILE;
 pub(crate) use trees::of_file as stamp;
@@ -158,6 +159,9 @@ impl Watch {
         let tools = build.toolchain.tools().iter();
         let programs: Vec<PathBuf> = tools.filter_map(|tool| tool.resolved.clone()).collect();
         facts.extend(outside(build, settings, &programs));
+        // The journal of another place begins anew.
+        let place = roots.output.as_os_str().as_bytes();
+        facts.insert("the place of the output tree".into(), digest(place));
         if let Some(repository) = &roots.repository {
             facts.extend(repository.facts().map_err(|error| error.to_string())?);
         }
@@ -348,14 +352,13 @@ impl Watch {
         Some(key.finish().to_hex())
     }
 
-    /// Whether all in the output tree is as the last build has left it, be it that it failed.
+    /// Whether all in the output tree is as this klto has left it.
     pub fn finds_outputs_as_left(&self) -> bool {
-        let outputs = |facts: &Facts| -> Facts {
-            let facts = facts.iter().filter(|(name, _)| is_of_output(name));
-            facts.map(|(name, fact)| (name.clone(), *fact)).collect()
-        };
-        self.last_known()
-            .is_some_and(|state| outputs(&state.facts) == outputs(&self.facts))
+        let of_klto = |(name, _): &(&String, &[u8; 32])| is_of_output(name) || *name == KLTO;
+        self.state.as_ref().is_some_and(|state| {
+            let before = state.facts.iter().filter(of_klto);
+            before.eq(self.facts.iter().filter(of_klto))
+        })
     }
 
     /// What the last build has left, be it that it failed.

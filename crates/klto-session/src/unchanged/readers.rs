@@ -105,7 +105,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// The texts of a record that have all words with one of the names.
+    /// Parts of a record that together have every word in which one of the names occurs.
     fn texts<'r>(&self, record: &'r [u8]) -> Vec<&'r [u8]> {
         let Some(finders) = &self.finders else {
             return vec![record];

@@ -17,6 +17,9 @@ use crate::build::Settings;
 /// make's own flags, which are compared without the jobserver.
 const FLAGS_OF_MAKE: [&str; 3] = ["GNUMAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
 
+/// The fact of the program itself.
+pub(super) const KLTO: &str = "klto";
+
 /// Variables that differ from shell to shell and that no build reads.
 pub(crate) const VOLATILE: [&str; 21] = [
     "COLUMNS",
@@ -141,7 +144,7 @@ pub(super) fn outside(build: &LtoBuild, settings: &Settings, programs: &[PathBuf
     facts.insert("the set of installed packages".into(), digest(&packages));
     facts.insert("a choice of the user's".into(), of_choices(settings));
     if let Ok(klto) = std::env::current_exe() {
-        facts.insert("klto".into(), of_file(&klto));
+        facts.insert(KLTO.into(), of_file(&klto));
     }
     for program in programs {
         facts.insert(program.display().to_string(), of_file(program));

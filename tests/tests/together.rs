@@ -36,7 +36,9 @@ fn two_output_trees_share_a_store_at_the_same_time() {
     let outcome = third.succeed();
     for kind in ["compile", "backend"] {
         assert_eq!(outcome.log.objects("ran", kind), BTreeSet::new(), "{kind}");
-        assert_eq!(outcome.log.objects("hit", kind).len(), 6, "{kind}");
+        let found = outcome.log.objects("hit", kind);
+        let of_the_module = found.iter().filter(|name| name.starts_with("fs/jbd2/"));
+        assert_eq!(of_the_module.count(), 6, "{kind}: {found:?}");
     }
     builds.iter().for_each(assert_clean);
 }

@@ -44,7 +44,14 @@ pub fn build_klto() -> Result<PathBuf> {
 }
 
 /// What results depend on; documents are written by what makes results.
-const CODE: [&str; 4] = ["Cargo.lock", "Cargo.toml", "crates", "tests"];
+const CODE: [&str; 6] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "crates",
+    "tests/src",
+    "tests/tests/oracle.rs",
+    "tests/tests/prepared",
+];
 
 /// What follows the name of a commit to which the code has changes.
 pub const CHANGED: &str = " with changes";

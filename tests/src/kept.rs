@@ -14,7 +14,7 @@ use xtask::{command, sources};
 
 use crate::binary::klto_binary;
 use crate::build::Build;
-use crate::place::{cache, lock, remove};
+use crate::place::{cache, lock, remove, test_directory};
 use crate::shared::step;
 use crate::source::PrivateSource;
 
@@ -42,15 +42,30 @@ pub fn prepared_for(source: &PrivateSource, tree: &'static Tree) -> Result<PathB
     prepare(Build::new(tree.name, &name)?.source(source.path()))
 }
 
+/// A clean build of `module` by this klto in an output directory of its own, and a store that has its results.
+pub fn clean_module(tree: &str, module: &str) -> Result<Build> {
+    let build = Build::new(tree, &format!("clean-{tree}"))?;
+    let store = test_directory(&format!("clean-{tree}-store"))?;
+    // Without a vmlinux modpost knows no symbol that the kernel exports.
+    let build = build.ext4().goals(&[module]).store(&store);
+    let build = build.environment("KBUILD_MODPOST_WARN", "1");
+    kept(
+        build.output_directory(),
+        made_by_klto(build.tree())?,
+        || {
+            remove(&store)?;
+            build.configure()?;
+            step(&format!("{module} of {tree}"), || build.succeed());
+            Ok(())
+        },
+    )?;
+    Ok(build)
+}
+
 fn prepare(build: Build) -> Result<PathBuf> {
     let build = build.ext4().empty_store()?;
     let output = build.output_directory();
-    let mut stamp = made_from(build.tree(), &["lto-thin.config", "ext4.config"])?;
-    for program in ["klto", "klto-shim"] {
-        let content = fs::read(klto_binary().with_file_name(program))?;
-        stamp += &format!("{program} {}\n", blake3::hash(&content));
-    }
-    kept(output, stamp, || {
+    kept(output, made_by_klto(build.tree())?, || {
         build.configure()?;
         let goals = build.clone().goals(&["modules_prepare"]);
         let name = format!("a prepared {} output tree", build.tree().name);
@@ -58,6 +73,16 @@ fn prepare(build: Build) -> Result<PathBuf> {
         Ok(())
     })?;
     Ok(output.to_owned())
+}
+
+/// What decides what this klto makes of `tree`.
+fn made_by_klto(tree: &Tree) -> Result<String> {
+    let mut text = made_from(tree, &["lto-thin.config", "ext4.config"])?;
+    for program in ["klto", "klto-shim"] {
+        let content = fs::read(klto_binary().with_file_name(program))?;
+        text += &format!("{program} {}\n", blake3::hash(&content));
+    }
+    Ok(text)
 }
 
 /// Makes `output`, unless what is there was made from the same.

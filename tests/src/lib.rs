@@ -20,7 +20,7 @@ mod units;
 pub use binary::klto_binary;
 pub use build::{Build, Running};
 pub use comparison::assert_like_reference;
-pub use kept::{prepared, prepared_for, reference};
+pub use kept::{clean_module, prepared, prepared_for, reference};
 pub use log::{Action, Log};
 pub use outcome::Outcome;
 pub use place::{cache, fresh_directory, test_directory};

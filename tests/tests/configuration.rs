@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use fs_err as fs;
 use klto_tests::{Build, is_bitcode, klto_binary};
 
-use prepared::{Ended, copy_environment, files_below, jbd2_of_6_12, run};
+use prepared::{Ended, copy_environment, files_below, jbd2_of_6_12, run, with_clean_results};
 
 /// klto with another command than `make` and the same arguments, but goals.
 fn klto(build: &Build, command: &[&str], more: &[&str]) -> Ended {
@@ -94,7 +94,7 @@ fn a_tree_without_the_option_has_its_choice_remembered() {
 /// until then.
 #[test]
 fn a_configuration_that_is_not_newer_than_what_was_made_of_it_counts() {
-    let build = jbd2_of_6_12("clock");
+    let build = with_clean_results(jbd2_of_6_12("clock"));
     build.succeed();
     let output = build.output_directory();
     let has_debugging = || {

@@ -11,11 +11,11 @@ mod prepared;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use klto_tests::{Build, Outcome, klto_binary, step};
+use klto_tests::{Build, Outcome, klto_binary, reference, step};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SymbolKind};
-use xtask::kernel::Lto;
+use xtask::kernel::{Lto, Tree};
 
-use prepared::{JBD2, jbd2, jbd2_of_6_12, run, with_private_source};
+use prepared::{JBD2, directory, jbd2, jbd2_of_6_12, run, with_private_source};
 
 const UNIT: &str = "fs/jbd2/jbd2.o";
 
@@ -198,27 +198,24 @@ fn entries(object: &Path) -> Vec<Entry> {
 
 #[test]
 fn full_lto_of_5_10_keeps_initcalls_and_fixups() {
-    let part = |build: Build| {
-        let words = PART_OF_VMLINUX.iter();
-        let build = words.fold(build, |build, word| build.word(word));
-        // What would be made of the directories that are left out.
-        let script = build
-            .output_directory()
-            .join("arch/arm64/kernel/vmlinux.lds");
-        fs_err::write(script, "SECTIONS { }\n").unwrap();
-        let ended = run(&mut build.clone().goals(&["vmlinux"]).command());
-        (build.output_directory().to_owned(), ended)
-    };
-    let (plain, _) = part(jbd2("tables-plain").plain().mode(None));
+    let plain = directory("tables-plain").join("part.o");
     let mut link = Command::new("ld.lld-22");
-    link.current_dir(&plain)
-        .args(["-r", "-o", "part.o", "--whole-archive"]);
-    link.args(["init/built-in.a", "drivers/pci/built-in.a"]);
+    link.current_dir(reference(Tree::named("5.10").unwrap()).unwrap())
+        .args(["-r", "--whole-archive", "-o"])
+        .arg(&plain)
+        .args(["init/built-in.a", "drivers/pci/built-in.a"]);
     xtask::command::run(&mut link).unwrap();
-    let (full, ended) = part(jbd2("tables").mode(Some("full")));
-    let native = full.join(".klto/units/vmlinux.o/raw.o");
+    let build = jbd2("tables").mode(Some("full")).goals(&["vmlinux"]);
+    let words = PART_OF_VMLINUX.iter();
+    let build = words.fold(build, |build, word| build.word(word));
+    let output = build.output_directory();
+    // What would be made of the directories that are left out.
+    let script = output.join("arch/arm64/kernel/vmlinux.lds");
+    fs_err::write(script, "SECTIONS { }\n").unwrap();
+    let ended = run(&mut build.command());
+    let native = output.join(".klto/units/vmlinux.o/raw.o");
     assert!(native.is_file(), "{}{}", ended.stdout, ended.stderr);
-    let (of_plain, of_full) = (entries(&plain.join("part.o")), entries(&native));
+    let (of_plain, of_full) = (entries(&plain), entries(&native));
     let count = |table: &str| {
         of_plain
             .iter()

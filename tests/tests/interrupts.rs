@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use klto_tests::Build;
+use klto_tests::{Build, Shared, step};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use prepared::processes::{Process, assert_all_gone, await_process, of_build};
@@ -53,18 +53,44 @@ fn klto_of(child: &Child) -> i32 {
     i32::try_from(child.id()).unwrap()
 }
 
-/// Starts a build, does `stop` at `moment`, and looks at what is left and at the next build.
-fn stopped(name: &str, moment: Moment, stop: impl Fn(&Child, &Path)) {
-    let build = jbd2(name);
+/// A clean build that tests share: each leaves it complete.
+fn built() -> &'static Build {
+    static BUILT: Shared<Build> = Shared::new();
+    BUILT.get(|| {
+        let build = jbd2("built");
+        step("a clean build of jbd2.ko", || build.succeed());
+        Ok(build)
+    })
+}
+
+/// What `moment` makes is missing there, and in the store.
+fn before(moment: Moment) -> Build {
+    let output = built().output_directory();
+    fs_err::remove_dir_all(output.join(".klto/units")).unwrap();
+    let remove = |file: &str| fs_err::remove_file(output.join(file)).unwrap();
+    [JBD2, "fs/jbd2/jbd2.o"].into_iter().for_each(remove);
+    if let Moment::Compile = moment {
+        let objects = JBD2_OBJECTS.map(|name| format!("fs/jbd2/{name}.o"));
+        objects.iter().for_each(|object| remove(object));
+    }
+    built().clone().empty_store().unwrap()
+}
+
+/// Starts that build, does `stop` at `moment`, and looks at what is left and at the next build.
+fn stopped(moment: Moment, stop: impl Fn(&Child, &Path)) {
+    stopped_in(&before(moment), moment, stop);
+}
+
+fn stopped_in(build: &Build, moment: Moment, stop: impl Fn(&Child, &Path)) {
     let output = build.output_directory().to_owned();
-    let mut child = start(&build);
+    let mut child = start(build);
     await_process(&output, "compiler", |process| moment.is_now(process));
     stop(&child, &output);
     let status = child.wait().unwrap();
-    assert!(!status.success(), "{name}: {status}");
+    assert!(!status.success(), "{status}");
     assert_all_gone(&output, SOON);
     build.succeed();
-    assert_clean(&build);
+    assert_clean(build);
 }
 
 fn interrupt(child: &Child, _: &Path) {
@@ -84,15 +110,16 @@ fn kill_make(child: &Child, output: &Path) {
     make.unwrap().kill(Signal::KILL);
 }
 
+/// Of the first build of an output tree.
 #[test]
 fn control_c_in_a_compile() {
-    stopped("int-compile", Moment::Compile, interrupt);
+    stopped_in(&jbd2("int-compile"), Moment::Compile, interrupt);
 }
 
 /// As a supervisor does it, not a terminal: make, which passes SIGINT to nobody, would go on to its end.
 #[test]
 fn an_interrupt_of_klto_alone() {
-    let build = jbd2("int-alone");
+    let build = before(Moment::Compile);
     let mut child = start(&build);
     await_process(build.output_directory(), "compiler", Process::is_compile);
     let process = Pid::from_raw(klto_of(&child)).unwrap();
@@ -122,25 +149,24 @@ fn klto_ends_by_the_signal_that_ended_make() {
 
 #[test]
 fn control_c_in_a_backend() {
-    stopped("int-backend", Moment::Backend, interrupt);
+    stopped(Moment::Backend, interrupt);
 }
 
 #[test]
 fn klto_killed_in_a_compile() {
-    stopped("klto-compile", Moment::Compile, kill_klto);
+    stopped(Moment::Compile, kill_klto);
 }
 
 #[test]
 fn klto_killed_in_a_backend() {
-    stopped("klto-backend", Moment::Backend, kill_klto);
+    stopped(Moment::Backend, kill_klto);
 }
 
 /// With the flags of the build before kbuild would take its objects for made, though klto has noted the other
 /// flags.
 #[test]
 fn all_killed_in_a_compile_with_other_flags() {
-    let build = jbd2("other-flags");
-    build.succeed();
+    let build = built();
     let output = build.output_directory().to_owned();
     let mut child = start(&build.clone().word("KCFLAGS=-DKLTO_OTHER"));
     let is_of_module = |process: &Process| {
@@ -165,23 +191,23 @@ fn all_killed_in_a_compile_with_other_flags() {
     };
     assert!(JBD2_OBJECTS.iter().any(is_old));
     build.succeed();
-    assert_clean(&build);
+    assert_clean(build);
 }
 
 #[test]
 fn make_killed_in_a_compile() {
-    stopped("make-compile", Moment::Compile, kill_make);
+    stopped(Moment::Compile, kill_make);
 }
 
 #[test]
 fn make_killed_in_a_backend() {
-    stopped("make-backend", Moment::Backend, kill_make);
+    stopped(Moment::Backend, kill_make);
 }
 
 /// In a backend the shim of the linker waits for the session.
 #[test]
 fn a_shim_killed_in_a_backend() {
-    stopped("shim-backend", Moment::Backend, |_, output| {
+    stopped(Moment::Backend, |_, output| {
         await_process(output, "shim", |process| process.runs("klto-shim")).kill(Signal::KILL);
     });
 }
@@ -213,8 +239,7 @@ fn a_shim_killed_in_a_compile() {
 #[test]
 fn a_machine_that_stopped_in_a_build_has_all_made_again() {
     // A result that is made again is no hit.
-    let build = jbd2("other-boot").verify(0);
-    build.succeed();
+    let build = built().clone().verify(0);
     let begun = build.output_directory().join(".klto/begun");
     assert!(!begun.exists());
     fs_err::write(begun, "another boot\n").unwrap();
@@ -229,7 +254,7 @@ fn a_machine_that_stopped_in_a_build_has_all_made_again() {
 
 #[test]
 fn a_killed_backend_fails_the_build_and_is_named() {
-    let build = jbd2("backend-killed");
+    let build = before(Moment::Backend);
     let output = build.output_directory().to_owned();
     let running = build.start().unwrap();
     let backend = await_process(&output, "backend", Process::is_backend);
@@ -248,7 +273,7 @@ fn a_killed_backend_fails_the_build_and_is_named() {
 /// not: the signal is sent to klto alone.)
 #[test]
 fn a_signal_that_is_ignored_stays_ignored() {
-    let build = jbd2("nohup");
+    let build = before(Moment::Compile);
     let output = build.output_directory().to_owned();
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh"]);

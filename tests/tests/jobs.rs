@@ -14,9 +14,7 @@ use klto_tests::{Build, Shared, cache, step};
 
 use prepared::processes::{Process, of_build};
 use prepared::tools::path_with;
-use prepared::{
-    Ended, assert_clean, clean_jbd2, copy_environment, copy_output, directory, jbd2, run,
-};
+use prepared::{Ended, copy_environment, copy_tree, directory, jbd2, jbd2_products, run};
 
 /// The most tools that were seen at once.
 #[derive(Debug, Default)]
@@ -69,7 +67,9 @@ fn at_most(limit: usize, build: &Build, command: &mut Command) -> (Most, String)
         "{}",
         ended.stderr
     );
-    assert_clean(build);
+    let (_, kept) = whole();
+    let report = klto_verify::bit_equal(kept, build.output_directory(), &jbd2_products()).unwrap();
+    assert!(report.equal(), "{report}");
     (most, ended.stderr)
 }
 
@@ -80,11 +80,24 @@ fn new_make() -> std::ffi::OsString {
     path_with(place)
 }
 
-/// A build with half of its compiles done and none of its backends.
-fn half_done(name: &str) -> Build {
-    let build = jbd2(name);
+/// A build of jbd2 in an output tree, and a copy of what it made.
+fn whole() -> &'static (Build, PathBuf) {
+    static WHOLE: Shared<(Build, PathBuf)> = Shared::new();
+    WHOLE.get(|| {
+        let build = jbd2("tree");
+        step("a clean build of jbd2.ko", || build.succeed());
+        let kept = directory("kept");
+        copy_tree(build.output_directory(), &kept)?;
+        Ok((build, kept))
+    })
+}
+
+/// That build with half of its compiles done and none of its backends. Elsewhere klto would make
+/// all again.
+fn half_done() -> Build {
+    let (build, kept) = whole();
     let output = build.output_directory();
-    copy_output(clean_jbd2(), output).unwrap();
+    copy_tree(kept, output).unwrap();
     fs_err::remove_dir_all(output.join(".klto/units")).unwrap();
     for file in [
         "commit.o",
@@ -95,34 +108,30 @@ fn half_done(name: &str) -> Build {
     ] {
         fs_err::remove_file(output.join("fs/jbd2").join(file)).unwrap();
     }
-    build
+    build.clone().empty_store().unwrap()
 }
 
 /// Both makes: the machine's, and a newer one.
-fn with_each_make(name: &str, check: impl Fn(Build)) {
-    check(half_done(name));
-    check(half_done(name).environment("PATH", new_make()));
+fn with_each_make(check: impl Fn(Build)) {
+    check(half_done());
+    check(half_done().environment("PATH", new_make()));
 }
 
 #[test]
 fn one_job_is_one_tool() {
-    with_each_make("j1", |build| {
-        let build = build.jobs(Some(1));
-        at_most(1, &build, &mut build.command());
-    });
+    let build = half_done().environment("PATH", new_make()).jobs(Some(1));
+    at_most(1, &build, &mut build.command());
 }
 
 #[test]
 fn without_j_one_tool_runs() {
-    with_each_make("no-j", |build| {
-        let build = build.jobs(None);
-        at_most(1, &build, &mut build.command());
-    });
+    let build = half_done().jobs(None);
+    at_most(1, &build, &mut build.command());
 }
 
 #[test]
 fn two_jobs_are_two_tools() {
-    with_each_make("j2", |build| {
+    with_each_make(|build| {
         let (most, _) = at_most(2, &build, &mut build.command());
         assert_eq!(most.backends, 2);
     });
@@ -130,11 +139,9 @@ fn two_jobs_are_two_tools() {
 
 #[test]
 fn jobs_in_makeflags_count() {
-    with_each_make("makeflags", |build| {
-        let build = build.jobs(None).environment("MAKEFLAGS", "-j4");
-        let (most, _) = at_most(4, &build, &mut build.command());
-        assert!(most.backends >= 2, "{most:?}");
-    });
+    let build = half_done().jobs(None).environment("MAKEFLAGS", "-j4");
+    let (most, _) = at_most(4, &build, &mut build.command());
+    assert!(most.backends >= 2, "{most:?}");
 }
 
 /// An outer make with three jobs, of which another recipe holds one until the build is over.
@@ -160,7 +167,7 @@ fn under_outer_make(name: &str, build: &Build, plus: &str) -> Command {
 
 #[test]
 fn an_outer_make_shares_its_jobs() {
-    with_each_make("outer", |build| {
+    with_each_make(|build| {
         let mut outer = under_outer_make("outer-place", &build, "+");
         let (most, _) = at_most(2, &build, &mut outer);
         assert_eq!(most.backends, 2);
@@ -170,7 +177,7 @@ fn an_outer_make_shares_its_jobs() {
 /// make closes its jobserver to such a recipe, which then has one job. A named pipe cannot be closed.
 #[test]
 fn an_outer_make_that_does_not_know_a_make_below_it_leaves_one_job() {
-    let build = half_done("outer-closed");
+    let build = half_done();
     let mut outer = under_outer_make("outer-closed-place", &build, "");
     let (_, stderr) = at_most(1, &build, &mut outer);
     let text = "klto: warning: the jobserver is not available: add '+' to the parent make's rule";
@@ -179,7 +186,7 @@ fn an_outer_make_that_does_not_know_a_make_below_it_leaves_one_job() {
 
 #[test]
 fn an_outer_make_of_4_4_shares_its_jobs_with_any_recipe() {
-    let build = half_done("outer-pipe").environment("PATH", new_make());
+    let build = half_done().environment("PATH", new_make());
     let mut outer = under_outer_make("outer-pipe-place", &build, "");
     at_most(2, &build, &mut outer);
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use fs_err as fs;
 use klto_tests::{Build, Outcome, PrivateSource};
 
-use prepared::{JBD2, JBD2_OBJECTS, jbd2_of_6_12, with_private_source};
+use prepared::{JBD2, JBD2_OBJECTS, private_jbd2_of_6_12};
 
 const COMMIT: &str = "fs/jbd2/commit.c";
 
@@ -31,7 +31,7 @@ fn compiled(outcome: &Outcome) -> BTreeSet<String> {
 
 #[test]
 fn lines_count_where_something_depends_on_them() {
-    let (build, source) = with_private_source(jbd2_of_6_12("lines"));
+    let (build, source) = private_jbd2_of_6_12("lines");
     build.succeed();
     let header = "include/linux/jbd2.h";
     let moved = format!("/* one\n more */\n\n{}", read(&source, header));
@@ -53,7 +53,7 @@ fn lines_count_where_something_depends_on_them() {
 
 #[test]
 fn an_object_of_before_depends_on_the_lines_of_before() {
-    let (build, source) = with_private_source(jbd2_of_6_12("lines-back"));
+    let (build, source) = private_jbd2_of_6_12("lines-back");
     let without = read(&source, COMMIT);
     let with = format!("{without}int klto_line = __LINE__;\n");
     for text in [&with, &without, &with] {
@@ -71,7 +71,7 @@ fn an_object_of_before_depends_on_the_lines_of_before() {
 fn an_object_that_somebody_else_compiled_stays_his() {
     const SOURCE: &str = "fs/mbcache.c";
     const MODULE: &str = "fs/mbcache.ko";
-    let (build, source) = with_private_source(jbd2_of_6_12("somebody-else"));
+    let (build, source) = private_jbd2_of_6_12("somebody-else");
     let his_line = "#ifdef KLTO_HIS\nint klto_line = __LINE__;\n#endif\n";
     let text = format!("{}{his_line}", read(&source, SOURCE));
     source.write(SOURCE, &text).unwrap();
@@ -91,7 +91,7 @@ fn an_object_that_somebody_else_compiled_stays_his() {
 fn what_another_option_left_behind_is_made_again() {
     const BOTH: [&str; 2] = ["fs/jbd2/jbd2.ko", "fs/mbcache.ko"];
     const SHIFT: &str = "CONFIG_LOG_BUF_SHIFT=17";
-    let (build, source) = with_private_source(jbd2_of_6_12("left-behind"));
+    let (build, source) = private_jbd2_of_6_12("left-behind");
     let (both, one) = (build.clone().goals(&BOTH), build.goals(&BOTH[..1]));
     let reads = format!(
         "{}int klto_shift = CONFIG_LOG_BUF_SHIFT;\n",

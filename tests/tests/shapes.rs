@@ -199,7 +199,6 @@ fn configure(build: &Build, options: &[&str]) {
         let line = format!("CONFIG_{option}=y\n");
         assert!(config.contains(&line), "Kconfig drops {option}");
     }
-    build.clone().goals(&["modules_prepare"]).succeed();
 }
 
 const FUNCTIONS: [(&str, &str); 3] = [
@@ -285,6 +284,7 @@ fn a_warning_of_a_backend_names_the_source_and_fails_under_werror() {
 #[test]
 fn more_warnings_are_shown_as_in_plain_make() {
     let (build, source) = with_private_source(jbd2_of_6_12("w1"));
+    let build = build.goals(&["fs/jbd2/revoke.o"]);
     let begin = "void jbd2_journal_switch_revoke_table(journal_t *journal)\n{\n";
     let told = format!("{begin}\tint unread;\n\n\tunread = 1;\n");
     source.edit("fs/jbd2/revoke.c", begin, &told).unwrap();
@@ -354,10 +354,7 @@ fn tables_of_traced_functions_without_patchable_entries_are_klto_s() {
     let path = without_patchable_entries();
     let prepare = |build: Build| {
         let build = build.environment("PATH", &path);
-        build
-            .clone()
-            .goals(&["olddefconfig", "modules_prepare"])
-            .succeed();
+        build.clone().goals(&["olddefconfig"]).succeed();
         let config = fs::read_to_string(build.output_directory().join(".config")).unwrap();
         assert!(config.contains("CONFIG_FTRACE_MCOUNT_RECORD=y\n"));
         assert!(!config.contains("CONFIG_DYNAMIC_FTRACE_WITH_REGS=y\n"));

@@ -13,22 +13,16 @@ use klto_core::Digest;
 use klto_store::{Lookup, Store};
 use klto_tests::Build;
 
-use prepared::{after_mounts, assert_clean, directory, files_below, jbd2, jbd2_of_6_12, run};
+use prepared::{
+    JBD2, after_mounts, assert_clean, directory, files_below, flip_a_bit, jbd2, jbd2_of_6_12, run,
+    with_clean_results,
+};
 
 const GOES_ON: &str = "klto: warning: the build goes on without the store";
 
 /// A build whose store holds what it needs.
 fn with_full_store(name: &str) -> Build {
-    with_full_store_of(jbd2, name)
-}
-
-/// The same of another tree.
-fn with_full_store_of(build: fn(&str) -> Build, name: &str) -> Build {
-    let first = build(&format!("{name}-first"));
-    first.succeed();
-    let copy = build(name).store(&directory(&format!("{name}-store")));
-    prepared::copy_tree(first.store_directory(), copy.store_directory()).unwrap();
-    copy
+    with_clean_results(jbd2(name))
 }
 
 fn blobs(build: &Build) -> Vec<PathBuf> {
@@ -110,13 +104,7 @@ fn damaged_entries_are_found_removed_and_made_again() {
     let build = with_full_store("damaged");
     let damaged = blobs(&build);
     assert!(damaged.len() >= 6);
-    for blob in &damaged {
-        let mut bytes = fs::read(blob).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::remove_file(blob).unwrap();
-        fs::write(blob, bytes).unwrap();
-    }
+    damaged.iter().for_each(|blob| flip_a_bit(blob));
     let outcome = build.clone().verify(0).succeed();
     assert!(
         outcome.stderr.contains("klto: warning: "),
@@ -188,16 +176,15 @@ fn a_planted_wrong_entry_is_caught_and_named() {
 /// at its end.
 #[test]
 fn a_planted_wrong_list_of_symbols_fails_the_build() {
-    let build = with_full_store_of(jbd2_of_6_12, "planted-symbols");
+    let build = with_clean_results(jbd2_of_6_12("planted-symbols"));
     // Most lists begin with an undefined symbol.
     plant_wrong_entries(build.store_directory(), b"                 U ");
     let ended = run(&mut build.clone().verify(100).command());
     let start = "klto: error: symbols of fs/jbd2/";
     ended.expect(1, &[start, "the store's list differs from a fresh one"]);
-    let clean = jbd2_of_6_12("planted-symbols-clean");
-    clean.succeed();
+    let clean = klto_tests::clean_module("6.12", JBD2).unwrap();
     let outputs = [&clean, &build].map(Build::output_directory);
-    let report = klto_verify::bit_equal(outputs[0], outputs[1], &["fs/jbd2/jbd2.ko".into()]);
+    let report = klto_verify::bit_equal(outputs[0], outputs[1], &[JBD2.into()]);
     let report = report.unwrap();
     assert!(report.equal(), "{report}");
 }

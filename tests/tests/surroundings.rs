@@ -11,7 +11,7 @@ use std::process::Command;
 use fs_err as fs;
 use klto_tests::Build;
 
-use prepared::{jbd2_of_6_12, with_private_source};
+use prepared::{jbd2_of_6_12, private_jbd2_of_6_12, with_private_source};
 
 /// Why make ran, if it did.
 fn why_make_ran(build: &Build) -> Option<String> {
@@ -29,6 +29,11 @@ fn expect_make(build: &Build, why: &str) {
     assert_eq!(why_make_ran(build), None, "after {why}");
 }
 
+/// A build of a module of one object.
+fn crc16(name: &str) -> Build {
+    jbd2_of_6_12(name).goals(&["lib/crc16.ko"])
+}
+
 fn git(tree: &Path, words: &[&str]) {
     let mut git = Command::new("git");
     git.arg("-C")
@@ -37,24 +42,33 @@ fn git(tree: &Path, words: &[&str]) {
     assert!(git.args(words).status().unwrap().success(), "{words:?}");
 }
 
+fn commit(tree: &Path, message: &str) {
+    git(
+        tree,
+        &["commit", "--quiet", "--allow-empty", "--message", message],
+    );
+}
+
 /// The first commit adds a plus sign to the release (scripts/setlocalversion); others change nothing.
-fn check_repository(build: &Build, tree: &Path) {
-    let commit = |message| {
-        git(
-            tree,
-            &["commit", "--quiet", "--allow-empty", "--message", message],
-        )
-    };
+fn check_release(build: &Build, tree: &Path) {
     why_make_ran(build).unwrap();
     assert_eq!(why_make_ran(build), None);
-    commit("one");
+    commit(tree, "one");
     expect_make(build, "and with it the kernel's release");
     let release = build
         .output_directory()
         .join("include/config/kernel.release");
     assert!(fs::read_to_string(release).unwrap().ends_with("+\n"));
-    commit("two");
+    commit(tree, "two");
     assert_eq!(why_make_ran(build), None, "the same release");
+}
+
+#[test]
+fn what_git_writes_counts_where_the_release_changes() {
+    let (build, source) = with_private_source(jbd2_of_6_12("repository"));
+    let tree = source.path();
+    git(tree, &["init", "--quiet"]);
+    check_release(&build, tree);
     // An edit together with a commit is an edit.
     let file = tree.join("fs/jbd2/commit.c");
     let text = fs::read_to_string(&file).unwrap();
@@ -65,21 +79,14 @@ fn check_repository(build: &Build, tree: &Path) {
     )
     .unwrap();
     git(tree, &["add", "--force", "fs/jbd2/commit.c"]);
-    commit("three");
-    expect_make(build, "source fs/jbd2/commit.c has changed");
+    commit(tree, "three");
+    expect_make(&build, "source fs/jbd2/commit.c has changed");
     git(tree, &["tag", "--annotate", "--message=tag", "v6.12-klto"]);
-    assert_eq!(why_make_ran(build), None, "a tag of another version");
+    assert_eq!(why_make_ran(&build), None, "a tag of another version");
     // For git a file with another mode is another one.
     let mode = |mode| fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
     mode(0o755);
-    expect_make(build, "source fs/jbd2/commit.c has changed");
-}
-
-#[test]
-fn what_git_writes_counts_where_the_release_changes() {
-    let (build, source) = with_private_source(jbd2_of_6_12("repository"));
-    git(source.path(), &["init", "--quiet"]);
-    check_repository(&build, source.path());
+    expect_make(&build, "source fs/jbd2/commit.c has changed");
 }
 
 #[test]
@@ -89,46 +96,40 @@ fn so_does_what_git_writes_elsewhere() {
     let separate = format!("--separate-git-dir={}", place.join("git").display());
     git(source.path(), &["init", "--quiet", &separate]);
     assert!(source.path().join(".git").is_file());
-    check_repository(&build, source.path());
+    check_release(&build, source.path());
 }
 
 #[test]
 fn makefiles_that_ask_git_count_its_files() {
-    let (build, source) = with_private_source(jbd2_of_6_12("asks-git"));
+    let (build, source) = with_private_source(crc16("asks-git"));
     let tree = source.path();
-    let makefile = "fs/jbd2/Makefile";
+    let makefile = "lib/Makefile";
     let text = fs::read_to_string(tree.join(makefile)).unwrap();
     let tag = "ccflags-y += -DKLTO_TAG=$(shell git -C $(srctree) rev-parse --short HEAD)\n";
     source.write(makefile, &(text + tag)).unwrap();
     git(tree, &["init", "--quiet"]);
-    git(
-        tree,
-        &["commit", "--quiet", "--allow-empty", "--message=one"],
-    );
+    commit(tree, "one");
     why_make_ran(&build).unwrap();
-    git(
-        tree,
-        &["commit", "--quiet", "--allow-empty", "--message=two"],
-    );
-    expect_make(&build, "fs/jbd2/Makefile asks git");
+    commit(tree, "two");
+    expect_make(&build, "lib/Makefile asks git");
     // A name like a makefile's that is none is no text to read.
     git(tree, &["branch", "Makefile/x"]);
     why_make_ran(&build).unwrap();
     std::os::unix::fs::symlink("nowhere", tree.join("fs/Makefile.local")).unwrap();
     why_make_ran(&build).unwrap();
     source
-        .edit("fs/jbd2/commit.c", "commit phase 1", "commit phase one")
+        .edit("lib/crc16.c", "CRC16 calculations", "calculations of CRC16")
         .unwrap();
-    expect_make(&build, "source fs/jbd2/commit.c has changed");
+    expect_make(&build, "source lib/crc16.c has changed");
 }
 
 #[test]
 fn files_that_were_read_elsewhere_count() {
-    let (build, source) = with_private_source(jbd2_of_6_12("sdk"));
+    let (build, source) = with_private_source(crc16("sdk"));
     let sdk = prepared::directory("sdk-of-vendor");
     let header = sdk.join("reg.h");
     fs::write(&header, "#define KLTO_REG 1\n").unwrap();
-    let makefile = "fs/jbd2/Makefile";
+    let makefile = "lib/Makefile";
     let text = fs::read_to_string(source.path().join(makefile)).unwrap();
     let reads = "include $(SDK)/flags.mk\n-include $(SDK)/more.mk\n";
     let flags = sdk.join("flags.mk");
@@ -150,7 +151,7 @@ fn files_that_were_read_elsewhere_count() {
 
 #[test]
 fn sources_that_lie_elsewhere_count() {
-    let (build, source) = with_private_source(jbd2_of_6_12("sources-elsewhere"));
+    let (build, source) = private_jbd2_of_6_12("sources-elsewhere");
     let vendor = prepared::directory("vendor");
     let place = vendor.display();
     let blob = vendor.join("blob");
@@ -184,7 +185,7 @@ fn sources_that_lie_elsewhere_count() {
 #[test]
 fn a_choice_of_the_user_s_counts() {
     let home = prepared::directory("home");
-    let build = jbd2_of_6_12("home-of-user").environment("HOME", &home);
+    let build = crc16("home-of-user").environment("HOME", &home);
     why_make_ran(&build).unwrap();
     assert_eq!(why_make_ran(&build), None);
     fs::write(home.join(".gitconfig"), "[core]\n\tabbrev = 13\n").unwrap();

@@ -1,7 +1,7 @@
 //! Every way in which people choose the toolchain and the directories, on each tree.
 //!
-//! Each builds a module of one object with LTO. A plain make after it, in the same words, must not
-//! take klto's objects for its own.
+//! Each builds a module of one object with LTO, of the tree where the tree reads the words by rules of its own,
+//! else an external one. A plain make after it, in the same words, must not take klto's objects for its own.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ mod prepared;
 use std::path::Path;
 use std::process::Command;
 
-use klto_tests::{Build, PrivateSource};
+use klto_tests::{Build, Log, PrivateSource, is_bitcode};
 use xtask::kernel::Lto;
 
 use prepared::tools::{path_with, real_program, without_suffix};
@@ -123,12 +123,33 @@ fn check(build: &Build, plain: &Build, name: &str) {
     assert!(plain.log.lines.is_empty(), "{name}");
 }
 
-/// Checks the spellings of these names, all without names.
+/// The same with an external module, on an output tree that is left as it is.
+fn check_external(build: &Build, plain: impl Fn(Build) -> Build, name: &str) {
+    let place = directory("module");
+    fs_err::write(place.join("Makefile"), "obj-m := one.o\n").unwrap();
+    let text = "#include <linux/module.h>\nMODULE_LICENSE(\"GPL\");\n";
+    fs_err::write(place.join("one.c"), text).unwrap();
+    // Without a vmlinux modpost knows no symbol that the kernel exports.
+    let build = build.clone().environment("KBUILD_MODPOST_WARN", "1");
+    let build = build
+        .word(format!("M={}", place.display()))
+        .goals(&["modules"]);
+    build.succeed();
+    let unit = Log::read(&place).inputs.get("one.o").cloned();
+    assert_eq!(unit, Some(vec!["one.o".to_owned()]), "{name}");
+    assert!(is_bitcode(&place.join("one.o")), "{name}");
+    let plain = plain(build).succeed();
+    let lines = plain.kbuild_lines();
+    let made = lines.iter().any(|(_, object)| object.ends_with("/one.o"));
+    assert!(made, "{name}: {}", plain.describe());
+}
+
+/// Checks the spellings of these names, with a module of the tree or an external one.
 fn check_all(
     fresh: impl Fn(&str) -> Build,
     plain: impl Fn(Build) -> Build,
     (architecture, cross_compile): (&'static str, &str),
-    names: &[&str],
+    (of_tree, external): (&[&str], &[&str]),
 ) {
     let path = path_with(&without_suffix(&format!("llvm-{architecture}")));
     let mut all = spellings(architecture);
@@ -137,12 +158,22 @@ fn check_all(
         format!("CROSS_COMPILE={cross_compile}"),
     ];
     all.push(Spelling::words("CROSS_COMPILE", cross));
-    all.retain(|spelling| names.is_empty() || names.contains(&spelling.name));
+    let known = |name: &&str| all.iter().any(|spelling| spelling.name == *name);
+    assert!(of_tree.iter().chain(external).all(known));
+    let shared = fresh("spelling-shared");
     for spelling in &all {
-        let build = fresh(&format!("spelling-{architecture}")).environment("PATH", &path);
-        let build = spelling.apply(build, architecture);
-        klto_tests::step(spelling.name, || {
-            check(&build, &plain(build.clone()), spelling.name)
+        let name = spelling.name;
+        let apply = |build: &Build| {
+            let build = build.clone().environment("PATH", &path);
+            spelling.apply(build, architecture)
+        };
+        klto_tests::step(name, || {
+            if of_tree.contains(&name) {
+                let build = apply(&fresh("spelling"));
+                check(&build, &plain(build.clone()), name);
+            } else if external.contains(&name) {
+                check_external(&apply(&shared), &plain, name);
+            }
         });
     }
 }
@@ -153,21 +184,29 @@ fn check_all(
 #[test]
 fn every_spelling_of_the_toolchain_on_5_10() {
     let plain = |build: Build| build.mode(None).word("LLVM_IAS=1");
-    check_all(jbd2, plain, ("arm64", "aarch64-linux-gnu-"), &[]);
-}
-
-/// Those that trees read by rules of their own.
-#[test]
-fn spellings_of_the_toolchain_on_6_12() {
-    let names = [
-        "LLVM=1",
-        "LLVM=-22",
-        "LLVM=prefix",
+    let of_tree = ["LLVM=1", "LLVM=-22", "LLVM=prefix", "ccache"];
+    let external = [
+        "names",
+        "paths",
         "environment",
+        "MAKEFLAGS",
         "CROSS_COMPILE",
     ];
-    let of_tree = ("x86_64", "x86_64-linux-gnu-");
-    check_all(jbd2_of_6_12, Build::plain, of_tree, &names);
+    let target = ("arm64", "aarch64-linux-gnu-");
+    check_all(jbd2, plain, target, (&of_tree, &external));
+}
+
+/// Those that the tree reads by rules of its own.
+#[test]
+fn spellings_of_the_toolchain_on_6_12() {
+    let external = ["LLVM=1", "LLVM=-22", "environment", "CROSS_COMPILE"];
+    let target = ("x86_64", "x86_64-linux-gnu-");
+    check_all(
+        jbd2_of_6_12,
+        Build::plain,
+        target,
+        (&["LLVM=prefix"], &external),
+    );
 }
 
 fn succeed_with_lto(build: &Build) {

@@ -17,7 +17,7 @@ use std::process::Command;
 use fs_err as fs;
 use klto_tests::{Build, Opened, Outcome, step};
 
-use prepared::{jbd2_of_6_12, with_private_source};
+use prepared::{jbd2_of_6_12, private_jbd2_of_6_12, with_private_source};
 
 const COMMIT: &str = "fs/jbd2/commit.c";
 const NOTHING: &str = "  KLTO    nothing has changed since the last build\n";
@@ -59,7 +59,7 @@ fn expect_make(build: &Build, change: &str, why: &str) {
 
 #[test]
 fn every_change_runs_make_and_nothing_else_does() {
-    let (build, source) = with_private_source(jbd2_of_6_12("changes"));
+    let (build, source) = private_jbd2_of_6_12("changes");
     let output = build.output_directory();
     expect_make(&build, "nothing was built", "no build");
     let touch = |file: &str| {
@@ -141,7 +141,7 @@ fn every_change_runs_make_and_nothing_else_does() {
 #[test]
 fn a_header_with_a_time_before_its_targets_is_no_old_one() {
     const HEADER: &str = "arch/x86/include/asm/thread_info.h";
-    let (build, source) = with_private_source(jbd2_of_6_12("older"));
+    let (build, source) = private_jbd2_of_6_12("older");
     build.succeed();
     let path = source.path().join(HEADER);
     let (text, before) = (
@@ -182,7 +182,7 @@ fn a_header_with_a_time_before_its_targets_is_no_old_one() {
 #[test]
 fn a_header_of_a_failed_build_that_gets_its_time_back_is_no_old_one() {
     const HEADER: &str = "arch/x86/include/asm/thread_info.h";
-    let (build, source) = with_private_source(jbd2_of_6_12("aside"));
+    let (build, source) = private_jbd2_of_6_12("aside");
     build.succeed();
     let texts = [HEADER, COMMIT].map(|file| {
         let path = source.path().join(file);
@@ -212,7 +212,7 @@ fn a_header_of_a_failed_build_that_gets_its_time_back_is_no_old_one() {
 /// Which of the two versions make has read cannot be known.
 #[test]
 fn a_source_that_changes_during_the_build_is_not_taken_for_built() {
-    let (build, source) = with_private_source(jbd2_of_6_12("during"));
+    let (build, source) = private_jbd2_of_6_12("during");
     make_ran(&build).unwrap();
     let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
     let before = format!("{text}\nextern int klto_before;\n");
@@ -256,7 +256,7 @@ fn answers(build: &Build) -> BTreeSet<(PathBuf, u64, i64)> {
 
 #[test]
 fn makes_above_nothing_that_changed_are_left_out() {
-    let (build, source) = with_private_source(jbd2_of_6_12("left-out"));
+    let (build, source) = private_jbd2_of_6_12("left-out");
     make_ran(&build).unwrap();
     let text = fs::read_to_string(source.path().join(COMMIT)).unwrap();
     let write = |more: &str| source.write(COMMIT, &format!("{text}{more}")).unwrap();
@@ -389,7 +389,7 @@ const COMMENTS: &str = "  KLTO    nothing has changed but comments in include/li
 
 #[test]
 fn comments_that_nothing_shows_run_no_make() {
-    let (build, source) = with_private_source(jbd2_of_6_12("comments"));
+    let (build, source) = private_jbd2_of_6_12("comments");
     make_ran(&build).unwrap();
     let header = "include/linux/jbd2.h";
     let text = fs::read_to_string(source.path().join(header)).unwrap();

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
-use klto_tests::{Build, PrivateSource, Shared, fresh_directory, step};
+use klto_tests::{Build, PrivateSource, Shared, fresh_directory};
 use xtask::command;
 
 /// The module of six objects that most tests build.
@@ -51,6 +51,12 @@ pub fn with_private_source(build: Build) -> (Build, PrivateSource) {
     let build = build.source(source.path());
     prepare_again(&build, &source);
     (build, source)
+}
+
+/// A build of [`JBD2`] of 6.12 with a source tree of its own, and a store that has all its results: for tests that
+/// are about what comes after the first build.
+pub fn private_jbd2_of_6_12(name: &str) -> (Build, PrivateSource) {
+    with_private_source(with_clean_results(jbd2_of_6_12(name)))
 }
 
 /// Prepares the output tree of a build in that source.
@@ -110,14 +116,19 @@ pub fn jbd2_products() -> Vec<PathBuf> {
     objects.into_iter().chain(module).collect()
 }
 
-/// An output tree with a clean build of [`JBD2`], made once in a process.
+/// An output tree with a clean build of [`JBD2`].
 pub fn clean_jbd2() -> &'static Path {
-    static CLEAN: Shared<PathBuf> = Shared::new();
-    CLEAN.get(|| {
-        let build = jbd2("clean");
-        step("a clean build of jbd2.ko", || build.succeed());
-        Ok(build.output_directory().to_owned())
-    })
+    static CLEAN: Shared<Build> = Shared::new();
+    CLEAN
+        .get(|| klto_tests::clean_module("5.10", JBD2))
+        .output_directory()
+}
+
+/// The build with a store that has the results of a clean build of [`JBD2`].
+pub fn with_clean_results(build: Build) -> Build {
+    let clean = klto_tests::clean_module(build.tree().name, JBD2).unwrap();
+    copy_tree(clean.store_directory(), build.store_directory()).unwrap();
+    build
 }
 
 /// Fails unless the module and its objects equal a clean build's bit for bit.
@@ -136,6 +147,15 @@ pub fn directory(name: &str) -> PathBuf {
 pub fn write_program(path: &Path, text: &str) {
     fs_err::write(path, text).unwrap();
     fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Damages a file in its middle, and no other name of it.
+pub fn flip_a_bit(file: &Path) {
+    let mut bytes = fs_err::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs_err::remove_file(file).unwrap();
+    fs_err::write(file, bytes).unwrap();
 }
 
 /// The files below a directory, at any depth, sorted.

@@ -21,8 +21,9 @@ usage: cargo xtask COMMAND
   matrix [CELL …]       builds and boots every tree, architecture, mode and LLVM, or those cells
                         whose names begin so, and writes docs/matrix.md; goes on where it was
                         interrupted; `matrix --list` names the cells, `--again` runs them anew
-  oracle                plays long random sequences of edits, holds them against clean builds, and
-                        writes docs/oracle.md; goes on where it was interrupted; `--again`
+  oracle [PART …]       plays long random sequences of edits, or parts of them as `102:1-20`, holds them
+                        against clean builds, and writes docs/oracle.md; goes on where it was
+                        interrupted; `--again` plays them anew
   setup                 installs the Debian packages and fetches both kernel sources
   configure TREE DIRECTORY [none|thin|full] [no-modules]
                         writes a .config from the repository's fragments

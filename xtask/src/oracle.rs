@@ -1,6 +1,6 @@
 //! `cargo xtask oracle`: long random sequences of edits, held against clean builds.
 //!
-//! In: nothing, or `--again`. Out: a table on standard output and in `docs/oracle.md`, with the seed, the
+//! In: parts to play, as `102:1-20`, and `--again`. Out: a table on standard output and in `docs/oracle.md`, with the seed, the
 //! last result and its commit. A part that is known to be equal at this commit, here or in the document, is
 //! not played again, so that an interrupted run goes on. What a sequence is stands in `tests/tests/oracle.rs`.
 
@@ -69,10 +69,13 @@ impl Part {
         SEQUENCES.iter().flat_map(of_sequence).collect()
     }
 
-    /// As the test's environment names it.
     fn name(&self) -> String {
-        let (seed, first, last) = (self.sequence.seed, self.first, self.last);
-        format!("{seed}:{first}-{last}:{OTHER_LLVM}")
+        format!("{}:{}-{}", self.sequence.seed, self.first, self.last)
+    }
+
+    /// As the test's environment names it.
+    fn chosen(&self) -> String {
+        format!("{}:{OTHER_LLVM}", self.name())
     }
 
     fn play(&self, commit: &str) -> Result<Verdict> {
@@ -82,7 +85,7 @@ impl Part {
         cargo
             .args(["--test", "oracle", test, "--"])
             .args(["--nocapture", "--include-ignored"])
-            .env("KLTO_ORACLE", self.name());
+            .env("KLTO_ORACLE", self.chosen());
         let status = command::status(&mut cargo)?;
         Ok(Verdict {
             commit: commit.to_owned(),
@@ -90,7 +93,7 @@ impl Part {
             seconds: begin.elapsed().as_secs_f64(),
             why: match status.success() {
                 true => format!("equal after every tenth edit, LLVM 22 and {OTHER_LLVM}"),
-                false => format!("KLTO_ORACLE={} says where", self.name()),
+                false => format!("KLTO_ORACLE={} says where", self.chosen()),
             },
         })
     }
@@ -130,15 +133,18 @@ impl Part {
     }
 }
 
-/// Plays the parts that lack a result; all of them with `--again`.
+/// Plays the parts that the words name, or all, where they lack a result; with `--again` where they have one too.
 pub fn run(words: &[&str]) -> Result<()> {
     let again = choice::has(words, "--again", &["--again"])?;
+    let in_sequence = |name: &str, seed: &str| name.split(':').next() == Some(seed);
+    let hint = "a part is named by its seed and edits in docs/oracle.md, as 102:1-20";
+    let parts = choice::named(Part::all(), words, Part::name, in_sequence, hint)?;
     packages::install_missing()?;
     packages::install_llvm(&[OTHER_LLVM])?;
     let commit = product::commit()?;
     let path = product::repository().join("docs/oracle.md");
     let mut failed = Vec::new();
-    for part in Part::all() {
+    for part in parts {
         let known = result_of(&fs::read_to_string(&path)?, &part);
         let is_of_commit = |known: &Verdict| known.commit == commit && !commit.ends_with(CHANGED);
         let known = known.filter(|known| known.pass && is_of_commit(known) && !again);

@@ -24,7 +24,8 @@ fn both(name: &str) -> (Build, Build) {
     (jbd2(name), plain)
 }
 
-/// The same, both clean builds, which tests share.
+/// The same, both clean builds, which tests share. One of them damages `fs/jbd2/jbd2.o`; the others look at
+/// compiles alone.
 fn both_built() -> &'static (Build, Build) {
     static BUILT: Shared<(Build, Build)> = Shared::new();
     BUILT.get(|| {

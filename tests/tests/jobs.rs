@@ -119,14 +119,18 @@ fn with_each_make(check: impl Fn(Build)) {
 
 #[test]
 fn one_job_is_one_tool() {
-    let build = half_done().environment("PATH", new_make()).jobs(Some(1));
-    at_most(1, &build, &mut build.command());
+    with_each_make(|build| {
+        let build = build.jobs(Some(1));
+        at_most(1, &build, &mut build.command());
+    });
 }
 
 #[test]
 fn without_j_one_tool_runs() {
-    let build = half_done().jobs(None);
-    at_most(1, &build, &mut build.command());
+    with_each_make(|build| {
+        let build = build.jobs(None);
+        at_most(1, &build, &mut build.command());
+    });
 }
 
 #[test]
@@ -139,9 +143,11 @@ fn two_jobs_are_two_tools() {
 
 #[test]
 fn jobs_in_makeflags_count() {
-    let build = half_done().jobs(None).environment("MAKEFLAGS", "-j4");
-    let (most, _) = at_most(4, &build, &mut build.command());
-    assert!(most.backends >= 2, "{most:?}");
+    with_each_make(|build| {
+        let build = build.jobs(None).environment("MAKEFLAGS", "-j4");
+        let (most, _) = at_most(4, &build, &mut build.command());
+        assert!(most.backends >= 2, "{most:?}");
+    });
 }
 
 /// An outer make with three jobs, of which another recipe holds one until the build is over.
